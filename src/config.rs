@@ -1,0 +1,472 @@
+//! Every setting: a flag and an environment variable each, documented and defaulted. All that is wrong with them is
+//! reported at once. Secrets are read here and nowhere else, and shown nowhere.
+
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+use url::{Host, Url};
+
+use crate::ambient::SystemEntropy;
+use crate::seal::{Keyring, MasterKey};
+use crate::telemetry::LogFormat;
+
+/// The settings as they are given: text, unchecked.
+#[derive(Args)]
+pub struct Settings {
+    /// Where LoginService listens, for the web tier: IP address and port.
+    #[arg(long, env = "SSO_LISTEN", value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: String,
+    /// Where ConnectionService listens, for support: IP address and port.
+    #[arg(long, env = "SSO_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = DEFAULT_ADMIN_LISTEN)]
+    pub admin_listen: String,
+    /// Origin of the URIs that customers register at their IdP: {origin}/app/accounts/oidc/{slug}/login/ and
+    /// .../login/callback/. https, or http at localhost.
+    #[arg(long, env = "SSO_PUBLIC_URL", value_name = "ORIGIN", default_value = DEFAULT_PUBLIC_URL)]
+    pub public_url: String,
+    /// Where connections are kept: sqlite://FILE (created where it isn't; sqlite:///abs/file.db is absolute) or
+    /// postgres://USER:PASSWORD@HOST/DATABASE.
+    #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
+    pub database_url: String,
+    /// File that holds the database URL.
+    #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+    /// Where pending logins are kept: redis://[USER:PASSWORD@]HOST:PORT[/DB] or rediss://... Unset: in this process's
+    /// memory, which is for one replica alone.
+    #[arg(long, env = "SSO_REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+    /// File that holds the Redis URL.
+    #[arg(long, env = "SSO_REDIS_URL_FILE", value_name = "FILE")]
+    pub redis_url_file: Option<PathBuf>,
+    /// Keys that protect client secrets and pending logins: base64 of 32 random bytes each (openssl rand -base64 32),
+    /// comma separated; the first seals, all open. With SQLite and memory a key file is made beside the database where
+    /// none is given; with PostgreSQL or Redis they are required.
+    #[arg(long, env = "SSO_ENCRYPTION_KEYS", value_name = "KEY,...", hide_env_values = true)]
+    pub encryption_keys: Option<String>,
+    /// File that holds the keys, comma or line separated.
+    #[arg(long, env = "SSO_ENCRYPTION_KEYS_FILE", value_name = "FILE")]
+    pub encryption_keys_file: Option<PathBuf>,
+    /// How long a person has between the begin and the end of a login: 1m to 24h.
+    #[arg(long, env = "SSO_STATE_TTL", value_name = "DURATION", default_value = DEFAULT_STATE_TTL)]
+    pub state_ttl: String,
+    /// Refuse a BeginLogin without browser_binding. Default: true unless SSO_LISTEN is loopback.
+    #[arg(long, env = "SSO_REQUIRE_BROWSER_BINDING", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub require_browser_binding: Option<String>,
+    /// Origins beside the public one to which return_to may lead, comma separated.
+    #[arg(long, env = "SSO_ALLOWED_RETURN_ORIGINS", value_name = "ORIGIN,...", default_value = "")]
+    pub allowed_return_origins: String,
+    /// How many pending logins memory holds at most, where no Redis is set: 1 to 10000000.
+    #[arg(long, env = "SSO_MEMORY_PENDING_LOGINS", value_name = "N", default_value = DEFAULT_MEMORY_PENDING_LOGINS)]
+    pub memory_pending_logins: String,
+    /// How many connections and IdPs are remembered at most: 1 to 10000000.
+    #[arg(long, env = "SSO_KNOWN_CONNECTIONS", value_name = "N", default_value = DEFAULT_KNOWN_CONNECTIONS)]
+    pub known_connections: String,
+    /// For development and tests: call IdPs over plain http and at private addresses too. TLS is verified all the same.
+    #[arg(long, env = "SSO_ALLOW_INSECURE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    pub allow_insecure_providers: String,
+    /// PEM file of CAs to trust for IdPs, beside the operating system's.
+    #[arg(long, env = "SSO_PROVIDER_CA_FILE", value_name = "FILE")]
+    pub provider_ca_file: Option<PathBuf>,
+    /// Listen on a non-loopback address though callers aren't known: behind a service mesh.
+    #[arg(long, env = "SSO_ALLOW_INSECURE_LISTEN", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    pub allow_insecure_listen: String,
+    /// How long calls in flight have to finish after SIGTERM: 1s to 10m.
+    #[arg(long, env = "SSO_DRAIN_TIMEOUT", value_name = "DURATION", default_value = DEFAULT_DRAIN_TIMEOUT)]
+    pub drain_timeout: String,
+    /// text or json, on standard error.
+    #[arg(long, env = "SSO_LOG_FORMAT", value_name = "FORMAT", default_value = DEFAULT_LOG_FORMAT)]
+    pub log_format: String,
+    /// What is logged: a level (error, warn, info, debug, trace), or directives such as peerpanda_sso=debug,info.
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = DEFAULT_LOG_FILTER)]
+    pub log_filter: String,
+}
+
+/// The settings, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// LoginService.
+    pub listen: SocketAddr,
+    /// ConnectionService.
+    pub admin_listen: SocketAddr,
+    /// Scheme, host and port, without a slash at the end.
+    pub public_origin: String,
+    /// Where connections are kept.
+    pub database: Database,
+    /// Where pending logins are kept; `None`: in memory.
+    pub redis_url: Option<SecretString>,
+    /// What seals.
+    pub keyring: Keyring,
+    /// Between begin and complete.
+    pub state_ttl: Duration,
+    /// Whether begin needs a browser binding.
+    pub require_browser_binding: bool,
+    /// Where `return_to` may lead beside the public origin.
+    pub allowed_return_origins: Vec<String>,
+    /// Bound of the store in memory.
+    pub memory_pending_logins: usize,
+    /// Bound of the caches.
+    pub known_connections: u64,
+    /// For development and tests.
+    pub allow_insecure_providers: bool,
+    /// Private CAs for IdPs.
+    pub provider_cas: Vec<CertificateDer<'static>>,
+    /// For calls in flight at the end.
+    pub drain_timeout: Duration,
+}
+
+/// Where connections are kept.
+#[derive(Debug)]
+pub enum Database {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A URL, which can hold a password.
+    Postgres(SecretString),
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug)]
+pub struct ConfigErrors(Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the settings can't be used:")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Settings {
+    /// How to log, which must be known before anything else can be told.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn logging(&self) -> Result<(LogFormat, EnvFilter), ConfigErrors> {
+        let mut check = Check::default();
+        let format = match or_default(&self.log_format, DEFAULT_LOG_FORMAT) {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => {
+                check.wrong("SSO_LOG_FORMAT", format!("must be text or json, not {other:?}"));
+                LogFormat::Text
+            }
+        };
+        let filter = EnvFilter::try_new(or_default(&self.log_filter, DEFAULT_LOG_FILTER));
+        let filter = filter.unwrap_or_else(|error| {
+            check.wrong("RUST_LOG", format!("is no log filter: {error}"));
+            EnvFilter::default()
+        });
+        check.done((format, filter))
+    }
+
+    /// Checks all settings, and reads the files they name; may make the key file.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn check(&self) -> Result<Config, ConfigErrors> {
+        let mut check = Check::default();
+        if let Err(ConfigErrors(errors)) = self.logging() {
+            check.errors.extend(errors);
+        }
+        let allow_insecure_listen = check.boolean("SSO_ALLOW_INSECURE_LISTEN", &self.allow_insecure_listen);
+        let listen = check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), allow_insecure_listen);
+        let admin_listen =
+            check.listen("SSO_ADMIN_LISTEN", or_default(&self.admin_listen, DEFAULT_ADMIN_LISTEN), allow_insecure_listen);
+        if listen == admin_listen && listen.port() != 0 {
+            check.wrong("SSO_ADMIN_LISTEN", "must differ from SSO_LISTEN".to_owned());
+        }
+        let public_origin = check.public_origin(or_default(&self.public_url, DEFAULT_PUBLIC_URL));
+        let (database, redis_url) = (self.database(&mut check), self.redis(&mut check));
+        let keyring = self.keyring(&mut check, &database, redis_url.is_some());
+        let require_browser_binding = match self.require_browser_binding.as_deref().map(str::trim) {
+            None | Some("") => !listen.ip().is_loopback(),
+            Some(text) => check.boolean("SSO_REQUIRE_BROWSER_BINDING", text),
+        };
+        let config = Config {
+            listen,
+            admin_listen,
+            public_origin,
+            database,
+            redis_url,
+            state_ttl: check.duration("SSO_STATE_TTL", or_default(&self.state_ttl, DEFAULT_STATE_TTL), MINUTE..=1440 * MINUTE),
+            require_browser_binding,
+            allowed_return_origins: check.origins("SSO_ALLOWED_RETURN_ORIGINS", &self.allowed_return_origins),
+            memory_pending_logins: check
+                .count("SSO_MEMORY_PENDING_LOGINS", or_default(&self.memory_pending_logins, DEFAULT_MEMORY_PENDING_LOGINS)),
+            known_connections: check
+                .count("SSO_KNOWN_CONNECTIONS", or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS))
+                as u64,
+            allow_insecure_providers: check.boolean("SSO_ALLOW_INSECURE_PROVIDERS", &self.allow_insecure_providers),
+            provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
+            drain_timeout: check.duration(
+                "SSO_DRAIN_TIMEOUT",
+                or_default(&self.drain_timeout, DEFAULT_DRAIN_TIMEOUT),
+                Duration::from_secs(1)..=10 * MINUTE,
+            ),
+            // Checked last, since it makes a file only where all else is right.
+            keyring: match keyring {
+                Some(keyring) => keyring,
+                None => return check.done_without(),
+            },
+        };
+        check.done(config)
+    }
+
+    fn database(&self, check: &mut Check) -> Database {
+        let given = Some(self.database_url.as_str()).filter(|url| *url != DEFAULT_DATABASE_URL);
+        let url = check.secret("SSO_DATABASE_URL", given, self.database_url_file.as_deref());
+        let url = url.unwrap_or_else(|| DEFAULT_DATABASE_URL.to_owned());
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Database::Postgres(url.into());
+        }
+        let file = url.strip_prefix("sqlite://").unwrap_or_default();
+        if file.is_empty() || file.contains(['?', '#']) {
+            check.wrong("SSO_DATABASE_URL", "must be sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE".to_owned());
+        }
+        Database::Sqlite(file.into())
+    }
+
+    fn redis(&self, check: &mut Check) -> Option<SecretString> {
+        let url = check.secret("SSO_REDIS_URL", self.redis_url.as_deref(), self.redis_url_file.as_deref())?;
+        let is_redis = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.host().is_some());
+        if !is_redis {
+            check.wrong("SSO_REDIS_URL", "must be redis://[USER:PASSWORD@]HOST:PORT[/DB] or rediss://…".to_owned());
+        }
+        Some(url.into())
+    }
+
+    fn keyring(&self, check: &mut Check, database: &Database, has_redis: bool) -> Option<Keyring> {
+        const NAME: &str = "SSO_ENCRYPTION_KEYS";
+        let given = check.secret(NAME, self.encryption_keys.as_deref(), self.encryption_keys_file.as_deref());
+        let text = match (given, database) {
+            (Some(text), _) => text,
+            (None, Database::Sqlite(file)) if !has_redis => {
+                if !check.errors.is_empty() {
+                    return None;
+                }
+                let key_file = file.with_added_extension("key");
+                match key_file_text(&key_file) {
+                    Ok(text) => text,
+                    Err(error) => {
+                        check
+                            .wrong(NAME, format!("is not given, and the key file {} can't be used: {error}", key_file.display()));
+                        return None;
+                    }
+                }
+            }
+            (None, _) => {
+                check.wrong(NAME, "must be given with PostgreSQL or Redis: openssl rand -base64 32".to_owned());
+                return None;
+            }
+        };
+        let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
+        let keys: Option<Vec<MasterKey>> = parts.map(MasterKey::parse).collect();
+        let keyring = keys.and_then(Keyring::new);
+        if keyring.is_none() {
+            check.wrong(NAME, "must be base64 of exactly 32 bytes each, comma separated: openssl rand -base64 32".to_owned());
+        }
+        keyring
+    }
+}
+
+/// Reads the key file; makes it, for its owner's eyes only, where it isn't.
+fn key_file_text(file: &Path) -> Result<String, String> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    if !file.exists() {
+        let key = MasterKey::generate(&SystemEntropy).encoded();
+        // Written aside and linked into place: of two processes that start at once both use the first one's key.
+        let aside = file.with_added_extension(format!("{}.new", std::process::id()));
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).and_then(|mut new| {
+            writeln!(new, "{}", key.as_str())?;
+            new.sync_all()?;
+            std::fs::hard_link(&aside, file)
+        });
+        let _ = std::fs::remove_file(&aside);
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(format!("its mode is {:o}, others may read it: chmod 600", metadata.mode() & 0o777));
+    }
+    std::fs::read_to_string(file).map_err(|error| error.to_string())
+}
+
+#[derive(Default)]
+struct Check {
+    errors: Vec<String>,
+}
+
+impl Check {
+    fn wrong(&mut self, name: &str, what: String) {
+        self.errors.push(format!("{name} {what}"));
+    }
+
+    fn done<T>(self, checked: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() { Ok(checked) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    fn done_without<T>(self) -> Result<T, ConfigErrors> {
+        Err(ConfigErrors(self.errors))
+    }
+
+    /// A secret, given itself or by a file; its value is in no error.
+    fn secret(&mut self, name: &str, value: Option<&str>, file: Option<&Path>) -> Option<String> {
+        let value = value.map(str::trim).filter(|value| !value.is_empty());
+        let file = file.filter(|file| !file.as_os_str().is_empty());
+        match (value, file) {
+            (Some(_), Some(_)) => {
+                self.wrong(name, format!("and {name}_FILE must not both be given"));
+                None
+            }
+            (Some(value), None) => Some(value.to_owned()),
+            (None, Some(file)) => match std::fs::read_to_string(file) {
+                Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+                Ok(_) => {
+                    self.wrong(&format!("{name}_FILE"), format!("{} is empty", file.display()));
+                    None
+                }
+                Err(error) => {
+                    self.wrong(&format!("{name}_FILE"), format!("{} can't be read: {error}", file.display()));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    fn listen(&mut self, name: &str, text: &str, allow_insecure: bool) -> SocketAddr {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            self.wrong(name, format!("must be an IP address and a port such as 127.0.0.1:50051, not {text:?}"));
+            return nowhere;
+        };
+        if !address.ip().is_loopback() && !allow_insecure {
+            self.wrong(
+                name,
+                format!("is {address}, which others can reach, and callers are not known yet: set SSO_ALLOW_INSECURE_LISTEN=true if a service mesh guards it"),
+            );
+        }
+        address
+    }
+
+    fn boolean(&mut self, name: &str, text: &str) -> bool {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => true,
+            "false" | "0" | "no" | "off" | "" => false,
+            _ => {
+                self.wrong(name, format!("must be true or false, not {text:?}"));
+                false
+            }
+        }
+    }
+
+    fn duration(&mut self, name: &str, text: &str, range: std::ops::RangeInclusive<Duration>) -> Duration {
+        match humantime::parse_duration(text) {
+            Ok(duration) if range.contains(&duration) => duration,
+            _ => {
+                let (min, max) = range.into_inner();
+                let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+                self.wrong(name, format!("must be a duration of {min} to {max} such as 15m, not {text:?}"));
+                MINUTE
+            }
+        }
+    }
+
+    fn count(&mut self, name: &str, text: &str) -> usize {
+        match text.parse() {
+            Ok(count @ 1..=10_000_000) => count,
+            _ => {
+                self.wrong(name, format!("must be 1 to 10000000, not {text:?}"));
+                1
+            }
+        }
+    }
+
+    fn public_origin(&mut self, text: &str) -> String {
+        match origin(text) {
+            Some((origin, true)) => origin,
+            _ => {
+                self.wrong(
+                    "SSO_PUBLIC_URL",
+                    format!("must be an https origin (http only at localhost) without a path, not {text:?}"),
+                );
+                String::new()
+            }
+        }
+    }
+
+    fn origins(&mut self, name: &str, text: &str) -> Vec<String> {
+        let mut origins = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match origin(part) {
+                Some((origin, true)) => origins.push(origin),
+                _ => self.wrong(name, format!("must be https origins (http only at localhost) without a path, not {part:?}")),
+            }
+        }
+        origins
+    }
+
+    fn cas(&mut self, name: &str, file: Option<&Path>) -> Vec<CertificateDer<'static>> {
+        let Some(file) = file.filter(|file| !file.as_os_str().is_empty()) else { return Vec::new() };
+        let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        match read {
+            Ok(cas) if !cas.is_empty() => cas,
+            Ok(_) => {
+                self.wrong(name, format!("{} holds no certificate", file.display()));
+                Vec::new()
+            }
+            Err(error) => {
+                self.wrong(name, format!("{} can't be read: {error}", file.display()));
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// An origin, and whether it is safe to send people to: https, or this machine.
+fn origin(text: &str) -> Option<(String, bool)> {
+    let url = Url::parse(text).ok()?;
+    let is_bare = matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    let is_local = match url.host()? {
+        Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.is_loopback(),
+    };
+    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_local;
+    is_bare.then(|| (url.origin().ascii_serialization(), is_safe))
+}
+
+/// An environment variable that is set to nothing counts as unset.
+fn or_default<'a>(text: &'a str, default: &'a str) -> &'a str {
+    match text.trim() {
+        "" => default,
+        text => text,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
+const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:50052";
+const DEFAULT_PUBLIC_URL: &str = "http://localhost:8080";
+const DEFAULT_DATABASE_URL: &str = "sqlite://peerpanda-sso.db";
+const DEFAULT_STATE_TTL: &str = "15m";
+const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";
+const DEFAULT_KNOWN_CONNECTIONS: &str = "20000";
+const DEFAULT_DRAIN_TIMEOUT: &str = "25s";
+const DEFAULT_LOG_FORMAT: &str = "text";
+const DEFAULT_LOG_FILTER: &str = "info";

@@ -1,0 +1,35 @@
+//! peerpanda-sso: logs the customers of PeerPanda in through their own OpenID Provider. A gRPC service for the relying
+//! party's side of OpenID Connect: hundreds of accounts, each with a client at an identity provider (IdP) of its own.
+//!
+//! The floors; each imports only those below it:
+//!
+//! ```text
+//! main -> app -> rpc -> login, connections -> store (traits), oidc -> model
+//! ambient, seal, config, telemetry are leaves
+//! ```
+//!
+//! A login's walk:
+//!
+//! 1. [`rpc`] parses `BeginLogin` into a [`model::login::LoginRequest`].
+//! 2. [`login`] takes the account's connection from [`store::known`] and its IdP from [`oidc::providers`], both cached.
+//! 3. It issues a state, a nonce and a PKCE verifier, and puts them, sealed, into the [`store`].
+//! 4. [`oidc::provider`] builds the URL to which the web tier sends the browser.
+//! 5. The person logs in there; the browser comes back to the web tier with a code and the state.
+//! 6. [`rpc`] parses `CompleteLogin` into a [`model::login::Callback`].
+//! 7. [`login`] checks the state itself, then takes what it stands for out of the store: it is spent.
+//! 8. [`oidc::provider`] exchanges the code; [`oidc::verify`] checks the ID token; UserInfo is asked where a claim is missing.
+//! 9. [`oidc::claims`] makes an [`model::identity::Identity`] of it, and [`rpc`] answers.
+//! 10. Whatever is refused on the way becomes a status with a reason in one table.
+
+pub mod ambient;
+pub mod app;
+pub mod config;
+pub mod connections;
+pub mod login;
+pub mod model;
+pub mod oidc;
+pub mod pb;
+pub mod rpc;
+pub mod seal;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,90 @@
+//! BeginLogin: where to send the browser. No call to the IdP once its metadata is known, one write to the store.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::state::relying_party;
+use super::{Login, LoginError, within_deadline};
+use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
+use crate::model::{Violation, shown};
+use crate::oidc::provider::Authorization;
+
+/// A begun login.
+#[derive(Debug)]
+pub struct BegunLogin {
+    /// The authorization request.
+    pub redirect_url: String,
+    /// Inside it, too.
+    pub state: StateParameter,
+    /// Seconds since the Unix epoch.
+    pub expire_time: u64,
+}
+
+impl Login {
+    /// Begins a login.
+    ///
+    /// # Errors
+    /// See [`LoginError`].
+    pub async fn begin(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
+        within_deadline(self.begin_login(request)).await
+    }
+
+    async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
+        let return_to = self.check(&request)?;
+        let (connection, provider) = self.ready(&request.slug).await?;
+        if let Some(iss) = request.iss.as_deref().filter(|iss| *iss != provider.issuer().as_str()) {
+            let expected = provider.issuer().to_string();
+            return Err(LoginError::IssuerMismatch { expected, came: format!("{:?}", shown(iss)) });
+        }
+        let now = self.clock.unix_seconds();
+        let (state, ticket) = self.state_keys.issue(self.entropy.as_ref(), &request.slug, request.browser_binding.as_ref(), now);
+        let pending = PendingLogin {
+            nonce: Nonce::new(self.unguessable()),
+            verifier: PkceVerifier::new(self.unguessable()),
+            incarnation: connection.incarnation,
+            relying_party: relying_party(provider.issuer(), &connection),
+            max_age: request.hints.max_age,
+            return_to,
+        };
+        let value = ticket.seal(&request.slug, &pending);
+        self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE).await?;
+        let redirect_url = provider.authorization_url(&Authorization {
+            state: state.expose(),
+            nonce: &pending.nonce,
+            verifier: &pending.verifier,
+            hints: &request.hints,
+        });
+        Ok(BegunLogin { redirect_url, state, expire_time: now.saturating_add(self.policy.state_ttl.as_secs()) })
+    }
+
+    /// What the form of a request can't tell without the service's settings.
+    fn check(&self, request: &LoginRequest) -> Result<Option<crate::model::return_to::ReturnTo>, LoginError> {
+        let mut violations = Vec::new();
+        if self.policy.require_browser_binding && request.browser_binding.is_none() {
+            violations.push(Violation::new("browser_binding", "must be given (SSO_REQUIRE_BROWSER_BINDING is set)"));
+        }
+        let return_to = match &request.return_to {
+            None => None,
+            Some((text, field)) => match self.policy.return_rule.check(text) {
+                Ok(return_to) => Some(return_to),
+                Err(expected) => {
+                    violations.push(Violation::new(*field, expected));
+                    None
+                }
+            },
+        };
+        if violations.is_empty() { Ok(return_to) } else { Err(LoginError::BadRequest(violations)) }
+    }
+
+    /// 256 bits in 43 URL-safe characters: a nonce, or a PKCE verifier (RFC 7636 4.1).
+    fn unguessable(&self) -> String {
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+}
+
+/// The store forgets a login this much later than the state expires, so that the state alone tells "expired".
+const STORE_GRACE: Duration = Duration::from_secs(60);

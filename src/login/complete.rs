@@ -1,0 +1,108 @@
+//! CompleteLogin: who came back. One take from the store, one call to the token endpoint.
+
+use super::state::relying_party;
+use super::{Login, LoginError, within_deadline};
+use crate::model::connection::{Connection, ConnectionState};
+use crate::model::identity::Identity;
+use crate::model::login::{Callback, PendingLogin, RawIdToken};
+use crate::model::return_to::ReturnTo;
+use crate::model::shown;
+use crate::oidc::claims;
+use crate::oidc::error::IdTokenError;
+use crate::oidc::provider::{Provider, Tokens};
+use crate::oidc::verify::VerifiedClaims;
+
+use std::sync::Arc;
+
+/// A finished login.
+#[derive(Debug)]
+pub struct CompletedLogin {
+    /// Who logged in.
+    pub identity: Identity,
+    /// As validated at begin.
+    pub return_to: Option<ReturnTo>,
+    /// Verified.
+    pub id_token: RawIdToken,
+    /// Whether this was a trial.
+    pub connection_state: ConnectionState,
+}
+
+/// A refused login, with whether its state is spent: then only a new login helps.
+#[derive(Debug)]
+pub struct CompleteError {
+    /// Why.
+    pub error: LoginError,
+    /// Whether the state can't be used again.
+    pub is_spent: bool,
+}
+
+impl Login {
+    /// Finishes a login.
+    ///
+    /// # Errors
+    /// See [`LoginError`]; from the moment at which the state is taken it is spent, whatever happens.
+    pub async fn complete(&self, callback: Callback) -> Result<CompletedLogin, CompleteError> {
+        let mut is_spent = false;
+        within_deadline(self.complete_login(callback, &mut is_spent)).await.map_err(|error| CompleteError { error, is_spent })
+    }
+
+    async fn complete_login(&self, callback: Callback, is_spent: &mut bool) -> Result<CompletedLogin, LoginError> {
+        let Callback { slug, state, iss, browser_binding, answer } = callback;
+        let now = self.clock.unix_seconds();
+        let ticket = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now)?;
+        let (connection, provider) = self.ready(&slug).await?;
+        let taken = self.pending.take(&ticket.key).await?;
+        *is_spent = true;
+        let pending = taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
+        admit(&pending, iss.as_deref(), &connection, &provider)?;
+        let code = answer.map_err(LoginError::IdpRefused)?;
+        let tokens = provider.exchange(code, pending.verifier.clone()).await.map_err(LoginError::Exchange)?;
+        let (verified, provider) = self.verify(&connection, provider, &pending, &tokens).await?;
+        let settings = &connection.settings;
+        let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
+            let now = self.clock.unix_seconds();
+            Some(provider.userinfo(&tokens, &verified, now).await.map_err(LoginError::UserInfo)?)
+        } else {
+            None
+        };
+        let issuer = provider.issuer().to_string();
+        let identity = claims::identity(&slug, verified, userinfo.as_ref(), settings)
+            .map_err(|error| LoginError::Claims { error, issuer })?;
+        Ok(CompletedLogin { identity, return_to: pending.return_to, id_token: tokens.id_token, connection_state: settings.state })
+    }
+
+    /// Verifies the ID token; where no known key verifies it, once more with fresh keys.
+    async fn verify(
+        &self,
+        connection: &Arc<Connection>,
+        provider: Arc<Provider>,
+        pending: &PendingLogin,
+        tokens: &Tokens,
+    ) -> Result<(VerifiedClaims, Arc<Provider>), LoginError> {
+        let max_age = pending.max_age.map(|max_age| max_age.as_secs());
+        let error = match provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds()) {
+            Ok(verified) => return Ok((verified, provider)),
+            Err(error) => error,
+        };
+        if !matches!(error, IdTokenError::UnknownKey(_)) {
+            return Err(LoginError::IdToken(error));
+        }
+        let fresh = self.providers.with_fresh_keys(connection).await.ok_or(LoginError::IdToken(error))?;
+        let verified = fresh.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds());
+        Ok((verified.map_err(LoginError::IdToken)?, fresh))
+    }
+}
+
+/// Whether this callback and this connection are those of the pending login.
+fn admit(pending: &PendingLogin, iss: Option<&str>, connection: &Connection, provider: &Provider) -> Result<(), LoginError> {
+    let is_same =
+        pending.incarnation == connection.incarnation && pending.relying_party == relying_party(provider.issuer(), connection);
+    if !is_same {
+        return Err(LoginError::ConnectionChanged);
+    }
+    if !provider.admits_callback_issuer(iss) {
+        let came = iss.map_or_else(|| "missing, though the IdP advertises it".to_owned(), |iss| format!("{:?}", shown(iss)));
+        return Err(LoginError::IssuerMismatch { expected: provider.issuer().to_string(), came });
+    }
+    Ok(())
+}

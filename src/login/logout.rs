@@ -1,0 +1,58 @@
+//! LogoutUrl: where a browser ends its session at the IdP.
+
+use super::{Login, LoginError, within_deadline};
+use crate::model::Violation;
+use crate::model::connection::CustomerUris;
+use crate::model::slug::Slug;
+
+/// Whose session to end, and how to come back.
+#[derive(Debug)]
+pub struct LogoutRequest {
+    /// The account.
+    pub slug: Slug,
+    /// The session's ID token.
+    pub id_token_hint: Option<crate::model::login::RawIdToken>,
+    /// `None`: the account's own.
+    pub post_logout_redirect_uri: Option<String>,
+    /// Comes back with the person.
+    pub state: Option<String>,
+}
+
+/// Where a logout goes.
+#[derive(Debug)]
+pub struct LogoutTarget {
+    /// Never empty.
+    pub redirect_url: String,
+    /// Whether it ends the session at the IdP.
+    pub ends_idp_session: bool,
+}
+
+impl Login {
+    /// Builds the logout URL (OIDC RP-Initiated Logout 2), or the post-logout redirect URI where the IdP has no logout.
+    /// Works for a disabled connection too: whoever is logged in may leave.
+    ///
+    /// # Errors
+    /// See [`LoginError`].
+    pub async fn logout_url(&self, request: LogoutRequest) -> Result<LogoutTarget, LoginError> {
+        within_deadline(self.logout_target(request)).await
+    }
+
+    async fn logout_target(&self, request: LogoutRequest) -> Result<LogoutTarget, LoginError> {
+        let registered = CustomerUris::new(&self.policy.public_origin, &request.slug).login_uri();
+        if request.post_logout_redirect_uri.as_ref().is_some_and(|uri| *uri != registered) {
+            let expected = format!("must be the account's registered one, {registered:?}");
+            return Err(LoginError::BadRequest(vec![Violation::new("post_logout_redirect_uri", expected)]));
+        }
+        let connection = self.connections.get(&request.slug).await?.ok_or(LoginError::ConnectionNotFound)?;
+        let provider = self.providers.of(&connection).await.map_err(LoginError::Provider)?;
+        let hint = request.id_token_hint.as_ref().map(|hint| hint.expose());
+        if hint.is_some_and(|hint| !provider.admits_hint(hint)) {
+            let expected = "must be an ID token of this connection's issuer and client";
+            return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
+        }
+        Ok(match provider.end_session_url(&registered, hint, request.state.as_deref()) {
+            Some(redirect_url) => LogoutTarget { redirect_url, ends_idp_session: true },
+            None => LogoutTarget { redirect_url: registered, ends_idp_session: false },
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! The `state` parameter and what is derived from it. The state itself says whether it is ours, of this account and
+//! browser, and in time, before any I/O; from its random bytes come the store's key and the key that seals the value.
+//!
+//! ```text
+//! base64url( random 16 | issued at, seconds 8 | tag of all and the slug 16 | tag of the browser binding 16 )
+//! ```
+
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce as AeadNonce, UnboundKey};
+use aws_lc_rs::{constant_time, digest, hmac};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use prost::Message;
+
+use crate::ambient::Entropy;
+use crate::model::connection::{Connection, Issuer};
+use crate::model::login::{BrowserBinding, Nonce, PendingLogin, PkceVerifier, StateParameter};
+use crate::model::return_to::ReturnTo;
+use crate::model::slug::Slug;
+use crate::seal::{Keyring, MasterKey};
+use crate::store::PendingKey;
+
+/// Why a state is not one of a login that can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Never issued here, tampered with, or of another account.
+    #[error("the state was not issued here for this account")]
+    Invalid,
+    /// Ours, but too old.
+    #[error("the login took longer than the time that it had")]
+    Expired,
+    /// The browser binding is missing or different.
+    #[error("the login was begun in another browser")]
+    BrowserMismatch,
+}
+
+/// Issues and reads states, under every master key in force.
+pub(super) struct StateKeys {
+    keys: Vec<DerivedKeys>,
+    ttl: Duration,
+}
+
+struct DerivedKeys {
+    state_tag: hmac::Key,
+    binding_tag: hmac::Key,
+    pending_id: hmac::Key,
+    pending_seal: hmac::Key,
+}
+
+/// A state that is ours, with what is derived from it.
+pub(super) struct Ticket {
+    seal: LessSafeKey,
+    /// Under which the pending login is kept.
+    pub(super) key: PendingKey,
+}
+
+impl StateKeys {
+    pub(super) fn new(keyring: &Keyring, ttl: Duration) -> Self {
+        Self { keys: keyring.masters().map(DerivedKeys::of).collect(), ttl }
+    }
+
+    /// A fresh state; its bytes come from `entropy`.
+    pub(super) fn issue(
+        &self,
+        entropy: &dyn Entropy,
+        slug: &Slug,
+        binding: Option<&BrowserBinding>,
+        now: u64,
+    ) -> (StateParameter, Ticket) {
+        let mut random = [0; RANDOM_LEN];
+        entropy.fill(&mut random);
+        let keys = &self.keys[0];
+        let issued_at = now.to_be_bytes();
+        let binding_tag = keys.binding_tag(&random, binding);
+        let tag = keys.state_tag(&random, issued_at, slug, &binding_tag);
+        let bytes = [random.as_slice(), &issued_at, &tag, &binding_tag].concat();
+        (StateParameter::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)), keys.ticket(&random))
+    }
+
+    /// Reads a state that came back.
+    pub(super) fn admit(
+        &self,
+        state: &StateParameter,
+        slug: &Slug,
+        binding: Option<&BrowserBinding>,
+        now: u64,
+    ) -> Result<Ticket, StateError> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(state.expose()).map_err(|_| StateError::Invalid)?;
+        let bytes: [u8; STATE_LEN] = bytes.try_into().map_err(|_| StateError::Invalid)?;
+        let (random, rest) = bytes.split_at(RANDOM_LEN);
+        let (issued_at, rest) = rest.split_at(TIME_LEN);
+        let (tag, binding_tag) = rest.split_at(TAG_LEN);
+        let issued_at: [u8; TIME_LEN] = issued_at.try_into().map_err(|_| StateError::Invalid)?;
+        let is_ours = |keys: &&DerivedKeys| is_equal(&keys.state_tag(random, issued_at, slug, binding_tag), tag);
+        let keys = self.keys.iter().find(is_ours).ok_or(StateError::Invalid)?;
+        let issued_at = u64::from_be_bytes(issued_at);
+        if issued_at > now.saturating_add(REPLICA_SKEW) {
+            return Err(StateError::Invalid);
+        }
+        if now >= issued_at.saturating_add(self.ttl.as_secs()) {
+            return Err(StateError::Expired);
+        }
+        if !is_equal(&keys.binding_tag(random, binding), binding_tag) {
+            return Err(StateError::BrowserMismatch);
+        }
+        Ok(keys.ticket(random))
+    }
+}
+
+impl DerivedKeys {
+    fn of(master: &MasterKey) -> Self {
+        let key = |label: &str| hmac::Key::new(hmac::HMAC_SHA256, master.derive(label).as_slice());
+        Self {
+            state_tag: key("state tag"),
+            binding_tag: key("browser binding tag"),
+            pending_id: key("pending login id"),
+            pending_seal: key("pending login seal"),
+        }
+    }
+
+    fn state_tag(&self, random: &[u8], issued_at: [u8; TIME_LEN], slug: &Slug, binding_tag: &[u8]) -> [u8; TAG_LEN] {
+        mac(&self.state_tag, &[random, &issued_at, binding_tag, slug.as_str().as_bytes()])
+    }
+
+    /// A login without a binding has a tag too, so that a state doesn't show which it is, and only the same comes back.
+    fn binding_tag(&self, random: &[u8], binding: Option<&BrowserBinding>) -> [u8; TAG_LEN] {
+        match binding {
+            Some(binding) => mac(&self.binding_tag, &[random, b"\x01", binding.expose().as_bytes()]),
+            None => mac(&self.binding_tag, &[random, b"\x00"]),
+        }
+    }
+
+    fn ticket(&self, random: &[u8]) -> Ticket {
+        let id: [u8; TAG_LEN] = mac(&self.pending_id, &[random]);
+        let seal: [u8; SEAL_KEY_LEN] = mac(&self.pending_seal, &[random]);
+        let seal = UnboundKey::new(&AES_256_GCM, &seal).expect("32 bytes make an AES-256 key");
+        Ticket { seal: LessSafeKey::new(seal), key: PendingKey::new(BASE64_URL_SAFE_NO_PAD.encode(id)) }
+    }
+}
+
+impl Ticket {
+    /// The value for the store. The key seals this one value alone, so the nonce is constant.
+    pub(super) fn seal(&self, slug: &Slug, pending: &PendingLogin) -> Vec<u8> {
+        let record = PendingRecord {
+            nonce: pending.nonce.expose().to_owned(),
+            verifier: pending.verifier.expose().to_owned(),
+            incarnation: pending.incarnation,
+            relying_party: pending.relying_party.to_vec(),
+            max_age: pending.max_age.map(|max_age| max_age.as_secs()),
+            return_to: pending.return_to.as_ref().map(|return_to| return_to.as_str().to_owned()),
+        };
+        let mut value = record.encode_to_vec();
+        self.seal
+            .seal_in_place_append_tag(zero_nonce(), Aad::from(slug.as_str()), &mut value)
+            .expect("a pending login is shorter than AES-GCM's limit");
+        value
+    }
+
+    /// `None`: the store holds something else under this key.
+    pub(super) fn open(&self, slug: &Slug, mut value: Vec<u8>) -> Option<PendingLogin> {
+        let opened = self.seal.open_in_place(zero_nonce(), Aad::from(slug.as_str()), &mut value).ok()?;
+        let record = PendingRecord::decode(&*opened).ok()?;
+        Some(PendingLogin {
+            nonce: Nonce::new(record.nonce),
+            verifier: PkceVerifier::new(record.verifier),
+            incarnation: record.incarnation,
+            relying_party: record.relying_party.try_into().ok()?,
+            max_age: record.max_age.map(Duration::from_secs),
+            return_to: record.return_to.map(ReturnTo::from_store),
+        })
+    }
+}
+
+/// The digest by which a pending login remembers whose relying party began it.
+pub(super) fn relying_party(issuer: &Issuer, connection: &Connection) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [issuer.as_str(), &connection.settings.client_id] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut out = [0; 16];
+    out.copy_from_slice(&context.finish().as_ref()[..16]);
+    out
+}
+
+/// What is stored of a pending login. Fields are only ever added, so that two versions of the service can share a Redis.
+#[derive(Clone, PartialEq, Message)]
+struct PendingRecord {
+    #[prost(string, tag = "1")]
+    nonce: String,
+    #[prost(string, tag = "2")]
+    verifier: String,
+    #[prost(uint64, tag = "3")]
+    incarnation: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    relying_party: Vec<u8>,
+    #[prost(uint64, optional, tag = "5")]
+    max_age: Option<u64>,
+    #[prost(string, optional, tag = "6")]
+    return_to: Option<String>,
+}
+
+/// HMAC-SHA256 over parts whose lengths are fixed but for the last, cut to `N` bytes.
+fn mac<const N: usize>(key: &hmac::Key, parts: &[&[u8]]) -> [u8; N] {
+    let mut context = hmac::Context::with_key(key);
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; N];
+    out.copy_from_slice(&context.sign().as_ref()[..N]);
+    out
+}
+
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+fn zero_nonce() -> AeadNonce {
+    AeadNonce::assume_unique_for_key([0; 12])
+}
+
+const RANDOM_LEN: usize = 16;
+const TIME_LEN: usize = 8;
+const TAG_LEN: usize = 16;
+const SEAL_KEY_LEN: usize = 32;
+const STATE_LEN: usize = RANDOM_LEN + TIME_LEN + 2 * TAG_LEN;
+/// How far another replica's clock may be ahead, in seconds.
+const REPLICA_SKEW: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient::SystemEntropy;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn slug(text: &str) -> Slug {
+        Slug::parse(text).expect("a slug")
+    }
+
+    fn keys_of(masters: &[&MasterKey]) -> StateKeys {
+        let ring = Keyring::new(masters.iter().map(|master| (*master).clone()).collect()).expect("not empty");
+        StateKeys::new(&ring, Duration::from_secs(900))
+    }
+
+    fn pending() -> PendingLogin {
+        PendingLogin {
+            nonce: Nonce::new("n".repeat(43)),
+            verifier: PkceVerifier::new("v".repeat(43)),
+            incarnation: u64::MAX,
+            relying_party: [7; 16],
+            max_age: Some(Duration::from_secs(31_622_400)),
+            return_to: None,
+        }
+    }
+
+    #[test]
+    fn a_state_is_admitted_only_where_and_while_it_is_valid() {
+        let keys = keys_of(&[&MasterKey::generate(&SystemEntropy)]);
+        let binding = BrowserBinding::new("b".repeat(16));
+        let (state, _) = keys.issue(&SystemEntropy, &slug("acme"), Some(&binding), NOW);
+        let admit = |slug: &Slug, binding, now| keys.admit(&state, slug, binding, now).err();
+        assert_eq!(admit(&slug("acme"), Some(&binding), NOW), None);
+        assert_eq!(admit(&slug("acme"), Some(&binding), NOW + 899), None);
+        assert_eq!(admit(&slug("acme"), Some(&binding), NOW + 900), Some(StateError::Expired));
+        assert_eq!(admit(&slug("acme"), Some(&binding), NOW - 60), None);
+        assert_eq!(admit(&slug("acme"), Some(&binding), NOW - 61), Some(StateError::Invalid));
+        assert_eq!(admit(&slug("other"), Some(&binding), NOW), Some(StateError::Invalid));
+        assert_eq!(admit(&slug("acme"), None, NOW), Some(StateError::BrowserMismatch));
+        let foreign = BrowserBinding::new("c".repeat(16));
+        assert_eq!(admit(&slug("acme"), Some(&foreign), NOW), Some(StateError::BrowserMismatch));
+        let (unbound, _) = keys.issue(&SystemEntropy, &slug("acme"), None, NOW);
+        assert_eq!(keys.admit(&unbound, &slug("acme"), Some(&binding), NOW).err(), Some(StateError::BrowserMismatch));
+    }
+
+    #[test]
+    fn every_changed_bit_of_a_state_is_noticed() {
+        let keys = keys_of(&[&MasterKey::generate(&SystemEntropy)]);
+        let (state, _) = keys.issue(&SystemEntropy, &slug("acme"), None, NOW);
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(state.expose()).expect("base64url");
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let changed = StateParameter::new(BASE64_URL_SAFE_NO_PAD.encode(changed));
+            assert_eq!(keys.admit(&changed, &slug("acme"), None, NOW).err(), Some(StateError::Invalid), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_login_goes_on_while_keys_are_rotated() {
+        let (old, new) = (MasterKey::generate(&SystemEntropy), MasterKey::generate(&SystemEntropy));
+        let (state, ticket) = keys_of(&[&old]).issue(&SystemEntropy, &slug("acme"), None, NOW);
+        let sealed = ticket.seal(&slug("acme"), &pending());
+        let rotated = keys_of(&[&new, &old]).admit(&state, &slug("acme"), None, NOW).expect("admitted");
+        assert!(rotated.key == ticket.key);
+        assert!(rotated.open(&slug("acme"), sealed.clone()).is_some());
+        assert!(rotated.open(&slug("other"), sealed.clone()).is_none());
+        assert!(keys_of(&[&new]).admit(&state, &slug("acme"), None, NOW).is_err());
+    }
+
+    #[test]
+    fn a_pending_login_takes_at_most_300_bytes_of_the_store() {
+        let (_, ticket) = keys_of(&[&MasterKey::generate(&SystemEntropy)]).issue(&SystemEntropy, &slug("acme"), None, NOW);
+        assert!(ticket.seal(&slug(&"x".repeat(63)), &pending()).len() <= 300);
+    }
+}

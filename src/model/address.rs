@@ -1,0 +1,136 @@
+//! Which addresses the service may call for a customer's IdP. Pure: used when a connection is saved (for what is
+//! written there) and when a socket is dialled (for what a name resolved to).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use url::{Host, Url};
+
+/// Why an address must not be called; `None`: it may.
+#[must_use]
+pub fn forbidden(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) => forbidden_v4(v4),
+        IpAddr::V6(v6) => forbidden_v6(v6),
+    }
+}
+
+/// Why the host that is written in this URL must not be called; `None`: it may, or only its resolution will tell.
+#[must_use]
+pub fn forbidden_host(url: &Url) -> Option<&'static str> {
+    match url.host()? {
+        Host::Ipv4(v4) => forbidden_v4(v4),
+        Host::Ipv6(v6) => forbidden_v6(v6),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let is_under = |parent: &str| name == parent || name.strip_suffix(parent).is_some_and(|p| p.ends_with('.'));
+            if is_under("localhost") {
+                Some("loopback")
+            } else if is_under("metadata.google.internal") || is_under("instance-data") {
+                Some("cloud metadata")
+            } else {
+                None
+            }
+        }
+    }
+}
+
+fn forbidden_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    let [a, b, c, _] = ip.octets();
+    Some(match (a, b, c) {
+        (0, ..) => "unspecified",
+        (127, ..) => "loopback",
+        (10, ..) | (172, 16..=31, _) | (192, 168, _) => "private",
+        (169, 254, _) => "link-local, where cloud metadata lives",
+        (100, 64..=127, _) => "shared (carrier-grade NAT)",
+        (168, 63, 129) if ip == AZURE_WIRE_SERVER => "cloud metadata",
+        (192, 0, 0) | (192, 0, 2) | (198, 51, 100) | (203, 0, 113) | (192, 88, 99) => "reserved",
+        (198, 18..=19, _) => "benchmarking",
+        (224..=239, ..) => "multicast",
+        (240.., ..) => "reserved or broadcast",
+        _ => return None,
+    })
+}
+
+fn forbidden_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    let s = ip.segments();
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Ipv4Addr::new(a, b, c, d)
+    };
+    Some(match s {
+        [0, 0, 0, 0, 0, 0, 0, 0] => "unspecified",
+        [0, 0, 0, 0, 0, 0, 0, 1] => "loopback",
+        // IPv4-mapped, IPv4-compatible, and IPv4-translated addresses: no public IdP is published under one.
+        [0, 0, 0, 0, 0, _, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => "an IPv4 address in IPv6 form",
+        // NAT64 (RFC 6052, RFC 8215) and 6to4 lead to an IPv4 address: that one decides.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return forbidden_v4(embedded(high, low)),
+        [0x64, 0xff9b, ..] => "NAT64 of a private network",
+        [0x2002, high, low, ..] => return forbidden_v4(embedded(high, low)),
+        [0x2001, 0, ..] => "Teredo",
+        [0x2001, 0xdb8, ..] | [0x100, 0, 0, 0, ..] | [0x3fff, ..] => "reserved",
+        [0xfe80..=0xfebf, ..] => "link-local",
+        [0xfec0..=0xfeff, ..] => "site-local",
+        [0xfc00..=0xfdff, ..] => "private",
+        [0xff00..=0xffff, ..] => "multicast",
+        _ => return None,
+    })
+}
+
+const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_inside_a_network_are_forbidden_in_any_spelling() {
+        for bad in [
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0x7f.0.0.1/",
+            "http://0177.0.0.1/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:8.8.8.8]/",
+            "http://[::127.0.0.1]/",
+            "http://10.1.2.3/",
+            "http://172.16.0.1/",
+            "http://172.31.255.255/",
+            "http://192.168.1.1/",
+            "http://169.254.169.254/",
+            "http://168.63.129.16/",
+            "http://100.64.0.1/",
+            "http://0.0.0.0/",
+            "http://224.0.0.1/",
+            "http://255.255.255.255/",
+            "http://[64:ff9b::a00:1]/",
+            "http://[64:ff9b:1::1]/",
+            "http://[2002:7f00:1::]/",
+            "http://[fe80::1]/",
+            "http://[fd00::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://[ff02::1]/",
+            "http://[::]/",
+            "http://localhost/",
+            "http://LOCALHOST./",
+            "http://a.localhost/",
+            "http://metadata.google.internal/",
+        ] {
+            let url = Url::parse(bad).expect(bad);
+            assert!(forbidden_host(&url).is_some(), "{bad}");
+        }
+        for good in [
+            "http://8.8.8.8/",
+            "http://172.32.0.1/",
+            "http://100.128.0.1/",
+            "http://[2606:4700::1]/",
+            "http://[64:ff9b::808:808]/",
+            "http://login.example.com/",
+            "http://notlocalhost/",
+        ] {
+            let url = Url::parse(good).expect(good);
+            assert_eq!(forbidden_host(&url), None, "{good}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! One account's OpenID Connect client at its own IdP, as validated: what can be wrong with it was refused when it was
+//! saved (see [`draft`](super::draft)).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::slug::Slug;
+
+/// A connection as it is stored.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The account.
+    pub slug: Slug,
+    /// The revision at which this connection was created: tells it from an earlier one of the same slug.
+    pub incarnation: u64,
+    /// Grows with every change and is never used twice.
+    pub revision: u64,
+    /// What support entered.
+    pub settings: ConnectionSettings,
+    /// The issuer that the metadata document named at first use; kept from then on.
+    pub pinned_issuer: Option<Issuer>,
+    /// The client's secret.
+    pub client_secret: ClientSecret,
+    /// Milliseconds since the Unix epoch.
+    pub create_time: u64,
+    /// Milliseconds since the Unix epoch.
+    pub update_time: u64,
+}
+
+impl Connection {
+    /// The issuer, where it is known: entered, or pinned at first use.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.settings.issuer.as_ref().or(self.pinned_issuer.as_ref())
+    }
+}
+
+/// What support enters for a connection, apart from the secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionSettings {
+    /// For people.
+    pub display_name: String,
+    /// What the connection is good for.
+    pub state: ConnectionState,
+    /// Exact string; `None`: read from the metadata document.
+    pub issuer: Option<Issuer>,
+    /// Where the endpoints come from.
+    pub source: MetadataSource,
+    /// The client's identifier at the IdP.
+    pub client_id: String,
+    /// Exactly one method per request.
+    pub auth_method: TokenEndpointAuthMethod,
+    /// Holds `openid`.
+    pub scopes: Vec<String>,
+    /// Which claims become the Identity's fields.
+    pub claim_mapping: ClaimMapping,
+    /// ASCII lower case; empty: any.
+    pub allowed_email_domains: Vec<String>,
+    /// Refuse e-mail that isn't said to be verified.
+    pub require_verified_email: bool,
+    /// Empty: what discovery lists.
+    pub id_token_signing_algs: Vec<SigningAlg>,
+    /// Audiences allowed beside `client_id`.
+    pub additional_audiences: Vec<String>,
+    /// How to log out at the IdP.
+    pub logout_style: LogoutStyle,
+    /// For an issuer with `{tenantid}` in it; ASCII lower case.
+    pub allowed_tenant_ids: Vec<String>,
+    /// Constant extras of the authorization request.
+    pub authorization_params: BTreeMap<String, String>,
+    /// Claims that must have one of the listed values.
+    pub required_claims: Vec<RequiredClaim>,
+}
+
+/// Where a connection's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetadataSource {
+    /// The IdP's metadata document (OIDC Discovery 4).
+    Discovery(Url),
+    /// Typed in by hand.
+    Manual(Endpoints),
+}
+
+/// An IdP's endpoints, typed in by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// OIDC Core 3.1.2.
+    pub authorization: Url,
+    /// OIDC Core 3.1.3.
+    pub token: Url,
+    /// RFC 7517 5.
+    pub jwks: Url,
+    /// OIDC Core 5.3.
+    pub userinfo: Option<Url>,
+    /// OIDC RP-Initiated Logout 2.
+    pub end_session: Option<Url>,
+}
+
+/// What a connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionState {
+    /// Logins work, and say that they are trials.
+    Testing,
+    /// Logins work.
+    Active,
+    /// Logins are refused.
+    Disabled,
+}
+
+/// OIDC Core 9.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenEndpointAuthMethod {
+    /// In the Authorization header, form-urlencoded first (RFC 6749 2.3.1).
+    ClientSecretBasic,
+    /// In the body.
+    ClientSecretPost,
+}
+
+impl TokenEndpointAuthMethod {
+    /// The name in the IANA registry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+        }
+    }
+}
+
+/// How to end a session at the IdP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogoutStyle {
+    /// Told from the metadata and the issuer.
+    Auto,
+    /// OIDC RP-Initiated Logout 1.0.
+    RpInitiated,
+    /// `/v2/logout?client_id&returnTo`.
+    Auth0V2,
+    /// `/logout?client_id&logout_uri`.
+    Cognito,
+    /// No logout at the IdP.
+    None,
+}
+
+/// An asymmetric JWS algorithm (RFC 7518 3.1, RFC 8037 3.1). There is no HS256 and no `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the registry's")]
+pub enum SigningAlg {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    ES512,
+    EdDSA,
+}
+
+impl SigningAlg {
+    /// Every algorithm that an ID token may be signed with.
+    pub const ALL: [Self; 10] = [
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EdDSA,
+    ];
+
+    /// The name in the IANA registry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// `None`: not an algorithm that an ID token may be signed with.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|alg| alg.name() == name)
+    }
+}
+
+/// Claim names in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimMapping {
+    /// For the e-mail address.
+    pub email: Vec<String>,
+    /// For the given name.
+    pub given_name: Vec<String>,
+    /// For the family name.
+    pub family_name: Vec<String>,
+    /// For the groups; `None`: groups are not asked for.
+    pub groups: Option<String>,
+}
+
+impl Default for ClaimMapping {
+    fn default() -> Self {
+        Self {
+            email: vec!["email".to_owned()],
+            given_name: vec!["given_name".to_owned()],
+            family_name: vec!["family_name".to_owned()],
+            groups: None,
+        }
+    }
+}
+
+/// A claim that must have one of these values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequiredClaim {
+    /// The claim's name.
+    pub name: String,
+    /// Compared exactly.
+    pub values: Vec<String>,
+}
+
+/// An issuer identifier (OIDC Core 1.2): an exact string, never normalised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Issuer(String);
+
+impl Issuer {
+    /// Takes the string as it stands. Whoever calls has checked that it is a URL.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The exact string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is Entra's multi-tenant template.
+    #[must_use]
+    pub fn is_tenant_template(&self) -> bool {
+        self.0.contains(TENANT_PLACEHOLDER)
+    }
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What stands in Entra's multi-tenant issuer where a token has its tenant's id.
+pub const TENANT_PLACEHOLDER: &str = "{tenantid}";
+
+/// The client's secret: never shown, wiped when dropped.
+#[derive(Clone, Debug)]
+pub struct ClientSecret(SecretString);
+
+impl ClientSecret {
+    /// Takes a secret in.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself: for sealing, and for the IdP's token endpoint.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// First 8 hex digits of its SHA-256, to compare with what the customer sent.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.expose().as_bytes());
+        digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The three URIs that a customer registers at its IdP, for one account.
+#[derive(Clone, Debug)]
+pub struct CustomerUris<'a> {
+    public_origin: &'a str,
+    slug: &'a Slug,
+}
+
+impl<'a> CustomerUris<'a> {
+    /// `public_origin`: scheme, host and port, without a slash at the end.
+    #[must_use]
+    pub fn new(public_origin: &'a str, slug: &'a Slug) -> Self {
+        Self { public_origin, slug }
+    }
+
+    /// Where the IdP sends the browser with the code.
+    #[must_use]
+    pub fn redirect_uri(&self) -> String {
+        format!("{}/app/accounts/oidc/{}/login/callback/", self.public_origin, self.slug)
+    }
+
+    /// Where a login starts; also the post-logout redirect URI.
+    #[must_use]
+    pub fn login_uri(&self) -> String {
+        format!("{}/app/accounts/oidc/{}/login/", self.public_origin, self.slug)
+    }
+}

@@ -1,0 +1,143 @@
+//! What a login is made of: what is asked at its beginning, what is kept meanwhile, and what the browser brings back.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::return_to::ReturnTo;
+use super::slug::Slug;
+
+/// What a login begins with, validated.
+#[derive(Debug)]
+pub struct LoginRequest {
+    /// The account.
+    pub slug: Slug,
+    /// Where the web tier sends the person afterwards, still to be checked; with it the name of the field it came in.
+    pub return_to: Option<(String, &'static str)>,
+    /// What the web tier keeps in this browser's cookie.
+    pub browser_binding: Option<BrowserBinding>,
+    /// Third-party-initiated login: the issuer that the third party named.
+    pub iss: Option<String>,
+    /// Passed on to the IdP.
+    pub hints: LoginHints,
+}
+
+/// Parameters of the authorization request that the caller chooses (OIDC Core 3.1.2.1).
+#[derive(Debug, Default)]
+pub struct LoginHints {
+    /// `login_hint`
+    pub login_hint: Option<String>,
+    /// `prompt`
+    pub prompt: Vec<Prompt>,
+    /// `max_age`, in whole seconds.
+    pub max_age: Option<Duration>,
+    /// `ui_locales`
+    pub ui_locales: Vec<String>,
+    /// `acr_values`
+    pub acr_values: Vec<String>,
+}
+
+/// OIDC Core 3.1.2.1 `prompt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the specification's")]
+pub enum Prompt {
+    None,
+    Login,
+    Consent,
+    SelectAccount,
+}
+
+/// The callback's query parameters.
+#[derive(Debug)]
+pub struct Callback {
+    /// The account of the callback's URL.
+    pub slug: Slug,
+    /// The state, as it came.
+    pub state: StateParameter,
+    /// RFC 9207.
+    pub iss: Option<String>,
+    /// What the browser's cookie held.
+    pub browser_binding: Option<BrowserBinding>,
+    /// What the IdP answered.
+    pub answer: Result<AuthorizationCode, IdpRefusal>,
+}
+
+/// The IdP's `error=…` (RFC 6749 4.1.2.1).
+#[derive(Clone, Debug)]
+pub struct IdpRefusal {
+    /// `error`, cleaned.
+    pub error: String,
+    /// `error_description`, cleaned: for the log.
+    pub description: Option<String>,
+}
+
+/// What is kept between begin and complete; the store holds it sealed.
+#[derive(Debug)]
+pub struct PendingLogin {
+    /// OIDC Core 3.1.2.1 `nonce`.
+    pub nonce: Nonce,
+    /// RFC 7636 4.1 `code_verifier`.
+    pub verifier: PkceVerifier,
+    /// Tells the connection that began the login from one of the same slug created later.
+    pub incarnation: u64,
+    /// Digest of the issuer and the client id that the login began with.
+    pub relying_party: [u8; 16],
+    /// What was sent as `max_age`.
+    pub max_age: Option<Duration>,
+    /// Where the web tier sends the person afterwards.
+    pub return_to: Option<ReturnTo>,
+}
+
+macro_rules! secret_text {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name(SecretString);
+
+        impl $name {
+            /// Takes a secret in.
+            #[must_use]
+            pub fn new(text: String) -> Self {
+                Self(text.into())
+            }
+
+            /// The secret itself: for the wire only.
+            #[must_use]
+            pub fn expose(&self) -> &str {
+                self.0.expose_secret()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "([redacted])"))
+            }
+        }
+    };
+}
+
+secret_text! {
+    /// The `state` that came back (RFC 6749 4.1.2), unverified.
+    StateParameter
+}
+secret_text! {
+    /// The authorization code (RFC 6749 4.1.2).
+    AuthorizationCode
+}
+secret_text! {
+    /// What the web tier keeps in a browser's cookie, so that a login ends where it began.
+    BrowserBinding
+}
+secret_text! {
+    /// OIDC Core 3.1.2.1 `nonce`.
+    Nonce
+}
+secret_text! {
+    /// RFC 7636 4.1 `code_verifier`.
+    PkceVerifier
+}
+secret_text! {
+    /// An ID token in compact serialisation.
+    RawIdToken
+}

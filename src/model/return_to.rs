@@ -1,0 +1,152 @@
+//! Where the web tier sends a person after login: a place of ours, never one that a link from outside chose.
+
+use url::Url;
+
+/// A validated `return_to`, kept exactly as the web tier gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnTo(String);
+
+impl ReturnTo {
+    /// Takes what [`ReturnRule::check`] passed at begin, out of the store.
+    #[must_use]
+    pub fn from_store(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Which places are ours.
+#[derive(Clone, Debug)]
+pub struct ReturnRule {
+    public_origin: String,
+    allowed_origins: Vec<String>,
+}
+
+impl ReturnRule {
+    /// Origins as [`url::Origin::ascii_serialization`] writes them; the public one is always allowed.
+    #[must_use]
+    pub fn new(public_origin: String, allowed_origins: Vec<String>) -> Self {
+        Self { public_origin, allowed_origins }
+    }
+
+    /// Passes a path on the public origin, or an URL of an allowed origin. A browser reads `\` as `/` and drops tabs and
+    /// line ends, so neither passes anywhere.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn check(&self, text: &str) -> Result<ReturnTo, &'static str> {
+        if text.is_empty() || text.len() > MAX_LEN {
+            return Err("must be 1 to 2048 bytes");
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+            return Err("must hold no white space, control character or backslash");
+        }
+        if text.starts_with('/') {
+            return self.check_path(text);
+        }
+        let url = Url::parse(text).map_err(|_| EXPECTED)?;
+        let is_authority_form = text.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("https://"))
+            || text.get(..7).is_some_and(|head| head.eq_ignore_ascii_case("http://"));
+        if !is_authority_form
+            || !url.username().is_empty()
+            || url.password().is_some()
+            || text.contains('@') && has_userinfo(text)
+        {
+            return Err(EXPECTED);
+        }
+        let origin = url.origin().ascii_serialization();
+        let is_ours = origin == self.public_origin || self.allowed_origins.contains(&origin);
+        if is_ours { Ok(ReturnTo(text.to_owned())) } else { Err(EXPECTED) }
+    }
+
+    fn check_path(&self, text: &str) -> Result<ReturnTo, &'static str> {
+        // "//host" is an URL of another origin, also where dot segments hide it: "/.//host" has the path "//host", and
+        // whoever puts that into a Location header has sent the person away.
+        let base = Url::parse(&self.public_origin).map_err(|_| EXPECTED)?;
+        let url = base.join(text).map_err(|_| EXPECTED)?;
+        let is_ours = url.origin() == base.origin() && !text.starts_with("//") && !url.path().starts_with("//");
+        if is_ours { Ok(ReturnTo(text.to_owned())) } else { Err(EXPECTED) }
+    }
+}
+
+/// Userinfo that is empty ("https://@host") leaves no trace in a parsed URL.
+fn has_userinfo(text: &str) -> bool {
+    let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
+    after_scheme.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+const EXPECTED: &str = "must be a path on the public origin, or an URL of an allowed origin";
+const MAX_LEN: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> ReturnRule {
+        ReturnRule::new("https://getpeerpanda.com".to_owned(), vec!["https://reports.example.com:8443".to_owned()])
+    }
+
+    #[test]
+    fn a_path_and_an_allowed_origin_pass_unchanged() {
+        for good in [
+            "/",
+            "/reports?q=1&r=%2F%2Fevil#top",
+            "/a//b",
+            "/?next=https://evil.com",
+            "https://getpeerpanda.com/x",
+            "https://getpeerpanda.com:443/x",
+            "https://reports.example.com:8443/a?b=user@host",
+            "/@user",
+            "/a:b",
+        ] {
+            assert_eq!(rule().check(good).expect(good).as_str(), good);
+        }
+    }
+
+    #[test]
+    fn every_way_out_is_refused() {
+        for bad in [
+            "",
+            "//evil.com",
+            "///evil.com",
+            "/\\evil.com",
+            "\\\\evil.com",
+            "/\t/evil.com",
+            "/\n/evil.com",
+            "\t//evil.com",
+            " //evil.com",
+            "/.//evil.com",
+            "/..//evil.com",
+            "/a/..//evil.com",
+            "/%2e//evil.com",
+            "https:evil.com",
+            "https:/evil.com",
+            "https:///evil.com",
+            "https://evil.com",
+            "http://getpeerpanda.com",
+            "https://getpeerpanda.com.evil.com",
+            "https://getpeerpanda.com@evil.com",
+            "https://user@getpeerpanda.com",
+            "https://@getpeerpanda.com/",
+            "https://getpeerpanda.com:8443",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "reports",
+            "?q",
+            "#x",
+            "/\0",
+            "/a\u{7f}",
+            "https://getpeerpanda.com\\@evil.com",
+            "/\u{2028}",
+            "https:getpeerpanda.com",
+        ] {
+            assert!(rule().check(bad).is_err(), "{bad:?}");
+        }
+        assert!(rule().check(&format!("/{}", "x".repeat(2048))).is_err());
+    }
+}

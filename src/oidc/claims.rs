@@ -1,0 +1,336 @@
+//! From verified claims to an Identity, by the connection's mapping. Pure. The ID token wins over UserInfo; UserInfo
+//! adds what is missing, never a protocol claim.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use url::Host;
+
+use super::verify::VerifiedClaims;
+use crate::model::connection::{ClaimMapping, ConnectionSettings};
+use crate::model::identity::{EmailVerification, Identity};
+use crate::model::slug::Slug;
+
+/// Why verified claims are no Identity.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimsError {
+    /// Required claims are nowhere: their names, as the connection maps them.
+    #[error("neither the ID token nor UserInfo has {}", .0.join(", "))]
+    Missing(Vec<String>),
+    /// A claim isn't one of the connection's required values.
+    #[error("{claim} is {found}, the connection requires one of {}", .allowed.join(", "))]
+    NotAllowed {
+        /// The claim's name.
+        claim: String,
+        /// What came, shortened.
+        found: String,
+        /// What the connection lists.
+        allowed: Vec<String>,
+    },
+    /// The e-mail's domain isn't allowed.
+    #[error("the e-mail address is of the domain {0:?}, which the connection does not allow")]
+    EmailDomainNotAllowed(String),
+    /// Not said to be verified, though the connection requires it.
+    #[error("the IdP does not say that the e-mail address is verified, which the connection requires")]
+    EmailNotVerified,
+}
+
+/// Whether UserInfo must be asked: a required claim, the mapped groups, or a claim with required values is missing.
+#[must_use]
+pub fn needs_userinfo(id_token: &VerifiedClaims, settings: &ConnectionSettings) -> bool {
+    let mapping = &settings.claim_mapping;
+    let sources = Sources { id_token: &id_token.all, userinfo: None };
+    sources.email(mapping).is_none()
+        || sources.text(&mapping.given_name).is_none()
+        || sources.text(&mapping.family_name).is_none()
+        || mapping.groups.as_ref().is_some_and(|name| !id_token.all.contains_key(name))
+        || settings.required_claims.iter().any(|claim| !id_token.all.contains_key(&claim.name))
+}
+
+/// Builds the Identity.
+///
+/// # Errors
+/// See [`ClaimsError`].
+pub fn identity(
+    slug: &Slug,
+    id_token: VerifiedClaims,
+    userinfo: Option<&Map<String, Value>>,
+    settings: &ConnectionSettings,
+) -> Result<Identity, ClaimsError> {
+    let sources = Sources { id_token: &id_token.all, userinfo };
+    let mapping = &settings.claim_mapping;
+    sources.check_required(settings)?;
+    let (email, given_name, family_name) =
+        match (sources.email(mapping), sources.text(&mapping.given_name), sources.text(&mapping.family_name)) {
+            (Some(email), Some(given_name), Some(family_name)) => (email, given_name, family_name),
+            (email, given_name, family_name) => {
+                let wanted = [(email, &mapping.email), (given_name, &mapping.given_name), (family_name, &mapping.family_name)];
+                let missing = wanted.into_iter().filter(|(found, _)| found.is_none());
+                return Err(ClaimsError::Missing(missing.map(|(_, names)| names.join(" or ")).collect()));
+            }
+        };
+    let email_verification = email.verification();
+    check_email(email.text, email_verification, settings)?;
+
+    let mut claim_sources = BTreeMap::from([
+        ("email", email.provenance()),
+        ("given_name", given_name.provenance()),
+        ("family_name", family_name.provenance()),
+    ]);
+    let mut optional = |field: &'static str| {
+        let found = sources.text_named(field)?;
+        claim_sources.insert(field, found.provenance());
+        Some(found.text.to_owned())
+    };
+    let (name, preferred_username) = (optional("name"), optional("preferred_username"));
+    let (picture, locale) = (optional("picture"), optional("locale"));
+    let groups = sources.groups(mapping, &mut claim_sources);
+    let own_text = |name: &str| id_token.all.get(name).and_then(Value::as_str).map(str::to_owned);
+    Ok(Identity {
+        slug: slug.clone(),
+        issuer: id_token.issuer.clone(),
+        subject: id_token.subject.clone(),
+        email: email.text.to_owned(),
+        email_verification,
+        given_name: given_name.text.to_owned(),
+        family_name: family_name.text.to_owned(),
+        name,
+        preferred_username,
+        picture,
+        locale,
+        groups,
+        id_token_issue_time: id_token.issued_at,
+        auth_time: id_token.all.get("auth_time").and_then(Value::as_f64).map(whole_seconds),
+        acr: own_text("acr"),
+        amr: id_token.all.get("amr").map(texts).unwrap_or_default(),
+        session_id: own_text("sid"),
+        claims: sources.others(mapping),
+        claim_sources,
+    })
+}
+
+/// Where a value was found.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    text: &'a str,
+    source: &'static str,
+    name: &'a str,
+    beside: &'a Map<String, Value>,
+}
+
+impl Found<'_> {
+    fn provenance(&self) -> String {
+        format!("{}.{}", self.source, self.name)
+    }
+
+    /// What the same source says of the claim `email`; of any other claim nothing is said.
+    fn verification(&self) -> EmailVerification {
+        if self.name != "email" {
+            return EmailVerification::NotStated;
+        }
+        if let Some(verified) = self.beside.get("email_verified") {
+            let is_true = verified == &Value::Bool(true) || verified.as_str() == Some("true");
+            return if is_true { EmailVerification::Verified } else { EmailVerification::Unverified };
+        }
+        // Entra's optional claim: the e-mail's domain owner is verified. Sent as a boolean, a number or a string.
+        match self.beside.get("xms_edov") {
+            None => EmailVerification::NotStated,
+            Some(Value::Bool(true)) => EmailVerification::Verified,
+            Some(Value::Number(number)) if number.as_u64() == Some(1) => EmailVerification::Verified,
+            Some(Value::String(text)) if text == "1" || text == "true" => EmailVerification::Verified,
+            Some(_) => EmailVerification::Unverified,
+        }
+    }
+}
+
+struct Sources<'a> {
+    id_token: &'a Map<String, Value>,
+    userinfo: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Sources<'a> {
+    fn in_order(&self) -> impl Iterator<Item = (&'static str, &'a Map<String, Value>)> {
+        [Some(("id_token", self.id_token)), self.userinfo.map(|claims| ("userinfo", claims))].into_iter().flatten()
+    }
+
+    fn find(&self, names: &'a [String], fits: impl Fn(&str) -> bool) -> Option<Found<'a>> {
+        self.in_order().find_map(|(source, claims)| {
+            names.iter().find_map(|name| {
+                let text = claims.get(name)?.as_str().filter(|text| fits(text))?;
+                Some(Found { text, source, name, beside: claims })
+            })
+        })
+    }
+
+    fn text(&self, names: &'a [String]) -> Option<Found<'a>> {
+        self.find(names, |text| !text.trim().is_empty())
+    }
+
+    fn email(&self, mapping: &'a ClaimMapping) -> Option<Found<'a>> {
+        self.find(&mapping.email, |text| email_domain(text).is_some())
+    }
+
+    fn text_named(&self, name: &'a str) -> Option<Found<'a>> {
+        self.in_order().find_map(|(source, claims)| {
+            let text = claims.get(name)?.as_str().filter(|text| !text.trim().is_empty())?;
+            Some(Found { text, source, name, beside: claims })
+        })
+    }
+
+    fn groups(&self, mapping: &ClaimMapping, claim_sources: &mut BTreeMap<&'static str, String>) -> Vec<String> {
+        let Some(name) = &mapping.groups else { return Vec::new() };
+        let found = self.in_order().find_map(|(source, claims)| Some((source, claims.get(name)?)));
+        if let Some((source, value)) = found {
+            claim_sources.insert("groups", format!("{source}.{name}"));
+            return texts(value);
+        }
+        // Entra leaves out more than 200 groups and says so; nobody must take that for "no groups".
+        let is_overage = self.id_token.get("hasgroups").is_some()
+            || self.id_token.get("_claim_names").is_some_and(|names| names.get(name).is_some());
+        if is_overage {
+            claim_sources.insert("groups", "overage: the IdP left the groups out".to_owned());
+        }
+        Vec::new()
+    }
+
+    fn check_required(&self, settings: &ConnectionSettings) -> Result<(), ClaimsError> {
+        for required in &settings.required_claims {
+            let found = self.in_order().find_map(|(_, claims)| claims.get(&required.name));
+            let is_listed = |value: &Value| required.values.iter().any(|allowed| scalar(value).as_ref() == Some(allowed));
+            let is_allowed = match found {
+                Some(Value::Array(items)) => items.iter().any(is_listed),
+                Some(value) => is_listed(value),
+                None => false,
+            };
+            if !is_allowed {
+                let found = found.map_or_else(|| "missing".to_owned(), |value| crate::model::shown(&value.to_string()));
+                return Err(ClaimsError::NotAllowed { claim: required.name.clone(), found, allowed: required.values.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is neither a protocol claim nor a field of the Identity.
+    fn others(&self, mapping: &ClaimMapping) -> Map<String, Value> {
+        let is_field = |name: &String| {
+            IDENTITY_CLAIMS.contains(&name.as_str())
+                || mapping.groups.as_ref() == Some(name)
+                || [&mapping.email, &mapping.given_name, &mapping.family_name].iter().any(|names| names.contains(name))
+        };
+        let mut others = Map::new();
+        for (_, claims) in self.in_order() {
+            for (name, value) in claims {
+                if !PROTOCOL_CLAIMS.contains(&name.as_str()) && !is_field(name) && !others.contains_key(name) {
+                    others.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        others
+    }
+}
+
+fn check_email(email: &str, verification: EmailVerification, settings: &ConnectionSettings) -> Result<(), ClaimsError> {
+    let domain = email_domain(email).unwrap_or_default();
+    if !settings.allowed_email_domains.is_empty() && !settings.allowed_email_domains.contains(&domain) {
+        return Err(ClaimsError::EmailDomainNotAllowed(domain));
+    }
+    if settings.require_verified_email && verification != EmailVerification::Verified {
+        return Err(ClaimsError::EmailNotVerified);
+    }
+    Ok(())
+}
+
+/// The domain of exactly one e-mail address, in ASCII lower case; `None`: it isn't exactly one.
+fn email_domain(text: &str) -> Option<String> {
+    let (local, domain) = text.split_once('@')?;
+    let is_plain = |c: char| {
+        !c.is_control() && !c.is_whitespace() && !matches!(c, '@' | ',' | ';' | ':' | '<' | '>' | '(' | ')' | '"' | '\\')
+    };
+    let fits = text.len() <= 320 && !local.is_empty() && local.chars().all(is_plain) && domain.chars().all(is_plain);
+    // A guest's user principal name at Entra ("ada_gmail.com#EXT#@contoso.onmicrosoft.com") is nobody's mailbox.
+    if !fits || local.to_ascii_uppercase().contains("#EXT#") || domain.starts_with('.') || domain.ends_with('.') {
+        return None;
+    }
+    match Host::parse(domain).ok()? {
+        Host::Domain(host) => Some(host.to_ascii_lowercase()),
+        Host::Ipv4(_) | Host::Ipv6(_) => None,
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "verify.rs has checked that it is a time")]
+fn whole_seconds(date: f64) -> u64 {
+    date as u64
+}
+
+/// Claims that speak of the token and the session, not of the person: only the ID token's count, and none is passed on.
+const PROTOCOL_CLAIMS: [&str; 17] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "nonce",
+    "azp",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "auth_time",
+    "acr",
+    "amr",
+    "sid",
+    "events",
+];
+/// Claims that are fields of the Identity under their own names.
+const IDENTITY_CLAIMS: [&str; 4] = ["name", "preferred_username", "picture", "locale"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_email_is_exactly_one_address() {
+        for (good, domain) in
+            [("ada@example.com", "example.com"), ("Ada.L+x@EXAMPLE.com", "example.com"), ("a@bücher.de", "xn--bcher-kva.de")]
+        {
+            assert_eq!(email_domain(good).as_deref(), Some(domain), "{good}");
+        }
+        for bad in [
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "a@b@c",
+            "a@x.com,b@y.com",
+            "Ada <a@x.com>",
+            "a b@x.com",
+            "a@x.com\n",
+            "+442071234567",
+            "ada_gmail.com#EXT#@contoso.onmicrosoft.com",
+            "a@.com",
+            "a@x.com.",
+            "a@127.0.0.1",
+            "a@[::1]",
+            "\"a\"@x.com",
+        ] {
+            assert_eq!(email_domain(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The one HTTP client that calls IdPs: https only, addresses of the public internet only, no redirects, no proxy, no
+//! compression, bounded bodies and deadlines. The address guard is the connector: it sees each socket address before it
+//! is dialled, so a name that resolves differently the second time gains nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use tower_service::Service;
+use url::Url;
+
+use super::error::CallError;
+use crate::model::{address, shown};
+
+/// Which IdPs may be called.
+#[derive(Clone, Debug, Default)]
+pub struct CallPolicy {
+    /// For development and tests: plain http, and addresses of private networks. TLS is verified all the same.
+    pub allow_insecure: bool,
+    /// CAs to trust beside those of the operating system.
+    pub extra_cas: Vec<CertificateDer<'static>>,
+}
+
+/// The client; cheap to clone.
+#[derive(Clone)]
+pub struct HttpClient {
+    inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
+    pub(super) allow_insecure: bool,
+}
+
+/// An answer whose body was read whole.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The media type, in lower case and without parameters.
+    pub(super) fn media_type(&self) -> String {
+        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+}
+
+impl HttpClient {
+    /// Reads the operating system's CAs.
+    ///
+    /// # Errors
+    /// One of the extra CAs is no certificate, or there is no CA at all.
+    pub fn new(policy: &CallPolicy) -> Result<Self, String> {
+        let mut roots = rustls::RootCertStore::empty();
+        let native = rustls_native_certs::load_native_certs();
+        let (found, _) = roots.add_parsable_certificates(native.certs);
+        for ca in &policy.extra_cas {
+            roots.add(ca.clone()).map_err(|error| format!("a CA can't be used: {error}"))?;
+        }
+        if roots.is_empty() && !policy.allow_insecure {
+            return Err("the operating system has no CA certificates: install ca-certificates".to_owned());
+        }
+        tracing::debug!(found, extra = policy.extra_cas.len(), "CA certificates read");
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let guarded = GuardedConnector::new(policy.allow_insecure);
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+        let builder = if policy.allow_insecure { builder.https_or_http() } else { builder.https_only() };
+        let inner = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(32)
+            .http1_max_headers(MAX_HEADERS)
+            .http1_max_buf_size(MAX_HEADER_BYTES)
+            .build(builder.enable_http1().wrap_connector(guarded));
+        Ok(Self { inner, allow_insecure: policy.allow_insecure })
+    }
+
+    /// Fetches a document.
+    pub(super) async fn get(&self, url: &Url, accept: &'static str, limit: usize) -> Result<Answer, CallError> {
+        let request = Request::get(url.as_str())
+            .header(http::header::ACCEPT, accept)
+            .body(Bytes::new())
+            .map_err(|error| CallError::Unusable { host: host_of(url.as_str()), detail: error.to_string() })?;
+        self.send(request, limit).await
+    }
+
+    /// Sends a request and reads the answer's body, at most `limit` bytes of it, all within [`REQUEST_DEADLINE`].
+    /// Server errors and too many requests (429) are [`CallError::Unavailable`]; every other status is the caller's.
+    pub(super) async fn send(&self, mut request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+        let host = host_of(&request.uri().to_string());
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
+        match tokio::time::timeout(REQUEST_DEADLINE, self.exchange(request.map(Full::new), &host, limit)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Unavailable { host, detail: format!("no whole answer within {REQUEST_DEADLINE:?}") }),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>, host: &str, limit: usize) -> Result<Answer, CallError> {
+        let unusable = |detail: String| CallError::Unusable { host: host.to_owned(), detail };
+        let unavailable = |detail: String| CallError::Unavailable { host: host.to_owned(), detail };
+        let response = self.inner.request(request).await.map_err(|error| call_error(host, &error))?;
+        let (head, body) = response.into_parts();
+        if head.status.is_redirection() {
+            let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let target = Url::parse(location).ok().and_then(|url| url.host_str().map(shown));
+            let target = target.unwrap_or_else(|| "the same host".to_owned());
+            return Err(unusable(format!("HTTP {} to {target}; redirects are not followed", head.status.as_u16())));
+        }
+        if head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(unavailable(format!("HTTP {}", head.status.as_u16())));
+        }
+        if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(unusable("a compressed body, which was not asked for".to_owned()));
+        }
+        let body = Limited::new(body, limit).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                unusable(format!("a body of more than {limit} bytes"))
+            } else {
+                unavailable("the connection broke within the body".to_owned())
+            }
+        })?;
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").field("allow_insecure", &self.allow_insecure).finish_non_exhaustive()
+    }
+}
+
+/// The host of a URL, for messages.
+pub(super) fn host_of(url: &str) -> String {
+    Url::parse(url).ok().and_then(|url| url.host_str().map(shown)).unwrap_or_else(|| "the IdP".to_owned())
+}
+
+/// Finds what really happened below the client's error.
+fn call_error(host: &str, error: &ClientError) -> CallError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut innermost = error.to_string();
+    while let Some(current) = cause {
+        if let Some(Forbidden(kind)) = forbidden_in(current) {
+            return CallError::AddressForbidden { host: host.to_owned(), kind };
+        }
+        innermost = current.to_string();
+        cause = current.source();
+    }
+    CallError::Unavailable { host: host.to_owned(), detail: shown(&innermost) }
+}
+
+fn forbidden_in(error: &(dyn std::error::Error + 'static)) -> Option<Forbidden> {
+    if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
+        return Some(*forbidden);
+    }
+    let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    inner.downcast_ref::<Forbidden>().copied()
+}
+
+/// The guard's refusal, on its way up through the client's errors.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a {0} address")]
+struct Forbidden(&'static str);
+
+/// Dials only addresses that [`address::forbidden`] passes: names by the resolver, literals before they are dialled.
+#[derive(Clone)]
+struct GuardedConnector {
+    inner: HttpConnector<GuardedResolver>,
+    allow_insecure: bool,
+}
+
+impl GuardedConnector {
+    fn new(allow_insecure: bool) -> Self {
+        let mut inner = HttpConnector::new_with_resolver(GuardedResolver { allow_insecure });
+        inner.enforce_http(false);
+        inner.set_nodelay(true);
+        inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Self { inner, allow_insecure }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Uri> for GuardedConnector {
+    type Response = <HttpConnector<GuardedResolver> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let literal = uri.host().and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok());
+        if let Some(kind) = literal.and_then(address::forbidden).filter(|_| !self.allow_insecure) {
+            return Box::pin(async move { Err(Forbidden(kind).into()) });
+        }
+        let connecting = self.inner.call(uri);
+        Box::pin(async move { connecting.await.map_err(Into::into) })
+    }
+}
+
+#[derive(Clone)]
+struct GuardedResolver {
+    allow_insecure: bool,
+}
+
+impl Service<Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let allow_insecure = self.allow_insecure;
+        Box::pin(async move {
+            let resolved: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let mut refused = None;
+            let (mut passed, mut all) = (Vec::new(), resolved.into_iter());
+            for addr in &mut all {
+                match address::forbidden(addr.ip()).filter(|_| !allow_insecure) {
+                    Some(kind) => refused = Some(kind),
+                    None => passed.push(addr),
+                }
+            }
+            match refused {
+                // A name that leads inside and outside is somebody's trick: none of its addresses is dialled.
+                Some(kind) => Err(std::io::Error::other(Forbidden(kind))),
+                None => Ok(passed.into_iter()),
+            }
+        })
+    }
+}
+
+/// One request, from the first byte of connecting to the last one of the body, however slowly it drips.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shorter than what servers keep idle connections for, so that a code isn't sent into one that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+const USER_AGENT_TEXT: &str = concat!("peerpanda-sso/", env!("CARGO_PKG_VERSION"));

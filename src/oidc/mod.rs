@@ -1,0 +1,12 @@
+//! All that touches an IdP: its network, its documents, its tokens. The openidconnect crate's types stop here. Must
+//! never import a store or a login.
+
+pub mod claims;
+pub mod error;
+pub mod http;
+mod json;
+mod keys;
+mod metadata;
+pub mod provider;
+pub mod providers;
+pub mod verify;

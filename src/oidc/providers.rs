@@ -1,0 +1,197 @@
+//! The IdPs in use: metadata and keys, cached per connection revision, so that one account's can never serve another.
+//! One fetch whoever asks; renewed in the background before it is needed; what was good stays in use while an IdP fails.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::watch;
+
+use super::error::ProviderError;
+use super::http::HttpClient;
+use super::provider::Provider;
+use crate::ambient::Clock;
+use crate::model::connection::{Connection, CustomerUris};
+use crate::model::slug::Slug;
+
+/// The cache.
+pub struct Providers {
+    http: HttpClient,
+    clock: Arc<dyn Clock>,
+    public_origin: String,
+    entries: Cache<(Slug, u64), Arc<Entry>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Current>,
+    /// What is being fetched, with the end that those who wait hold.
+    flights: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
+    /// The last fetch that failed: its error answers for a moment, so that a storm of logins makes no storm of calls.
+    failed: Option<(u64, ProviderError)>,
+    keys_refetched_at: Option<u64>,
+}
+
+struct Current {
+    provider: Arc<Provider>,
+    fetched_at: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fetch {
+    Whole,
+    KeysAlone,
+}
+
+type Outcome = Result<Arc<Provider>, ProviderError>;
+
+impl Providers {
+    /// Remembers at most `limit` IdPs.
+    #[must_use]
+    pub fn new(http: HttpClient, clock: Arc<dyn Clock>, public_origin: String, limit: u64) -> Self {
+        let entries = Cache::builder().max_capacity(limit).time_to_idle(KEEP_UNUSED).build();
+        Self { http, clock, public_origin, entries }
+    }
+
+    /// The connection's IdP. Cached: no call. Old: the old one, and a fetch in the background. Unknown: one fetch, for
+    /// which everybody who asks meanwhile waits.
+    ///
+    /// # Errors
+    /// The IdP has never answered usably, or not for [`KEEP_STALE`].
+    pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
+        let entry = self.entries.get_with((connection.slug.clone(), connection.revision), Arc::default);
+        let now = self.clock.unix_millis();
+        let waiting = {
+            let mut state = entry.lock();
+            if let Some(error) = state.recent_failure(now) {
+                match state.usable(now) {
+                    Some(provider) => return Ok(provider),
+                    None => return Err(error),
+                }
+            }
+            match (state.usable(now), state.is_fresh(now)) {
+                (Some(provider), true) => return Ok(provider),
+                (Some(provider), false) => {
+                    self.start(Fetch::Whole, &entry, &mut state, connection);
+                    return Ok(provider);
+                }
+                (None, _) => self.start(Fetch::Whole, &entry, &mut state, connection),
+            }
+        };
+        outcome(waiting).await
+    }
+
+    /// The same IdP with the keys that it publishes now, for a token that none of the known ones verifies. At most one
+    /// fetch per [`KEY_REFETCH_INTERVAL`]; `None`: there was one just now, which didn't help.
+    pub async fn with_fresh_keys(&self, connection: &Arc<Connection>) -> Option<Arc<Provider>> {
+        let entry = self.entries.get(&(connection.slug.clone(), connection.revision))?;
+        let now = self.clock.unix_millis();
+        let waiting = {
+            let mut state = entry.lock();
+            if !state.flights.contains_key(&Fetch::KeysAlone) {
+                let is_throttled =
+                    state.keys_refetched_at.is_some_and(|at| now < at.saturating_add(millis(KEY_REFETCH_INTERVAL)));
+                if is_throttled || state.current.is_none() {
+                    return None;
+                }
+                state.keys_refetched_at = Some(now);
+            }
+            self.start(Fetch::KeysAlone, &entry, &mut state, connection)
+        };
+        outcome(waiting).await.ok()
+    }
+
+    /// Joins the fetch that is under way, or starts one in a task of its own: whoever waits may go away.
+    fn start(
+        &self,
+        fetch: Fetch,
+        entry: &Arc<Entry>,
+        state: &mut State,
+        connection: &Arc<Connection>,
+    ) -> watch::Receiver<Option<Outcome>> {
+        if let Some(under_way) = state.flights.get(&fetch) {
+            return under_way.clone();
+        }
+        let (tell, waiting) = watch::channel(None);
+        state.flights.insert(fetch, waiting.clone());
+        let (entry, connection, http, clock) =
+            (Arc::clone(entry), Arc::clone(connection), self.http.clone(), Arc::clone(&self.clock));
+        let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
+        let known = state.current.as_ref().map(|current| Arc::clone(&current.provider));
+        tokio::spawn(async move {
+            let fetched = match (fetch, known) {
+                (Fetch::KeysAlone, Some(provider)) => provider.with_fresh_keys().await,
+                (Fetch::KeysAlone | Fetch::Whole, _) => Provider::fetch(&connection, &redirect_uri, &http).await,
+            };
+            let outcome = fetched.map(Arc::new);
+            if let Err(error) = &outcome {
+                tracing::warn!(account.slug = %connection.slug, ?fetch, %error, "an IdP's metadata or keys could not be fetched");
+            }
+            entry.lock().land(fetch, &outcome, clock.unix_millis());
+            tell.send_replace(Some(outcome));
+        });
+        waiting
+    }
+}
+
+impl Entry {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn usable(&self, now: u64) -> Option<Arc<Provider>> {
+        let current = self.current.as_ref()?;
+        (now < current.fetched_at.saturating_add(millis(KEEP_STALE))).then(|| Arc::clone(&current.provider))
+    }
+
+    fn is_fresh(&self, now: u64) -> bool {
+        self.current.as_ref().is_some_and(|current| now < current.fetched_at.saturating_add(millis(FRESH)))
+    }
+
+    fn recent_failure(&self, now: u64) -> Option<ProviderError> {
+        let (at, error) = self.failed.as_ref()?;
+        (now < at.saturating_add(millis(COOL_DOWN))).then(|| error.clone())
+    }
+
+    /// Takes a fetch's outcome over. A failed one never clears what is good.
+    fn land(&mut self, fetch: Fetch, outcome: &Outcome, now: u64) {
+        self.flights.remove(&fetch);
+        match (outcome, fetch, self.current.as_mut()) {
+            (Ok(provider), Fetch::KeysAlone, Some(current)) => current.provider = Arc::clone(provider),
+            (Ok(provider), ..) => {
+                self.current = Some(Current { provider: Arc::clone(provider), fetched_at: now });
+                self.failed = None;
+            }
+            (Err(error), Fetch::Whole, _) => self.failed = Some((now, error.clone())),
+            (Err(_), Fetch::KeysAlone, _) => {}
+        }
+    }
+}
+
+async fn outcome(mut waiting: watch::Receiver<Option<Outcome>>) -> Outcome {
+    let told = waiting.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
+    told.unwrap_or_else(|| Err(ProviderError::SettingsUnfit("the fetch of the IdP's metadata was given up".to_owned())))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long metadata and keys are used before they are fetched again in the background.
+const FRESH: Duration = Duration::from_secs(60 * 60);
+/// How long they are used while the IdP fails.
+pub const KEEP_STALE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long they are kept for an account of which nobody logs in.
+const KEEP_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a failed fetch isn't tried again.
+const COOL_DOWN: Duration = Duration::from_secs(1);
+/// How often a token by an unknown key may fetch the keys.
+pub const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(30);

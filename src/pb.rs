@@ -1,0 +1,7 @@
+//! The contract's messages and services, generated from `proto/`. Only the door ([`rpc`](crate::rpc)) and clients of the
+//! service use them.
+
+tonic::include_proto!("peerpanda.sso.v1");
+
+/// The protocol buffers' descriptors, for server reflection and for tools.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

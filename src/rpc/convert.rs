@@ -1,0 +1,517 @@
+//! Between the contract's messages and the model: requests are parsed here, all violations at once, and never asked
+//! again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use prost_types::value::Kind;
+use serde_json::{Map, Value};
+
+use crate::connections::{ConnectionEdit, NewConnection};
+use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
+use crate::model::connection::{
+    ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource, RequiredClaim, TokenEndpointAuthMethod,
+};
+use crate::model::draft::{Draft, DraftEndpoints, DraftField};
+use crate::model::identity::{EmailVerification, Identity};
+use crate::model::login::{
+    AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt, RawIdToken, StateParameter,
+};
+use crate::model::slug::{SLUG_RULE, Slug};
+use crate::model::{Violation, shown};
+use crate::pb;
+
+/// What came of a request's form.
+pub(super) type Checked<T> = Result<T, Vec<Violation>>;
+
+/// A request that is parsed at the door.
+pub(super) trait Parsed<Message>: Sized {
+    fn parse(message: Message) -> Checked<Self>;
+}
+
+impl Parsed<pb::BeginLoginRequest> for LoginRequest {
+    fn parse(message: pb::BeginLoginRequest) -> Checked<Self> {
+        let mut form = Form::default();
+        let slug = form.slug(&message.slug);
+        let return_to = match (message.return_to, message.target_link_uri) {
+            (Some(_), Some(_)) => {
+                form.wrong("target_link_uri", "must not be given together with return_to");
+                None
+            }
+            (Some(text), None) => Some((text, "return_to")),
+            (None, Some(text)) => Some((text, "target_link_uri")),
+            (None, None) => None,
+        };
+        let hints = LoginHints {
+            login_hint: message.login_hint.filter(|hint| !hint.is_empty()),
+            prompt: form.prompt(&message.prompt),
+            max_age: form.max_age(message.max_age),
+            ui_locales: form.ui_locales(message.ui_locales),
+            acr_values: message.acr_values,
+        };
+        if hints.login_hint.as_ref().is_some_and(|hint| hint.len() > 512 || hint.chars().any(char::is_control)) {
+            form.wrong("login_hint", "must be at most 512 bytes without control characters");
+        }
+        if hints.prompt.contains(&Prompt::None) && hints.max_age == Some(Duration::ZERO) {
+            form.wrong("max_age", "must not be 0 together with prompt none: the two contradict each other");
+        }
+        let is_acr = |value: &String| (1..=256).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic());
+        if hints.acr_values.len() > 16 || !hints.acr_values.iter().all(is_acr) {
+            form.wrong("acr_values", "must be at most 16, each 1 to 256 visible ASCII characters");
+        }
+        if message.iss.as_ref().is_some_and(|iss| iss.len() > MAX_URL) {
+            form.wrong("iss", "must be at most 2048 bytes");
+        }
+        if message.client_key.as_ref().is_some_and(|key| key.len() > 256 || !key.bytes().all(|b| b.is_ascii_graphic())) {
+            form.wrong("client_key", "must be at most 256 visible ASCII characters");
+        }
+        let browser_binding = form.browser_binding(message.browser_binding);
+        form.done(slug, |slug| Self { slug, return_to, browser_binding, iss: message.iss, hints })
+    }
+}
+
+impl Parsed<pb::CompleteLoginRequest> for Callback {
+    fn parse(message: pb::CompleteLoginRequest) -> Checked<Self> {
+        let mut form = Form::default();
+        let slug = form.slug(&message.slug);
+        if message.state.is_empty() || message.state.len() > 512 {
+            form.wrong("state", "must be 1 to 512 bytes: the callback's state parameter");
+        }
+        if message.iss.as_ref().is_some_and(|iss| iss.len() > MAX_URL) {
+            form.wrong("iss", "must be at most 2048 bytes");
+        }
+        let error = message.error.filter(|error| !error.is_empty());
+        let answer = match error {
+            Some(error) => {
+                if !message.code.is_empty() {
+                    form.wrong("code", "must be empty where error is given");
+                }
+                if error.len() > 256 {
+                    form.wrong("error", "must be at most 256 bytes");
+                }
+                if message.error_description.as_ref().is_some_and(|text| text.len() > 4096) {
+                    form.wrong("error_description", "must be at most 4096 bytes");
+                }
+                Err(IdpRefusal { error: shown(&error), description: message.error_description.as_deref().map(shown) })
+            }
+            None => {
+                // RFC 6749 A.11
+                let fits = (1..=4096).contains(&message.code.len()) && message.code.bytes().all(|b| (0x20..0x7f).contains(&b));
+                if !fits {
+                    form.wrong("code", "must be 1 to 4096 visible ASCII characters, or error must be given");
+                }
+                Ok(AuthorizationCode::new(message.code))
+            }
+        };
+        let browser_binding = form.browser_binding(message.browser_binding);
+        form.done(slug, |slug| Self {
+            slug,
+            state: StateParameter::new(message.state),
+            iss: message.iss,
+            browser_binding,
+            answer,
+        })
+    }
+}
+
+pub(super) fn logout_request(message: pb::LogoutUrlRequest) -> Checked<LogoutRequest> {
+    let mut form = Form::default();
+    let slug = form.slug(&message.slug);
+    let id_token_hint = message.id_token_hint.filter(|hint| !hint.is_empty());
+    let is_token = |hint: &String| hint.len() <= 65_536 && hint.bytes().all(|b| b.is_ascii_graphic());
+    if !id_token_hint.as_ref().is_none_or(is_token) {
+        form.wrong("id_token_hint", "must be an ID token of at most 65536 bytes");
+    }
+    let state = message.state.filter(|state| !state.is_empty());
+    if state.as_ref().is_some_and(|state| state.len() > 512 || !state.bytes().all(|b| b.is_ascii_graphic())) {
+        form.wrong("state", "must be at most 512 visible ASCII characters");
+    }
+    let post_logout_redirect_uri = message.post_logout_redirect_uri.filter(|uri| !uri.is_empty());
+    let id_token_hint = id_token_hint.map(RawIdToken::new);
+    form.done(slug, |slug| LogoutRequest { slug, id_token_hint, post_logout_redirect_uri, state })
+}
+
+pub(super) fn slug_alone(text: &str) -> Checked<Slug> {
+    let mut form = Form::default();
+    let slug = form.slug(text);
+    form.done(slug, |slug| slug)
+}
+
+pub(super) fn new_connection(mut message: pb::Connection) -> Checked<NewConnection> {
+    let mut form = Form::default();
+    let slug = form.slug(&message.slug);
+    let client_secret = ClientSecret::new(std::mem::take(&mut message.client_secret));
+    let draft = form.draft(message);
+    form.done(slug, |slug| NewConnection { slug, draft, client_secret })
+}
+
+pub(super) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<ConnectionEdit> {
+    let mut form = Form::default();
+    let mut connection = message.connection.unwrap_or_default();
+    let slug = form.slug(&connection.slug);
+    let revision = form.revision("connection.revision", connection.revision);
+    let paths = message.update_mask.unwrap_or_default().paths;
+    if paths.is_empty() {
+        form.wrong("update_mask", "must name at least one field of Connection");
+    }
+    let (mut fields, mut is_secret_named) = (Vec::new(), false);
+    for path in paths.iter().take(64) {
+        match DraftField::parse(path) {
+            Some(field) => fields.push(field),
+            None if path == "client_secret" => is_secret_named = true,
+            None => {
+                form.wrong("update_mask", format!("must name fields of Connection that can be changed, not {:?}", shown(path)))
+            }
+        }
+    }
+    let secret = ClientSecret::new(std::mem::take(&mut connection.client_secret));
+    let draft = form.draft(connection);
+    form.done(slug, |slug| ConnectionEdit { slug, revision, fields, draft, client_secret: is_secret_named.then_some(secret) })
+}
+
+pub(super) fn deletion(message: &pb::DeleteConnectionRequest) -> Checked<(Slug, u64)> {
+    let mut form = Form::default();
+    let slug = form.slug(&message.slug);
+    let revision = form.revision("revision", message.revision);
+    form.done(slug, |slug| (slug, revision))
+}
+
+pub(super) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option<Slug>)> {
+    let page_size = match u32::try_from(message.page_size) {
+        Ok(0) => 100,
+        Ok(size) => size.min(1000),
+        Err(_) => return Err(vec![Violation::new("page_size", "must not be negative")]),
+    };
+    if message.page_token.is_empty() {
+        return Ok((page_size, None));
+    }
+    let after = BASE64_URL_SAFE_NO_PAD.decode(&message.page_token).ok();
+    let after = after.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| Slug::parse(&text));
+    match after {
+        Some(after) => Ok((page_size, Some(after))),
+        None => Err(vec![Violation::new("page_token", "must be the next_page_token of the page before")]),
+    }
+}
+
+pub(super) fn page_token(last: &Slug) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(last.as_str())
+}
+
+#[derive(Default)]
+struct Form {
+    violations: Vec<Violation>,
+}
+
+impl Form {
+    fn wrong(&mut self, field: &'static str, description: impl Into<String>) {
+        self.violations.push(Violation::new(field, description));
+    }
+
+    fn done<S, T>(self, needed: Option<S>, make: impl FnOnce(S) -> T) -> Checked<T> {
+        match needed {
+            Some(needed) if self.violations.is_empty() => Ok(make(needed)),
+            _ => Err(self.violations),
+        }
+    }
+
+    fn slug(&mut self, text: &str) -> Option<Slug> {
+        let slug = Slug::parse(text);
+        if slug.is_none() {
+            self.wrong("slug", SLUG_RULE);
+        }
+        slug
+    }
+
+    fn revision(&mut self, field: &'static str, revision: u64) -> u64 {
+        if revision == 0 {
+            self.wrong(field, "must be the revision that was read");
+        }
+        revision
+    }
+
+    fn browser_binding(&mut self, text: Option<String>) -> Option<BrowserBinding> {
+        let text = text?;
+        if !(16..=512).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            self.wrong("browser_binding", "must be 16 to 512 visible ASCII characters");
+        }
+        Some(BrowserBinding::new(text))
+    }
+
+    fn prompt(&mut self, values: &[String]) -> Vec<Prompt> {
+        let mut prompts = Vec::new();
+        for value in values.iter().take(8) {
+            match value.as_str() {
+                "none" => prompts.push(Prompt::None),
+                "login" => prompts.push(Prompt::Login),
+                "consent" => prompts.push(Prompt::Consent),
+                "select_account" => prompts.push(Prompt::SelectAccount),
+                other => self.wrong("prompt", format!("must be of none, login, consent, select_account, not {:?}", shown(other))),
+            }
+        }
+        if values.len() > 1 && prompts.contains(&Prompt::None) {
+            self.wrong("prompt", "none must stand alone");
+        }
+        prompts.dedup();
+        prompts
+    }
+
+    fn max_age(&mut self, duration: Option<prost_types::Duration>) -> Option<Duration> {
+        const MAX_SECONDS: i64 = 366 * 24 * 60 * 60;
+        let duration = duration?;
+        if duration.nanos != 0 || !(0..=MAX_SECONDS).contains(&duration.seconds) {
+            self.wrong("max_age", format!("must be whole seconds from 0 to {MAX_SECONDS}"));
+        }
+        Some(Duration::from_secs(u64::try_from(duration.seconds).unwrap_or_default()))
+    }
+
+    fn ui_locales(&mut self, locales: Vec<String>) -> Vec<String> {
+        let is_tag = |tag: &String| {
+            (1..=35).contains(&tag.len())
+                && tag.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+        };
+        if locales.len() > 16 || !locales.iter().all(is_tag) {
+            self.wrong("ui_locales", "must be at most 16 BCP 47 language tags");
+        }
+        locales
+    }
+
+    fn draft(&mut self, message: pb::Connection) -> Draft {
+        let mapping = message.claim_mapping.unwrap_or_default();
+        let endpoints = message.endpoints.unwrap_or_default();
+        Draft {
+            state: self.state(message.state),
+            auth_method: self.auth_method(message.token_endpoint_auth_method),
+            logout_style: self.logout_style(message.logout_style),
+            display_name: message.display_name,
+            issuer: message.issuer,
+            discovery_url: message.discovery_url,
+            endpoints: DraftEndpoints {
+                authorization: endpoints.authorization_endpoint,
+                token: endpoints.token_endpoint,
+                jwks: endpoints.jwks_uri,
+                userinfo: endpoints.userinfo_endpoint,
+                end_session: endpoints.end_session_endpoint,
+            },
+            client_id: message.client_id,
+            scopes: message.scopes,
+            mapped_email: mapping.email,
+            mapped_given_name: mapping.given_name,
+            mapped_family_name: mapping.family_name,
+            mapped_groups: mapping.groups,
+            allowed_email_domains: message.allowed_email_domains,
+            require_verified_email: message.require_verified_email,
+            id_token_signing_algs: message.id_token_signing_algs,
+            additional_audiences: message.additional_audiences,
+            allowed_tenant_ids: message.allowed_tenant_ids,
+            authorization_params: message.authorization_params.into_iter().collect(),
+            required_claims: message
+                .required_claims
+                .into_iter()
+                .map(|claim| RequiredClaim { name: claim.name, values: claim.values })
+                .collect(),
+        }
+    }
+
+    fn state(&mut self, number: i32) -> Option<ConnectionState> {
+        match pb::ConnectionState::try_from(number) {
+            Ok(pb::ConnectionState::Unspecified) => None,
+            Ok(pb::ConnectionState::Testing) => Some(ConnectionState::Testing),
+            Ok(pb::ConnectionState::Active) => Some(ConnectionState::Active),
+            Ok(pb::ConnectionState::Disabled) => Some(ConnectionState::Disabled),
+            Err(_) => {
+                self.wrong("state", format!("{number} is no ConnectionState"));
+                None
+            }
+        }
+    }
+
+    fn auth_method(&mut self, number: i32) -> Option<TokenEndpointAuthMethod> {
+        match pb::TokenEndpointAuthMethod::try_from(number) {
+            Ok(pb::TokenEndpointAuthMethod::Unspecified) => None,
+            Ok(pb::TokenEndpointAuthMethod::ClientSecretBasic) => Some(TokenEndpointAuthMethod::ClientSecretBasic),
+            Ok(pb::TokenEndpointAuthMethod::ClientSecretPost) => Some(TokenEndpointAuthMethod::ClientSecretPost),
+            Err(_) => {
+                self.wrong("token_endpoint_auth_method", format!("{number} is no TokenEndpointAuthMethod"));
+                None
+            }
+        }
+    }
+
+    fn logout_style(&mut self, number: i32) -> Option<LogoutStyle> {
+        match pb::LogoutStyle::try_from(number) {
+            Ok(pb::LogoutStyle::Unspecified) => None,
+            Ok(pb::LogoutStyle::Auto) => Some(LogoutStyle::Auto),
+            Ok(pb::LogoutStyle::RpInitiated) => Some(LogoutStyle::RpInitiated),
+            Ok(pb::LogoutStyle::Auth0V2) => Some(LogoutStyle::Auth0V2),
+            Ok(pb::LogoutStyle::Cognito) => Some(LogoutStyle::Cognito),
+            Ok(pb::LogoutStyle::None) => Some(LogoutStyle::None),
+            Err(_) => {
+                self.wrong("logout_style", format!("{number} is no LogoutStyle"));
+                None
+            }
+        }
+    }
+}
+
+impl From<BegunLogin> for pb::BeginLoginResponse {
+    fn from(begun: BegunLogin) -> Self {
+        Self {
+            redirect_url: begun.redirect_url,
+            state: begun.state.expose().to_owned(),
+            expire_time: Some(timestamp(begun.expire_time)),
+        }
+    }
+}
+
+impl From<CompletedLogin> for pb::CompleteLoginResponse {
+    fn from(completed: CompletedLogin) -> Self {
+        Self {
+            identity: Some(completed.identity.into()),
+            return_to: completed.return_to.map(|return_to| return_to.as_str().to_owned()).unwrap_or_default(),
+            id_token: completed.id_token.expose().to_owned(),
+            connection_state: state_to_pb(completed.connection_state).into(),
+            identity_token: String::new(),
+        }
+    }
+}
+
+impl From<Identity> for pb::Identity {
+    fn from(identity: Identity) -> Self {
+        let email_verification = match identity.email_verification {
+            EmailVerification::Verified => pb::EmailVerification::Verified,
+            EmailVerification::Unverified => pb::EmailVerification::Unverified,
+            EmailVerification::NotStated => pb::EmailVerification::NotStated,
+        };
+        Self {
+            slug: identity.slug.to_string(),
+            issuer: identity.issuer.to_string(),
+            subject: identity.subject,
+            email: identity.email,
+            email_verification: email_verification.into(),
+            given_name: identity.given_name,
+            family_name: identity.family_name,
+            name: identity.name,
+            preferred_username: identity.preferred_username,
+            picture: identity.picture,
+            locale: identity.locale,
+            groups: identity.groups,
+            id_token_issue_time: Some(timestamp(identity.id_token_issue_time)),
+            auth_time: identity.auth_time.map(timestamp),
+            acr: identity.acr,
+            amr: identity.amr,
+            session_id: identity.session_id,
+            claims: Some(to_struct(identity.claims)),
+            claim_sources: identity
+                .claim_sources
+                .into_iter()
+                .map(|(field, source)| (field.to_owned(), source))
+                .collect::<HashMap<_, _>>(),
+        }
+    }
+}
+
+/// A connection as support sees it: everything but the secret.
+pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>) -> pb::Connection {
+    let settings = &connection.settings;
+    let (discovery_url, endpoints) = match &settings.source {
+        MetadataSource::Discovery(url) => (url.to_string(), None),
+        MetadataSource::Manual(endpoints) => {
+            let optional = |url: &Option<url::Url>| url.as_ref().map(url::Url::to_string).unwrap_or_default();
+            let endpoints = pb::ProviderEndpoints {
+                authorization_endpoint: endpoints.authorization.to_string(),
+                token_endpoint: endpoints.token.to_string(),
+                jwks_uri: endpoints.jwks.to_string(),
+                userinfo_endpoint: optional(&endpoints.userinfo),
+                end_session_endpoint: optional(&endpoints.end_session),
+            };
+            (String::new(), Some(endpoints))
+        }
+    };
+    let auth_method = match settings.auth_method {
+        TokenEndpointAuthMethod::ClientSecretBasic => pb::TokenEndpointAuthMethod::ClientSecretBasic,
+        TokenEndpointAuthMethod::ClientSecretPost => pb::TokenEndpointAuthMethod::ClientSecretPost,
+    };
+    let logout_style = match settings.logout_style {
+        LogoutStyle::Auto => pb::LogoutStyle::Auto,
+        LogoutStyle::RpInitiated => pb::LogoutStyle::RpInitiated,
+        LogoutStyle::Auth0V2 => pb::LogoutStyle::Auth0V2,
+        LogoutStyle::Cognito => pb::LogoutStyle::Cognito,
+        LogoutStyle::None => pb::LogoutStyle::None,
+    };
+    let mapping = settings.claim_mapping.clone();
+    pb::Connection {
+        slug: connection.slug.to_string(),
+        display_name: settings.display_name.clone(),
+        state: state_to_pb(settings.state).into(),
+        issuer: connection.issuer().map(ToString::to_string).unwrap_or_default(),
+        discovery_url,
+        endpoints,
+        client_id: settings.client_id.clone(),
+        client_secret: String::new(),
+        token_endpoint_auth_method: auth_method.into(),
+        scopes: settings.scopes.clone(),
+        claim_mapping: Some(pb::ClaimMapping {
+            email: mapping.email,
+            given_name: mapping.given_name,
+            family_name: mapping.family_name,
+            groups: mapping.groups.unwrap_or_default(),
+        }),
+        allowed_email_domains: settings.allowed_email_domains.clone(),
+        require_verified_email: settings.require_verified_email,
+        id_token_signing_algs: settings.id_token_signing_algs.iter().map(|alg| alg.name().to_owned()).collect(),
+        additional_audiences: settings.additional_audiences.clone(),
+        logout_style: logout_style.into(),
+        revision: connection.revision,
+        create_time: Some(timestamp_millis(connection.create_time)),
+        update_time: Some(timestamp_millis(connection.update_time)),
+        redirect_uri: uris.redirect_uri(),
+        initiate_login_uri: uris.login_uri(),
+        post_logout_redirect_uri: uris.login_uri(),
+        secret_fingerprint: connection.client_secret.fingerprint(),
+        allowed_tenant_ids: settings.allowed_tenant_ids.clone(),
+        authorization_params: settings.authorization_params.clone().into_iter().collect(),
+        required_claims: settings
+            .required_claims
+            .iter()
+            .map(|claim| pb::RequiredClaim { name: claim.name.clone(), values: claim.values.clone() })
+            .collect(),
+    }
+}
+
+fn state_to_pb(state: ConnectionState) -> pb::ConnectionState {
+    match state {
+        ConnectionState::Testing => pb::ConnectionState::Testing,
+        ConnectionState::Active => pb::ConnectionState::Active,
+        ConnectionState::Disabled => pb::ConnectionState::Disabled,
+    }
+}
+
+fn timestamp(unix_seconds: u64) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: i64::try_from(unix_seconds).unwrap_or(i64::MAX), nanos: 0 }
+}
+
+fn timestamp_millis(unix_millis: u64) -> prost_types::Timestamp {
+    let nanos = i32::try_from(unix_millis % 1000).unwrap_or_default() * 1_000_000;
+    prost_types::Timestamp { nanos, ..timestamp(unix_millis / 1000) }
+}
+
+/// google.protobuf.Struct has one kind of number, so integers above 2^53 lose their last digits there.
+fn to_struct(object: Map<String, Value>) -> prost_types::Struct {
+    prost_types::Struct { fields: object.into_iter().map(|(name, value)| (name, to_value(value))).collect() }
+}
+
+fn to_value(value: Value) -> prost_types::Value {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(value),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(items) => Kind::ListValue(prost_types::ListValue { values: items.into_iter().map(to_value).collect() }),
+        Value::Object(object) => Kind::StructValue(to_struct(object)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+const MAX_URL: usize = 2048;

@@ -1,0 +1,53 @@
+//! LoginService over gRPC.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, Parsed};
+use super::status::{Refusal, SlugOf};
+use crate::login::Login;
+use crate::model::login::{Callback, LoginRequest};
+use crate::pb;
+use crate::pb::login_service_server::LoginService;
+
+pub(super) struct LoginRpc {
+    login: Arc<Login>,
+}
+
+impl LoginRpc {
+    pub(super) fn new(login: Arc<Login>) -> Self {
+        Self { login }
+    }
+}
+
+#[tonic::async_trait]
+impl LoginService for LoginRpc {
+    async fn begin_login(&self, request: Request<pb::BeginLoginRequest>) -> Result<Response<pb::BeginLoginResponse>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("BeginLogin", &request.slug);
+        let request = LoginRequest::parse(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
+        let begun = self.login.begin(request).await.map_err(|error| slug.refused(error.into()))?;
+        Ok(Response::new(begun.into()))
+    }
+
+    async fn complete_login(
+        &self,
+        request: Request<pb::CompleteLoginRequest>,
+    ) -> Result<Response<pb::CompleteLoginResponse>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("CompleteLogin", &request.slug);
+        let callback = Callback::parse(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
+        let completed = self.login.complete(callback).await.map_err(|error| slug.refused(error.into()))?;
+        tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, "a login was completed");
+        Ok(Response::new(completed.into()))
+    }
+
+    async fn logout_url(&self, request: Request<pb::LogoutUrlRequest>) -> Result<Response<pb::LogoutUrlResponse>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("LogoutUrl", &request.slug);
+        let request = convert::logout_request(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
+        let target = self.login.logout_url(request).await.map_err(|error| slug.refused(error.into()))?;
+        Ok(Response::new(pb::LogoutUrlResponse { redirect_url: target.redirect_url, ends_idp_session: target.ends_idp_session }))
+    }
+}

@@ -1,0 +1,8 @@
+//! The door: the only rooms that know gRPC. Requests are parsed into the model here, and every refusal becomes a status
+//! in one table.
+
+mod connections;
+mod convert;
+mod login;
+pub mod server;
+mod status;

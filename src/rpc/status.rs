@@ -1,0 +1,445 @@
+//! Every refusal as a gRPC status: one table of reasons, and the only place that names a code. Each refusal is logged
+//! here, once; inner error texts go to that log, not to the caller.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::connections::DeskError;
+use crate::login::{CompleteError, LoginError, StateError};
+use crate::model::slug::Slug;
+use crate::model::{Violation, shown};
+use crate::oidc::claims::ClaimsError;
+use crate::oidc::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
+use crate::store::StoreError;
+
+/// Who can act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    EndUser,
+    CustomerIdpAdmin,
+    Support,
+    Transient,
+}
+
+/// What the caller may do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// Repeat this call.
+    Call,
+    /// Begin again.
+    Login,
+    Never,
+}
+
+macro_rules! reasons {
+    ($($variant:ident = $name:literal, $code:ident, $owner:ident, $retry:ident;)*) => {
+        /// The reasons of refusal: API, like the field names. The same table stands in login.proto.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Reason {
+            $($variant,)*
+        }
+
+        impl Reason {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$variant),*];
+
+            fn row(self) -> (&'static str, Code, Owner, Retry) {
+                match self {
+                    $(Self::$variant => ($name, Code::$code, Owner::$owner, Retry::$retry),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    BadRequest = "BAD_REQUEST", InvalidArgument, Support, Never;
+    ConnectionNotFound = "CONNECTION_NOT_FOUND", NotFound, Support, Never;
+    ConnectionDisabled = "CONNECTION_DISABLED", FailedPrecondition, Support, Never;
+    StateInvalid = "STATE_INVALID", FailedPrecondition, EndUser, Login;
+    StateExpired = "STATE_EXPIRED", FailedPrecondition, EndUser, Login;
+    StateUsed = "STATE_USED", FailedPrecondition, EndUser, Login;
+    ConnectionChanged = "CONNECTION_CHANGED", FailedPrecondition, EndUser, Login;
+    BrowserMismatch = "BROWSER_MISMATCH", PermissionDenied, EndUser, Login;
+    IssuerMismatch = "ISSUER_MISMATCH", PermissionDenied, CustomerIdpAdmin, Never;
+    IdpRefused = "IDP_REFUSED", PermissionDenied, EndUser, Login;
+    ClientRejected = "CLIENT_REJECTED", FailedPrecondition, Support, Never;
+    CodeRejected = "CODE_REJECTED", PermissionDenied, EndUser, Login;
+    TokenResponseInvalid = "TOKEN_RESPONSE_INVALID", Unavailable, CustomerIdpAdmin, Login;
+    IdTokenSignatureInvalid = "ID_TOKEN_SIGNATURE_INVALID", PermissionDenied, CustomerIdpAdmin, Login;
+    IdTokenInvalid = "ID_TOKEN_INVALID", PermissionDenied, CustomerIdpAdmin, Login;
+    NonceMismatch = "NONCE_MISMATCH", PermissionDenied, EndUser, Login;
+    UserinfoInvalid = "USERINFO_INVALID", PermissionDenied, CustomerIdpAdmin, Login;
+    ClaimMissing = "CLAIM_MISSING", FailedPrecondition, CustomerIdpAdmin, Login;
+    ClaimNotAllowed = "CLAIM_NOT_ALLOWED", PermissionDenied, EndUser, Login;
+    EmailDomainNotAllowed = "EMAIL_DOMAIN_NOT_ALLOWED", PermissionDenied, EndUser, Login;
+    EmailNotVerified = "EMAIL_NOT_VERIFIED", PermissionDenied, EndUser, Login;
+    ProviderMetadataInvalid = "PROVIDER_METADATA_INVALID", FailedPrecondition, CustomerIdpAdmin, Never;
+    ProviderAddressForbidden = "PROVIDER_ADDRESS_FORBIDDEN", FailedPrecondition, Support, Never;
+    ProviderUnavailable = "PROVIDER_UNAVAILABLE", Unavailable, Transient, Call;
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, Transient, Call;
+    Overloaded = "OVERLOADED", ResourceExhausted, Transient, Call;
+    ConnectionExists = "CONNECTION_EXISTS", AlreadyExists, Support, Never;
+    RevisionConflict = "REVISION_CONFLICT", Aborted, Support, Never;
+    Internal = "INTERNAL", Internal, Support, Never;
+}
+
+/// A refusal on its way out.
+pub(super) struct Refusal {
+    reason: Reason,
+    message: String,
+    violations: Vec<Violation>,
+    metadata: Vec<(&'static str, String)>,
+    help: Option<(&'static str, &'static str)>,
+    /// Where the state is spent by now, repeating the call can't help.
+    is_spent: bool,
+    /// For the log alone.
+    detail: Option<String>,
+}
+
+impl Refusal {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            violations: Vec::new(),
+            metadata: Vec::new(),
+            help: None,
+            is_spent: false,
+            detail: None,
+        }
+    }
+
+    fn because(reason: Reason, error: &dyn std::error::Error) -> Self {
+        Self::new(reason, error.to_string())
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.push((name, value.into()));
+        self
+    }
+
+    fn logged(mut self, detail: Option<String>) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// Fields that are missing or malformed, or addresses that must not be called.
+    pub(super) fn violations(violations: Vec<Violation>) -> Self {
+        let is_all_addresses = !violations.is_empty() && violations.iter().all(|violation| violation.forbidden_address);
+        let reason = if is_all_addresses { Reason::ProviderAddressForbidden } else { Reason::BadRequest };
+        let texts: Vec<_> = violations
+            .iter()
+            .take(MAX_VIOLATIONS)
+            .map(|violation| format!("{} {}", violation.field, violation.description))
+            .collect();
+        Self { violations, ..Self::new(reason, texts.join("; ")) }
+    }
+}
+
+/// The account that a call is about, for the refusals of it.
+pub(super) struct SlugOf {
+    method: &'static str,
+    /// Empty where the caller's text is no slug.
+    slug: String,
+}
+
+impl SlugOf {
+    pub(super) fn request(method: &'static str, text: &str) -> Self {
+        Self { method, slug: Slug::parse(text).map(|slug| slug.to_string()).unwrap_or_default() }
+    }
+
+    /// Logs that support changed the connection.
+    pub(super) fn changed(&self, revision: u64) {
+        tracing::info!(rpc.method = self.method, account.slug = self.slug, revision, "a connection was changed");
+    }
+
+    /// The refusal's status; logs it.
+    pub(super) fn refused(&self, refusal: Refusal) -> Status {
+        let (name, code, owner, retry) = refusal.reason.row();
+        let retry = if refusal.is_spent && retry == Retry::Call { Retry::Login } else { retry };
+        let owner = match owner {
+            Owner::EndUser => "end_user",
+            Owner::CustomerIdpAdmin => "customer_idp_admin",
+            Owner::Support => "support",
+            Owner::Transient => "transient",
+        };
+        let (method, slug, detail) = (self.method, self.slug.as_str(), refusal.detail.as_deref().unwrap_or_default());
+        let message = cut(&refusal.message, MAX_MESSAGE);
+        match refusal.reason {
+            Reason::Internal => {
+                tracing::error!(
+                    rpc.method = method,
+                    account.slug = slug,
+                    reason = name,
+                    owner,
+                    message,
+                    detail,
+                    "a call was refused"
+                );
+            }
+            _ if owner == "end_user" => {
+                tracing::info!(
+                    rpc.method = method,
+                    account.slug = slug,
+                    reason = name,
+                    owner,
+                    message,
+                    detail,
+                    "a call was refused"
+                );
+            }
+            _ => tracing::warn!(
+                rpc.method = method,
+                account.slug = slug,
+                reason = name,
+                owner,
+                message,
+                detail,
+                "a call was refused"
+            ),
+        }
+        let mut metadata: HashMap<String, String> =
+            refusal.metadata.into_iter().map(|(name, value)| (name.to_owned(), cut(&value, MAX_METADATA))).collect();
+        if !self.slug.is_empty() {
+            metadata.insert("slug".to_owned(), self.slug.clone());
+        }
+        metadata.insert("owner".to_owned(), owner.to_owned());
+        let retry_text = match retry {
+            Retry::Call => "call",
+            Retry::Login => "login",
+            Retry::Never => "never",
+        };
+        metadata.insert("retry".to_owned(), retry_text.to_owned());
+        let mut details = ErrorDetails::with_error_info(name, DOMAIN, metadata);
+        for violation in refusal.violations.iter().take(MAX_VIOLATIONS) {
+            details.add_bad_request_violation(cut(&violation.field, 64), cut(&violation.description, 160));
+        }
+        if retry == Retry::Call {
+            details.set_retry_info(Some(RETRY_DELAY));
+        }
+        if let Some((description, url)) = refusal.help {
+            details.add_help_link(description, url);
+        }
+        Status::with_error_details(code, message, details)
+    }
+}
+
+impl From<CompleteError> for Refusal {
+    fn from(CompleteError { error, is_spent }: CompleteError) -> Self {
+        Self { is_spent, ..error.into() }
+    }
+}
+
+impl From<LoginError> for Refusal {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::BadRequest(violations) => Self::violations(violations),
+            LoginError::ConnectionNotFound => Self::because(Reason::ConnectionNotFound, &error),
+            LoginError::ConnectionDisabled => Self::because(Reason::ConnectionDisabled, &error),
+            LoginError::ConnectionChanged => Self::because(Reason::ConnectionChanged, &error),
+            LoginError::State(StateError::Invalid) => Self::because(Reason::StateInvalid, &error),
+            LoginError::State(StateError::Expired) => Self::because(Reason::StateExpired, &error),
+            LoginError::State(StateError::BrowserMismatch) => Self::because(Reason::BrowserMismatch, &error),
+            LoginError::StateUsed => Self::because(Reason::StateUsed, &error),
+            LoginError::IssuerMismatch { .. } => Self::because(Reason::IssuerMismatch, &error),
+            LoginError::IdpRefused(refusal) => {
+                let message = format!("the IdP refused the login: {}", refusal.error);
+                Self::new(Reason::IdpRefused, message).with("idp_error", refusal.error).logged(refusal.description)
+            }
+            LoginError::Provider(error) => error.into(),
+            LoginError::Exchange(error) => error.into(),
+            LoginError::IdToken(error) => {
+                let reason = match error {
+                    IdTokenError::UnknownKey(_) | IdTokenError::Signature(_) => Reason::IdTokenSignatureInvalid,
+                    IdTokenError::Invalid(_) => Reason::IdTokenInvalid,
+                    IdTokenError::Nonce => Reason::NonceMismatch,
+                };
+                Self::because(reason, &error)
+            }
+            LoginError::UserInfo(UserInfoError::Call(error)) => Self::call(error, Reason::UserinfoInvalid),
+            LoginError::UserInfo(error @ UserInfoError::Invalid(_)) => Self::because(Reason::UserinfoInvalid, &error),
+            LoginError::Claims { error, issuer } => Self::claims(error, &issuer),
+            LoginError::Store(error) => error.into(),
+            LoginError::DeadlineExceeded => Self::because(Reason::ProviderUnavailable, &error),
+        }
+    }
+}
+
+impl Refusal {
+    fn call(error: CallError, unusable: Reason) -> Self {
+        let reason = match error {
+            CallError::AddressForbidden { .. } => Reason::ProviderAddressForbidden,
+            CallError::Unavailable { .. } => Reason::ProviderUnavailable,
+            CallError::Unusable { .. } => unusable,
+        };
+        Self::because(reason, &error)
+    }
+
+    fn claims(error: ClaimsError, issuer: &str) -> Self {
+        let message = error.to_string();
+        match error {
+            ClaimsError::Missing(names) => {
+                let refusal = Self::new(Reason::ClaimMissing, message).with("claim", names.join(", "));
+                Self { help: Some(how_to_add_claims(issuer)), ..refusal }
+            }
+            ClaimsError::NotAllowed { claim, .. } => Self::new(Reason::ClaimNotAllowed, message).with("claim", claim),
+            ClaimsError::EmailDomainNotAllowed(_) => Self::new(Reason::EmailDomainNotAllowed, message),
+            ClaimsError::EmailNotVerified => Self::new(Reason::EmailNotVerified, message),
+        }
+    }
+}
+
+impl From<ProviderError> for Refusal {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::Call(error) => Self::call(error, Reason::ProviderMetadataInvalid),
+            ProviderError::MetadataInvalid { .. } | ProviderError::SettingsUnfit(_) => {
+                Self::because(Reason::ProviderMetadataInvalid, &error)
+            }
+        }
+    }
+}
+
+impl From<ExchangeError> for Refusal {
+    fn from(error: ExchangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ExchangeError::Call(error) => Self::call(error, Reason::TokenResponseInvalid),
+            ExchangeError::ClientRejected { idp_error, description } => {
+                Self::new(Reason::ClientRejected, message).with("idp_error", idp_error).logged(description)
+            }
+            ExchangeError::CodeRejected { idp_error, description } => {
+                Self::new(Reason::CodeRejected, message).with("idp_error", idp_error).logged(description)
+            }
+            ExchangeError::ResponseInvalid(_) => Self::new(Reason::TokenResponseInvalid, message),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let detail = Some(error.to_string());
+        match error {
+            StoreError::Unavailable { .. } => {
+                Self::new(Reason::StoreUnavailable, "a store of the service is unavailable").logged(detail)
+            }
+            StoreError::Full { .. } => Self::new(Reason::Overloaded, "too many logins are under way").logged(detail),
+            StoreError::Unreadable(_) => Self::new(Reason::Internal, "what is stored can't be read").logged(detail),
+        }
+    }
+}
+
+impl From<DeskError> for Refusal {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Refused(violations) => Self::violations(violations),
+            DeskError::Exists => Self::because(Reason::ConnectionExists, &error),
+            DeskError::NotFound => Self::because(Reason::ConnectionNotFound, &error),
+            DeskError::Conflict { .. } => Self::because(Reason::RevisionConflict, &error),
+            DeskError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Gives tonic's own refusals (an oversized message, undecodable protobuf) a reason of the table too.
+pub(super) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
+    let has_details = response.headers().contains_key("grpc-status-details-bin");
+    let Some(status) = Status::from_header_map(response.headers()).filter(|_| !has_details) else { return response };
+    let refusal = match status.code() {
+        Code::OutOfRange => Refusal::new(Reason::BadRequest, "the message is too large"),
+        Code::Internal => Refusal::new(Reason::Internal, "the message is no valid protocol buffer of this method"),
+        _ => return response,
+    };
+    let status = SlugOf { method: "unknown", slug: String::new() }.refused(refusal.logged(Some(shown(status.message()))));
+    let (mut head, body) = response.into_parts();
+    match status.add_header(&mut head.headers) {
+        Ok(()) | Err(_) => http::Response::from_parts(head, body),
+    }
+}
+
+/// What a customer's admin does at this IdP so that the claims come; a link to its own documentation.
+fn how_to_add_claims(issuer: &str) -> (&'static str, &'static str) {
+    let host = url::Url::parse(issuer).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let is_under = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    if is_under("microsoftonline.com") || is_under("windows.net") {
+        (
+            "Entra ID: App registrations > the app > Token configuration > Add optional claim > ID > email, given_name, family_name",
+            "https://learn.microsoft.com/entra/identity-platform/optional-claims",
+        )
+    } else if is_under("okta.com") || is_under("oktapreview.com") || is_under("okta-emea.com") {
+        (
+            "Okta: assign the email and profile scopes to the app, and fill the user's profile in",
+            "https://developer.okta.com/docs/guides/customize-tokens-returned-from-okta/",
+        )
+    } else if is_under("google.com") {
+        (
+            "Google Workspace: fill the user's first and last name in at the Admin console",
+            "https://support.google.com/a/answer/1728857",
+        )
+    } else if is_under("auth0.com") {
+        (
+            "Auth0: fill the user's profile in, or add the claims with a post-login Action",
+            "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
+        )
+    } else {
+        (
+            "Have the IdP put email, given_name and family_name into the ID token or UserInfo for the scopes email and profile",
+            "https://openid.net/specs/openid-connect-core-1_0.html#ScopeClaims",
+        )
+    }
+}
+
+fn cut(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let end = (0..=max_bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}…", &text[..end])
+}
+
+const DOMAIN: &str = "sso.peerpanda.com";
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// An encoded status stays under 4 KiB, base64 and percent encoding included.
+const MAX_MESSAGE: usize = 480;
+const MAX_METADATA: usize = 160;
+const MAX_VIOLATIONS: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in login.proto is what clients are written against.
+    #[test]
+    fn the_table_in_the_proto_is_the_table_in_the_code() {
+        let proto = include_str!("../../proto/peerpanda/sso/v1/login.proto");
+        for reason in Reason::ALL {
+            let (name, code, owner, retry) = reason.row();
+            let snake = |camel: String| {
+                let words =
+                    camel.char_indices().map(|(i, c)| if i > 0 && c.is_uppercase() { format!("_{c}") } else { c.to_string() });
+                words.collect::<String>()
+            };
+            let (code, owner, retry) = (
+                snake(format!("{code:?}")).to_uppercase(),
+                snake(format!("{owner:?}")).to_lowercase(),
+                format!("{retry:?}").to_lowercase(),
+            );
+            let row = format!("// | {name} | {code} | {owner} | {retry}");
+            assert!(proto.contains(&row), "login.proto lacks {row:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_stays_small_whatever_is_in_it() {
+        let violations = (0..100).map(|_| Violation::new("ü".repeat(500), "\u{1f43c}".repeat(500))).collect();
+        let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
+        let status = SlugOf::request("Test", &"x".repeat(63)).refused(refusal);
+        let headers = status.to_http::<()>().into_parts().0.headers;
+        let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        assert!(size < 4096, "{size} bytes");
+    }
+}

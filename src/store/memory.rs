@@ -1,0 +1,81 @@
+//! Pending logins in this process's memory: for development, tests, and a single small replica. Bounded; expires by the
+//! Clock; refuses when it is full, and never evicts a login that somebody is about to finish.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{PendingKey, PendingLogins, StoreError};
+use crate::ambient::Clock;
+
+/// The store; see [`PendingLogins`] for its law.
+pub struct MemoryPendingLogins {
+    clock: Arc<dyn Clock>,
+    limit: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    values: HashMap<PendingKey, (u64, Vec<u8>)>,
+    /// (expiry in Unix milliseconds, key), so that what has expired is found without looking at all.
+    by_expiry: BTreeSet<(u64, String)>,
+}
+
+impl MemoryPendingLogins {
+    /// An empty store for at most `limit` logins.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, limit: usize) -> Self {
+        Self { clock, limit, inner: Mutex::default() }
+    }
+
+    fn locked<T>(&self, act: impl FnOnce(&mut Inner, u64) -> T) -> T {
+        let now = self.clock.unix_millis();
+        act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, key: &PendingKey) -> Option<(u64, Vec<u8>)> {
+        let (expiry, value) = self.values.remove(key)?;
+        self.by_expiry.remove(&(expiry, key.0.clone()));
+        Some((expiry, value))
+    }
+
+    fn drop_expired(&mut self, now: u64) {
+        while self.by_expiry.first().is_some_and(|(expiry, _)| *expiry <= now) {
+            if let Some((_, key)) = self.by_expiry.pop_first() {
+                self.values.remove(&PendingKey(key));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl PendingLogins for MemoryPendingLogins {
+    async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
+        self.locked(|inner, now| {
+            inner.drop_expired(now);
+            if inner.values.len() >= self.limit {
+                return Err(StoreError::Full { limit: self.limit });
+            }
+            if inner.values.contains_key(key) {
+                return Err(StoreError::Unavailable { store: "memory", detail: "the key is in use".to_owned() });
+            }
+            let expiry = now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            inner.by_expiry.insert((expiry, key.0.clone()));
+            inner.values.insert(key.clone(), (expiry, value.to_vec()));
+            Ok(())
+        })
+    }
+
+    async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.locked(|inner, now| Ok(inner.remove(key).filter(|(expiry, _)| *expiry > now).map(|(_, value)| value)))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

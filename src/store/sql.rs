@@ -1,0 +1,250 @@
+//! Connections in SQL: the statements and rows that SQLite and PostgreSQL share, as a macro over the pool's type, since
+//! sqlx's traits can't say "either". Client secrets are sealed here, bound to their row and column.
+
+use std::sync::Arc;
+
+use crate::ambient::{Clock, Entropy};
+use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
+use crate::model::slug::Slug;
+use crate::seal::Keyring;
+use crate::store::StoreError;
+
+/// What turns rows into connections and back.
+#[derive(Clone)]
+pub struct RowCodec {
+    /// Seals and opens the secrets.
+    pub keyring: Arc<Keyring>,
+    /// For the seal's nonces.
+    pub entropy: Arc<dyn Entropy>,
+    /// For the times of a change.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A row of `connections`.
+#[derive(sqlx::FromRow)]
+pub(super) struct Row {
+    slug: String,
+    incarnation: i64,
+    pub(super) revision: i64,
+    settings: String,
+    pinned_issuer: Option<String>,
+    client_secret: Vec<u8>,
+    create_time: i64,
+    update_time: i64,
+}
+
+impl RowCodec {
+    pub(super) fn connection(&self, row: Row) -> Result<Connection, StoreError> {
+        let slug = Slug::parse(&row.slug).ok_or_else(|| StoreError::Unreadable("its slug isn't one".to_owned()))?;
+        let unreadable = |what: &str| StoreError::Unreadable(format!("{slug}: {what}"));
+        let settings: ConnectionSettings =
+            serde_json::from_str(&row.settings).map_err(|error| unreadable(&format!("settings: {error}")))?;
+        let secret = self
+            .keyring
+            .open(&secret_context(&slug), &row.client_secret)
+            .map_err(|error| unreadable(&format!("client_secret: {error}")))?;
+        let secret = std::str::from_utf8(&secret).map_err(|_| unreadable("client_secret: not text"))?;
+        Ok(Connection {
+            incarnation: from_sql(row.incarnation),
+            revision: from_sql(row.revision),
+            settings,
+            pinned_issuer: row.pinned_issuer.map(Issuer::new),
+            client_secret: ClientSecret::new(secret.to_owned()),
+            create_time: from_sql(row.create_time),
+            update_time: from_sql(row.update_time),
+            slug,
+        })
+    }
+
+    pub(super) fn sealed(&self, slug: &Slug, secret: &ClientSecret) -> Vec<u8> {
+        self.keyring.seal(self.entropy.as_ref(), &secret_context(slug), secret.expose().as_bytes())
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        to_sql(self.clock.unix_millis())
+    }
+}
+
+pub(super) fn settings_json(settings: &ConnectionSettings) -> Result<String, StoreError> {
+    serde_json::to_string(settings).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+pub(super) fn unavailable(store: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| StoreError::Unavailable { store, detail: error.to_string() }
+}
+
+pub(super) fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn from_sql(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn secret_context(slug: &Slug) -> String {
+    format!("connections/{slug}/client_secret")
+}
+
+pub(super) const NEXT_CHANGE: &str = "UPDATE change_counter SET latest = latest + 1 WHERE id = 1 RETURNING latest";
+pub(super) const RECORD_CHANGE: &str = "INSERT INTO connection_changes (slug, change) VALUES ($1, $2) \
+     ON CONFLICT (slug) DO UPDATE SET change = excluded.change";
+pub(super) const INSERT: &str = "INSERT INTO connections \
+     (slug, incarnation, revision, settings, client_secret, create_time, update_time) \
+     VALUES ($1, $2, $2, $3, $4, $5, $5) ON CONFLICT (slug) DO NOTHING RETURNING *";
+pub(super) const SELECT: &str = "SELECT * FROM connections WHERE slug = $1";
+pub(super) const SELECT_PAGE: &str = "SELECT * FROM connections WHERE slug > $1 ORDER BY slug LIMIT $2";
+pub(super) const UPDATE: &str = "UPDATE connections SET revision = $1, settings = $2, \
+     client_secret = COALESCE($3, client_secret), \
+     pinned_issuer = CASE WHEN $4 THEN pinned_issuer ELSE NULL END, update_time = $5 \
+     WHERE slug = $6 AND revision = $7 RETURNING *";
+pub(super) const DELETE: &str = "DELETE FROM connections WHERE slug = $1 AND revision = $2";
+pub(super) const PIN_ISSUER: &str =
+    "UPDATE connections SET pinned_issuer = $1 WHERE slug = $2 AND revision = $3 AND pinned_issuer IS NULL";
+pub(super) const LATEST_CHANGE: &str = "SELECT latest FROM change_counter WHERE id = 1";
+pub(super) const CHANGES_SINCE: &str = "SELECT change, slug FROM connection_changes WHERE change > $1 ORDER BY change LIMIT 1000";
+
+/// Implements [`Connections`](super::Connections) for a type with fields `pool` and `codec`.
+macro_rules! connections_in_sql {
+    ($store:ty, $name:literal) => {
+        impl $store {
+            /// Why an update or delete of this revision met no row.
+            async fn why_untouched(&self, slug: &Slug) -> Result<ChangeError, StoreError> {
+                let row: Option<sql::Row> = sqlx::query_as(sql::SELECT)
+                    .bind(slug.as_str())
+                    .fetch_optional(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                Ok(row.map_or(ChangeError::NotFound, |row| ChangeError::Conflict { current: sql::from_sql(row.revision) }))
+            }
+        }
+
+        #[async_trait]
+        impl Connections for $store {
+            async fn create(
+                &self,
+                slug: &Slug,
+                settings: &ConnectionSettings,
+                secret: &ClientSecret,
+            ) -> Result<Connection, ChangeError> {
+                let failed = sql::unavailable($name);
+                let mut tx = self.pool.begin().await.map_err(&failed)?;
+                let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
+                let row: Option<sql::Row> = sqlx::query_as(sql::INSERT)
+                    .bind(slug.as_str())
+                    .bind(change)
+                    .bind(sql::settings_json(settings)?)
+                    .bind(self.codec.sealed(slug, secret))
+                    .bind(self.codec.now())
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .map_err(&failed)?;
+                let row = row.ok_or(ChangeError::Exists)?;
+                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
+                tx.commit().await.map_err(&failed)?;
+                Ok(self.codec.connection(row)?)
+            }
+
+            async fn get(&self, slug: &Slug) -> Result<Option<Connection>, StoreError> {
+                let row: Option<sql::Row> = sqlx::query_as(sql::SELECT)
+                    .bind(slug.as_str())
+                    .fetch_optional(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                row.map(|row| self.codec.connection(row)).transpose()
+            }
+
+            async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
+                let rows: Vec<sql::Row> = sqlx::query_as(sql::SELECT_PAGE)
+                    .bind(after.unwrap_or_default())
+                    .bind(i64::from(limit))
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                rows.into_iter().map(|row| self.codec.connection(row)).collect()
+            }
+
+            async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
+                let failed = sql::unavailable($name);
+                let mut tx = self.pool.begin().await.map_err(&failed)?;
+                let number: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
+                let row: Option<sql::Row> = sqlx::query_as(sql::UPDATE)
+                    .bind(number)
+                    .bind(sql::settings_json(change.settings)?)
+                    .bind(change.secret.map(|secret| self.codec.sealed(change.slug, secret)))
+                    .bind(change.keep_pin)
+                    .bind(self.codec.now())
+                    .bind(change.slug.as_str())
+                    .bind(sql::to_sql(change.revision))
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .map_err(&failed)?;
+                let Some(row) = row else {
+                    tx.rollback().await.map_err(&failed)?;
+                    return Err(self.why_untouched(change.slug).await?);
+                };
+                sqlx::query(sql::RECORD_CHANGE)
+                    .bind(change.slug.as_str())
+                    .bind(number)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(&failed)?;
+                tx.commit().await.map_err(&failed)?;
+                Ok(self.codec.connection(row)?)
+            }
+
+            async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), ChangeError> {
+                let failed = sql::unavailable($name);
+                let mut tx = self.pool.begin().await.map_err(&failed)?;
+                let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
+                let deleted = sqlx::query(sql::DELETE)
+                    .bind(slug.as_str())
+                    .bind(sql::to_sql(revision))
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(&failed)?;
+                if deleted.rows_affected() == 0 {
+                    tx.rollback().await.map_err(&failed)?;
+                    return Err(self.why_untouched(slug).await?);
+                }
+                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
+                tx.commit().await.map_err(&failed)?;
+                Ok(())
+            }
+
+            async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer) -> Result<(), StoreError> {
+                let failed = sql::unavailable($name);
+                let mut tx = self.pool.begin().await.map_err(&failed)?;
+                let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
+                let pinned = sqlx::query(sql::PIN_ISSUER)
+                    .bind(issuer.as_str())
+                    .bind(slug.as_str())
+                    .bind(sql::to_sql(revision))
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(&failed)?;
+                if pinned.rows_affected() == 0 {
+                    return tx.rollback().await.map_err(&failed);
+                }
+                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
+                tx.commit().await.map_err(&failed)
+            }
+
+            async fn latest_change(&self) -> Result<u64, StoreError> {
+                let latest: i64 =
+                    sqlx::query_scalar(sql::LATEST_CHANGE).fetch_one(&self.pool).await.map_err(sql::unavailable($name))?;
+                Ok(sql::from_sql(latest))
+            }
+
+            async fn changes_since(&self, seen: u64) -> Result<Vec<(u64, Slug)>, StoreError> {
+                let rows: Vec<(i64, String)> = sqlx::query_as(sql::CHANGES_SINCE)
+                    .bind(sql::to_sql(seen))
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                let change = |(change, slug): (i64, String)| Some((sql::from_sql(change), Slug::parse(&slug)?));
+                Ok(rows.into_iter().filter_map(change).collect())
+            }
+        }
+    };
+}
+pub(super) use connections_in_sql;

@@ -1,0 +1,53 @@
+//! Connections in a SQLite file: for development, tests, and a single small replica.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+pub use super::sql::RowCodec;
+use super::{ChangeError, ConnectionChange, Connections, StoreError, sql};
+use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
+use crate::model::slug::Slug;
+
+/// The store; see [`Connections`] for its law.
+pub struct SqliteConnections {
+    pool: SqlitePool,
+    codec: RowCodec,
+}
+
+impl SqliteConnections {
+    /// Opens the file, creating it where it isn't, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// The file can't be opened or created, or is no database of this service.
+    pub async fn open(file: &Path, codec: RowCodec) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT);
+        let failed = sql::unavailable("sqlite");
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(&failed)?;
+        // SQLite has no lock for migrations: of two processes that start at once the slower one fails, and then finds
+        // the work done.
+        let migrator = sqlx::migrate!("migrations/sqlite");
+        if migrator.run(&pool).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            migrator.run(&pool).await.map_err(|error| failed(error.into()))?;
+        }
+        Ok(Self { pool, codec })
+    }
+}
+
+sql::connections_in_sql!(SqliteConnections, "sqlite");
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
