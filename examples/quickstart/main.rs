@@ -1,0 +1,142 @@
+//! A login from end to end in one command: the service with its embedded stores, a small development IdP, and the thin
+//! web tier, all in this process and all over real sockets.
+//!
+//! ```text
+//! cargo run --example quickstart                 # then open the page that it prints
+//! cargo run --example quickstart -- --no-browser # never opens a browser by itself
+//! ```
+
+mod idp;
+mod web;
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use clap::Parser;
+use peerpanda_sso::app::{App, World};
+use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::pb;
+use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
+use peerpanda_sso::seal::{Keyring, MasterKey};
+use peerpanda_sso::telemetry::{self, LogFormat};
+use tokio::net::TcpListener;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Logs a person in at http://localhost:8080: service, development IdP and web tier in one process.
+#[derive(Parser)]
+struct Options {
+    /// Port of the web tier; 0: any free one. The other parts take free ports where this is 0.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Don't open a browser.
+    #[arg(long)]
+    no_browser: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let options = Options::parse();
+    telemetry::init(LogFormat::Text, tracing_subscriber::EnvFilter::new("warn"))?;
+    let ports = if options.port == 0 { [0; 4] } else { [options.port, options.port + 1, 50051, 50052] };
+    let bind = |port: u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)));
+    let (web_listener, idp_listener) = (bind(ports[0]).await?, bind(ports[1]).await?);
+    let public_origin = format!("http://localhost:{}", web_listener.local_addr()?.port());
+    let issuer = format!("http://localhost:{}", idp_listener.local_addr()?.port());
+
+    // The service, as `peerpanda-sso serve` would run it with SQLite and memory.
+    let data = tempfile::tempdir()?;
+    let world = World::default();
+    let config = Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], ports[2])),
+        admin_listen: SocketAddr::from(([127, 0, 0, 1], ports[3])),
+        public_origin: public_origin.clone(),
+        database: Database::Sqlite(data.path().join("quickstart.db")),
+        redis_url: None,
+        keyring: Keyring::new(vec![MasterKey::generate(world.entropy.as_ref())]).ok_or("no key")?,
+        state_ttl: std::time::Duration::from_secs(15 * 60),
+        require_browser_binding: true,
+        allowed_return_origins: Vec::new(),
+        memory_pending_logins: 10_000,
+        known_connections: 1_000,
+        // The development IdP is at http://localhost.
+        allow_insecure_providers: true,
+        provider_cas: Vec::new(),
+        drain_timeout: std::time::Duration::from_secs(5),
+    };
+    let app = App::start(config, world).await?;
+
+    // What support does with what a customer sends.
+    let admin = format!("http://{}", app.admin_addr());
+    let mut connections = ConnectionServiceClient::connect(admin.clone()).await?;
+    let client = idp::Client::generate();
+    let created = connections
+        .create_connection(pb::CreateConnectionRequest {
+            connection: Some(pb::Connection {
+                slug: "demo".to_owned(),
+                display_name: "The quickstart's account".to_owned(),
+                discovery_url: format!("{issuer}/.well-known/openid-configuration"),
+                client_id: client.id.clone(),
+                client_secret: client.secret.clone(),
+                state: pb::ConnectionState::Active.into(),
+                ..pb::Connection::default()
+            }),
+        })
+        .await?
+        .into_inner()
+        .connection
+        .ok_or("the service answered without the connection")?;
+
+    // What the customer's administrator does at the IdP.
+    let idp = idp::router(idp::Idp::new(issuer, client, created.redirect_uri, created.post_logout_redirect_uri));
+    tokio::spawn(async move { axum::serve(idp_listener, idp).await });
+
+    let web = web::router(web::WebTier::connect(&format!("http://{}", app.login_addr()), &public_origin).await?);
+    let login_page = format!("{public_origin}/app/accounts/oidc/demo/login/");
+    print_guide(&login_page, &app);
+    if !options.no_browser {
+        open_browser(&login_page);
+    }
+    axum::serve(web_listener, web).with_graceful_shutdown(interrupted()).await?;
+    app.shut_down().await;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the person in front of it reads")]
+fn print_guide(login_page: &str, app: &App) {
+    println!("Log in (any name will do), look at the Identity, log out:\n\n    {login_page}\n");
+    println!("The same by hand, against the same service:\n");
+    let (login, admin) = (app.login_addr(), app.admin_addr());
+    println!(
+        "    grpcurl -plaintext -d '{{\"slug\":\"demo\",\"browser_binding\":\"any-16-characters\"}}' {login} peerpanda.sso.v1.LoginService/BeginLogin"
+    );
+    println!("    grpcurl -plaintext -d '{{\"slug\":\"demo\"}}' {admin} peerpanda.sso.v1.ConnectionService/GetConnection\n");
+    println!("Stop with Ctrl-C.");
+}
+
+/// Where there is a desktop, its browser; otherwise the printed page must do.
+fn open_browser(page: &str) {
+    for opener in ["xdg-open", "open"] {
+        let opened =
+            std::process::Command::new(opener).arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        if opened.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
