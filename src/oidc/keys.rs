@@ -50,11 +50,6 @@ impl KeySet {
         };
         self.keys.iter().filter(fits).take(MAX_TRIED)
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.keys.len()
-    }
 }
 
 /// A public key (RFC 7517 4), with a parsed verifier for each algorithm that it may be used with.

@@ -35,6 +35,7 @@ impl Parsed<pb::BeginLoginRequest> for LoginRequest {
     fn parse(message: pb::BeginLoginRequest) -> Checked<Self> {
         let mut form = Form::default();
         let slug = form.slug(&message.slug);
+        let browser_binding = form.browser_binding(message.browser_binding);
         let return_to = match (message.return_to, message.target_link_uri) {
             (Some(_), Some(_)) => {
                 form.wrong("target_link_uri", "must not be given together with return_to");
@@ -67,7 +68,6 @@ impl Parsed<pb::BeginLoginRequest> for LoginRequest {
         if message.client_key.as_ref().is_some_and(|key| key.len() > 256 || !key.bytes().all(|b| b.is_ascii_graphic())) {
             form.wrong("client_key", "must be at most 256 visible ASCII characters");
         }
-        let browser_binding = form.browser_binding(message.browser_binding);
         form.done(slug, |slug| Self { slug, return_to, browser_binding, iss: message.iss, hints })
     }
 }
@@ -262,6 +262,7 @@ impl Form {
         let duration = duration?;
         if duration.nanos != 0 || !(0..=MAX_SECONDS).contains(&duration.seconds) {
             self.wrong("max_age", format!("must be whole seconds from 0 to {MAX_SECONDS}"));
+            return None;
         }
         Some(Duration::from_secs(u64::try_from(duration.seconds).unwrap_or_default()))
     }

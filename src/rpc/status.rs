@@ -216,7 +216,7 @@ impl SlugOf {
         metadata.insert("retry".to_owned(), retry_text.to_owned());
         let mut details = ErrorDetails::with_error_info(name, DOMAIN, metadata);
         for violation in refusal.violations.iter().take(MAX_VIOLATIONS) {
-            details.add_bad_request_violation(cut(&violation.field, 64), cut(&violation.description, 160));
+            details.add_bad_request_violation(cut(&violation.field, 64), cut(&violation.description, 120));
         }
         if retry == Retry::Call {
             details.set_retry_info(Some(RETRY_DELAY));
@@ -404,7 +404,7 @@ fn cut(text: &str, max_bytes: usize) -> String {
 const DOMAIN: &str = "sso.peerpanda.com";
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// An encoded status stays under 4 KiB, base64 and percent encoding included.
-const MAX_MESSAGE: usize = 480;
+const MAX_MESSAGE: usize = 400;
 const MAX_METADATA: usize = 160;
 const MAX_VIOLATIONS: usize = 6;
 
@@ -438,7 +438,7 @@ mod tests {
         let violations = (0..100).map(|_| Violation::new("ü".repeat(500), "\u{1f43c}".repeat(500))).collect();
         let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
         let status = SlugOf::request("Test", &"x".repeat(63)).refused(refusal);
-        let headers = status.to_http::<()>().into_parts().0.headers;
+        let headers = status.into_http::<()>().into_parts().0.headers;
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         assert!(size < 4096, "{size} bytes");
     }

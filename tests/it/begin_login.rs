@@ -1,0 +1,208 @@
+//! BeginLogin, refusals first.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerpanda_sso::ambient::ManualClock;
+use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::pb;
+use serde_json::json;
+use tonic::Code;
+use url::Url;
+
+use crate::harness::{PUBLIC, Service, begin_request, config, key, reason, refused};
+
+fn parameters(redirect_url: &str) -> HashMap<String, String> {
+    Url::parse(redirect_url).expect("an URL").query_pairs().into_owned().collect()
+}
+
+#[tokio::test]
+async fn a_malformed_request_is_told_all_its_violations_at_once() {
+    let mut service = Service::start().await;
+    let refused = refused(
+        service
+            .begin(pb::BeginLoginRequest {
+                slug: "Not A Slug".to_owned(),
+                browser_binding: Some("short".to_owned()),
+                login_hint: Some("a\nb".to_owned()),
+                prompt: vec!["none".to_owned(), "login".to_owned()],
+                max_age: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+                ui_locales: vec!["de_DE&x=1".to_owned()],
+                acr_values: vec![String::new()],
+                ..pb::BeginLoginRequest::default()
+            })
+            .await,
+    );
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "BAD_REQUEST"));
+    assert_eq!((refused.retry.as_str(), refused.owner.as_str()), ("never", "support"));
+    for field in ["slug", "browser_binding", "login_hint", "prompt", "max_age", "ui_locales"] {
+        assert!(refused.fields.iter().any(|own| own == field), "{field} in {:?}", refused.fields);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_request_and_an_unknown_slug_are_refused() {
+    let mut service = Service::start().await;
+    assert_eq!(reason(service.begin(pb::BeginLoginRequest::default()).await), "BAD_REQUEST");
+    let unknown = pb::BeginLoginRequest { slug: "nobody".to_owned(), ..pb::BeginLoginRequest::default() };
+    let refused = refused(service.begin(unknown).await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::NotFound, "CONNECTION_NOT_FOUND"));
+    assert_eq!(refused.metadata["slug"], "nobody");
+}
+
+#[tokio::test]
+async fn a_message_too_large_is_a_bad_request() {
+    let mut service = Service::start().await;
+    let huge = pb::BeginLoginRequest { login_hint: Some("x".repeat(1 << 20)), ..begin_request() };
+    assert_eq!(reason(service.begin(huge).await), "BAD_REQUEST");
+    let large = pb::BeginLoginRequest { login_hint: Some("x".repeat(1 << 17)), ..begin_request() };
+    assert_eq!(refused(service.begin(large).await).fields, ["login_hint"]);
+    service.log_in().await.expect("the service goes on");
+}
+
+#[tokio::test]
+async fn return_to_leads_to_a_place_of_ours_or_nowhere() {
+    let mut service = Service::start().await;
+    for bad in [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example/",
+        "/a\u{0}b",
+        "https://u@getpeerpanda.example/",
+        "javascript:x",
+    ] {
+        let request = pb::BeginLoginRequest { return_to: Some(bad.to_owned()), ..begin_request() };
+        assert_eq!(refused(service.begin(request).await).fields, ["return_to"], "{bad}");
+        let request = pb::BeginLoginRequest { target_link_uri: Some(bad.to_owned()), ..begin_request() };
+        assert_eq!(refused(service.begin(request).await).fields, ["target_link_uri"], "{bad}");
+    }
+    let both =
+        pb::BeginLoginRequest { return_to: Some("/a".to_owned()), target_link_uri: Some("/b".to_owned()), ..begin_request() };
+    assert_eq!(reason(service.begin(both).await), "BAD_REQUEST");
+    for good in ["/reports?q=1", "https://getpeerpanda.example/x", "https://reports.example.com/y"] {
+        let request = pb::BeginLoginRequest { return_to: Some(good.to_owned()), ..begin_request() };
+        let begun = service.begin(request).await.expect(good);
+        assert!(!begun.redirect_url.contains("return"), "return_to is never sent to the IdP");
+    }
+}
+
+#[tokio::test]
+async fn a_begin_without_a_browser_binding_is_refused_where_one_is_required() {
+    let mut service = Service::start_with(|config| config.require_browser_binding = true).await;
+    let request = pb::BeginLoginRequest { browser_binding: None, ..begin_request() };
+    assert_eq!(refused(service.begin(request).await).fields, ["browser_binding"]);
+    service.begin(begin_request()).await.expect("with one it begins");
+}
+
+#[tokio::test]
+async fn a_disabled_connection_begins_no_login() {
+    let mut service = Service::start().await;
+    service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await.expect("disabled");
+    let refused = refused(service.begin(begin_request()).await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CONNECTION_DISABLED"));
+}
+
+#[tokio::test]
+async fn a_third_party_names_the_connections_own_issuer_or_is_refused() {
+    let mut service = Service::start().await;
+    let evil = pb::BeginLoginRequest { iss: Some("http://localhost:1/evil".to_owned()), ..begin_request() };
+    let refused = refused(service.begin(evil).await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "ISSUER_MISMATCH"));
+    let right = pb::BeginLoginRequest {
+        iss: Some(service.idp.issuer.clone()),
+        login_hint: Some("ada@example.com&prompt=none".to_owned()),
+        target_link_uri: Some("/inbox".to_owned()),
+        ..begin_request()
+    };
+    let begun = service.begin(right).await.expect("begun");
+    assert_eq!(parameters(&begun.redirect_url)["login_hint"], "ada@example.com&prompt=none");
+    assert!(!parameters(&begun.redirect_url).contains_key("prompt"));
+}
+
+#[tokio::test]
+async fn the_authorization_request_is_complete_and_fresh() {
+    let mut service = Service::start().await;
+    let request = pb::BeginLoginRequest {
+        prompt: vec!["login".to_owned(), "consent".to_owned()],
+        max_age: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ui_locales: vec!["de-CH".to_owned(), "en".to_owned()],
+        acr_values: vec!["urn:mace:incommon:iap:silver".to_owned()],
+        ..begin_request()
+    };
+    let begun = service.begin(request).await.expect("begun");
+    let sent = parameters(&begun.redirect_url);
+    assert!(begun.redirect_url.starts_with(&format!("{}/authorize?", service.idp.issuer)));
+    assert_eq!(sent["redirect_uri"], format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"));
+    assert_eq!(sent["scope"], "openid email profile");
+    assert_eq!((sent["prompt"].as_str(), sent["max_age"].as_str()), ("login consent", "3600"));
+    assert_eq!((sent["ui_locales"].as_str(), sent["acr_values"].as_str()), ("de-CH en", "urn:mace:incommon:iap:silver"));
+    assert_eq!(sent["state"], begun.state);
+
+    let mut seen = HashSet::new();
+    for _ in 0..200 {
+        let begun = service.begin(begin_request()).await.expect("begun");
+        let sent = parameters(&begun.redirect_url);
+        for name in ["state", "nonce", "code_challenge"] {
+            assert!(sent[name].len() >= 22, "128 bits or more");
+            assert!(seen.insert(sent[name].clone()), "{name} came twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_cannot_be_used_begins_no_login_and_heals() {
+    let mut service = Service::start().await;
+    let other = json!({ "issuer": format!("{}INVALID", service.idp.issuer) });
+    for (metadata, expected) in [
+        (other, "issuer"),
+        (json!({ "authorization_endpoint": null }), "authorization_endpoint"),
+        (json!({ "token_endpoint": "ftp://idp.example.com/" }), "token_endpoint"),
+        (json!({ "id_token_signing_alg_values_supported": ["HS256"] }), "HS256"),
+        (json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }), "private_key_jwt"),
+        (json!({ "authorization_endpoint": "http://localhost/a?state=x" }), "state"),
+    ] {
+        service.idp.behave().metadata = metadata;
+        let refused = refused(service.begin(begin_request()).await);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "PROVIDER_METADATA_INVALID"));
+        assert!(refused.message.contains(expected), "{expected:?} in {:?}", refused.message);
+        service.clock.advance(Duration::from_secs(2));
+    }
+    service.idp.behave().metadata = json!({});
+    service.log_in().await.expect("the right document is used at once");
+}
+
+#[tokio::test]
+async fn an_idp_that_is_away_is_told_as_such() {
+    let mut service = Service::start().await;
+    service.idp.behave().answers.insert("/keys", (503, String::new(), String::new()));
+    let refused = refused(service.begin(begin_request()).await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "PROVIDER_UNAVAILABLE"));
+    assert_eq!((refused.retry.as_str(), refused.owner.as_str()), ("call", "transient"));
+}
+
+#[tokio::test]
+async fn a_private_address_is_saved_neither_nor_called() {
+    // A name that leads inside is stored by a service that may call it; one that may not meets it in the connector.
+    let data = tempfile::tempdir().expect("a directory");
+    let key = key();
+    let on_this = |allow_insecure_providers| {
+        let database = Database::Sqlite(data.path().join("sso.db"));
+        Config { allow_insecure_providers, ..config(database, None, &key) }
+    };
+    let mut lenient = Service::over(on_this(true), Arc::new(ManualClock::starting_now())).await;
+    for (slug, host) in [("name", "localhost"), ("v4", "127.0.0.1"), ("v6", "[::1]"), ("hex", "0x7f000001")] {
+        let discovery_url = format!("https://{host}:9/.well-known/openid-configuration");
+        lenient.create(pb::Connection { slug: slug.to_owned(), discovery_url, ..lenient.connection() }).await.expect(slug);
+    }
+    let mut strict = Service::over(on_this(false), Arc::new(ManualClock::starting_now())).await;
+    for slug in ["name", "v4", "v6", "hex"] {
+        let request = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
+        assert_eq!(reason(strict.begin(request).await), "PROVIDER_ADDRESS_FORBIDDEN", "{slug}");
+    }
+    for host in ["169.254.169.254", "localhost", "10.1.2.3:8443", "[::ffff:127.0.0.1]"] {
+        let discovery_url = format!("https://{host}/.well-known/openid-configuration");
+        let connection = pb::Connection { slug: "new".to_owned(), discovery_url, ..strict.connection() };
+        assert_eq!(reason(strict.create(connection).await), "PROVIDER_ADDRESS_FORBIDDEN", "{host}");
+    }
+}

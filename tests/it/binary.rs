@@ -1,0 +1,316 @@
+//! The program itself: settings, health, reflection, signals, and stores that go away.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::pb;
+use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
+use peerpanda_sso::pb::login_service_client::LoginServiceClient;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::fake_idp::{FakeIdp, locked};
+use crate::harness::{
+    Process, begin_request, channel, complete_request, eventually, free_port, key, own_redis, postgres_url, reason,
+};
+
+/// The program, its log so far, and its callers.
+pub(crate) struct Program {
+    pub(crate) process: Process,
+    pub(crate) log: Arc<Mutex<Vec<String>>>,
+    pub(crate) login: LoginServiceClient<Channel>,
+    pub(crate) admin: ConnectionServiceClient<Channel>,
+    pub(crate) login_url: String,
+    pub(crate) admin_url: String,
+}
+
+impl Program {
+    /// Runs `peerpanda-sso serve` in `data` on free ports, with these settings.
+    pub(crate) async fn serve(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let (login_port, admin_port) = (free_port(), free_port());
+        let mut child = command(data)
+            .arg("serve")
+            .env("SSO_LISTEN", format!("127.0.0.1:{login_port}"))
+            .env("SSO_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"))
+            .env("SSO_ALLOW_INSECURE_PROVIDERS", "true")
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, stderr) = (Arc::clone(&log), child.stderr.take().expect("piped"));
+        std::thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| locked(&lines).push(line))
+        });
+        let process = Process(child);
+        let (login_url, admin_url) = (format!("http://127.0.0.1:{login_port}"), format!("http://127.0.0.1:{admin_port}"));
+        eventually("the program answers", || async {
+            Channel::from_shared(login_url.clone()).expect("a URL").connect().await.is_ok()
+        })
+        .await;
+        let login = LoginServiceClient::connect(login_url.clone()).await.expect("connected");
+        let admin = ConnectionServiceClient::connect(admin_url.clone()).await.expect("connected");
+        Self { process, log, login, admin, login_url, admin_url }
+    }
+
+    /// Sets `acme` up at this IdP.
+    pub(crate) async fn set_up(&mut self, idp: &FakeIdp) {
+        let connection = pb::Connection {
+            slug: "acme".to_owned(),
+            discovery_url: idp.discovery_url(),
+            client_id: idp.client_id.clone(),
+            client_secret: idp.client_secret.clone(),
+            ..pb::Connection::default()
+        };
+        self.admin.create_connection(pb::CreateConnectionRequest { connection: Some(connection) }).await.expect("created");
+    }
+
+    pub(crate) async fn log_in(&mut self, idp: &FakeIdp) -> Result<pb::CompleteLoginResponse, tonic::Status> {
+        let begun = self.login.begin_login(begin_request()).await?.into_inner();
+        let callback = idp.approve(&begun.redirect_url, "alice");
+        Ok(self.login.complete_login(complete_request(&callback)).await?.into_inner())
+    }
+
+    async fn health(&self, service: &str) -> i32 {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let mut client = HealthClient::new(channel(&self.login_url).await);
+        client.check(request).await.expect("a status").into_inner().status
+    }
+}
+
+fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerpanda-sso"));
+    command.current_dir(data).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+fn output(command: &mut Command) -> (Output, String) {
+    let output = command.stderr(Stdio::piped()).output().expect("the program runs");
+    let text = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    (output, text)
+}
+
+#[test]
+fn every_error_in_the_settings_is_reported_at_once_and_no_secret_with_it() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (output, text) = output(command(data.path()).arg("serve").envs([
+        ("SSO_LISTEN", "0.0.0.0:50051"),
+        ("SSO_ADMIN_LISTEN", "localhost"),
+        ("SSO_PUBLIC_URL", "http://getpeerpanda.com/app"),
+        ("SSO_DATABASE_URL", "mysql://user:CANARY@host/db"),
+        ("SSO_REDIS_URL", "http://user:CANARY@host"),
+        ("SSO_ENCRYPTION_KEYS", "CANARY"),
+        ("SSO_STATE_TTL", "15"),
+        ("SSO_REQUIRE_BROWSER_BINDING", "maybe"),
+        ("SSO_ALLOWED_RETURN_ORIGINS", "https://a.example/path"),
+        ("SSO_PROVIDER_CA_FILE", "/nowhere/ca.pem"),
+        ("SSO_LOG_FORMAT", "xml"),
+        ("RUST_LOG", "=nonsense="),
+    ]));
+    assert_eq!(output.status.code(), Some(1));
+    for name in [
+        "SSO_LISTEN",
+        "SSO_ADMIN_LISTEN",
+        "SSO_PUBLIC_URL",
+        "SSO_DATABASE_URL",
+        "SSO_REDIS_URL",
+        "SSO_ENCRYPTION_KEYS",
+        "SSO_STATE_TTL",
+        "SSO_REQUIRE_BROWSER_BINDING",
+        "SSO_ALLOWED_RETURN_ORIGINS",
+        "SSO_PROVIDER_CA_FILE",
+        "SSO_LOG_FORMAT",
+        "RUST_LOG",
+        "SSO_ALLOW_INSECURE_LISTEN=true",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    assert!(!text.contains("CANARY"), "{text}");
+}
+
+#[test]
+fn help_names_every_setting_and_shows_no_secret() {
+    let data = tempfile::tempdir().expect("a directory");
+    let secrets = [("SSO_REDIS_URL", "CANARY"), ("SSO_ENCRYPTION_KEYS", "CANARY"), ("SSO_DATABASE_URL", "CANARY")];
+    let output = command(data.path()).args(["serve", "--help"]).envs(secrets).output().expect("the program runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    for name in [
+        "SSO_LISTEN",
+        "SSO_ADMIN_LISTEN",
+        "SSO_ENCRYPTION_KEYS_FILE",
+        "SSO_ALLOW_INSECURE_PROVIDERS",
+        "SSO_DRAIN_TIMEOUT",
+        "RUST_LOG",
+    ] {
+        assert!(text.contains(name), "{name}");
+    }
+    assert!(!text.contains("CANARY"), "{text}");
+}
+
+#[test]
+fn a_shared_store_needs_a_key() {
+    let data = tempfile::tempdir().expect("a directory");
+    for setting in [("SSO_REDIS_URL", "redis://127.0.0.1:1"), ("SSO_DATABASE_URL", "postgres://u:p@127.0.0.1:1/d")] {
+        let (output, text) = output(command(data.path()).arg("serve").envs([setting]));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text.contains("SSO_ENCRYPTION_KEYS must be given"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_settings_a_key_file_is_made_for_its_owner_alone() {
+    let data = tempfile::tempdir().expect("a directory");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let mut program = Program::serve(data.path(), &[]).await;
+    program.set_up(&idp).await;
+    let completed = program.log_in(&idp).await.expect("a login");
+    assert_eq!(completed.connection_state, pb::ConnectionState::Testing as i32);
+    drop(program);
+    let key_file = data.path().join("peerpanda-sso.db.key");
+    let mode = std::fs::metadata(&key_file).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut again = Program::serve(data.path(), &[]).await;
+    again.log_in(&idp).await.expect("the same key opens the secret again");
+    drop(again);
+    std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    let (output, text) = output(command(data.path()).arg("serve"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("chmod 600"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_come_from_files_too() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("keys");
+    std::fs::write(&file, format!("{}\n{}\n", key().encoded().as_str(), key().encoded().as_str())).expect("written");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let mut program = Program::serve(data.path(), &[("SSO_ENCRYPTION_KEYS_FILE", file.to_str().expect("UTF-8"))]).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    assert!(!data.path().join("peerpanda-sso.db.key").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_says_not_serving_lets_calls_finish_and_exits_with_success() {
+    let data = tempfile::tempdir().expect("a directory");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let mut program = Program::serve(data.path(), &[]).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    let mut watcher = HealthClient::new(channel(&program.login_url).await);
+    let service = "peerpanda.sso.v1.LoginService".to_owned();
+    let mut watch = watcher.watch(HealthCheckRequest { service }).await.expect("watched").into_inner();
+    assert_eq!(watch.next().await.expect("a status").expect("a status").status, 1);
+
+    let begun = program.login.begin_login(begin_request()).await.expect("begun").into_inner();
+    let callback = idp.approve(&begun.redirect_url, "alice");
+    idp.behave().token_delay = Duration::from_secs(2);
+    let mut login = program.login.clone();
+    let in_flight = tokio::spawn(async move { login.complete_login(complete_request(&callback)).await });
+    eventually("the call is in flight", || async { idp.count("/token") == 2 }).await;
+    program.process.signal("TERM");
+    assert_eq!(watch.next().await.expect("a status").expect("a status").status, 2);
+    in_flight.await.expect("ended").expect("the call in flight finishes");
+    let status = tokio::task::spawn_blocking(move || program.process.0.wait()).await.expect("ended").expect("ended");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_lists_each_listeners_services() {
+    let data = tempfile::tempdir().expect("a directory");
+    let program = Program::serve(data.path(), &[]).await;
+    for (url, own, foreign) in [
+        (&program.login_url, "peerpanda.sso.v1.LoginService", "peerpanda.sso.v1.ConnectionService"),
+        (&program.admin_url, "peerpanda.sso.v1.ConnectionService", "peerpanda.sso.v1.LoginService"),
+    ] {
+        for services in [listed_v1(url).await, listed_v1alpha(url).await] {
+            assert!(services.iter().any(|service| service == own), "{services:?}");
+            assert!(services.iter().any(|service| service == "grpc.health.v1.Health"), "{services:?}");
+            assert!(!services.iter().any(|service| service == foreign), "{services:?}");
+        }
+    }
+}
+
+macro_rules! listed {
+    ($name:ident, $version:ident) => {
+        async fn $name(url: &str) -> Vec<String> {
+            use tonic_reflection::pb::$version::ServerReflectionRequest;
+            use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
+            use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
+            use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
+            let mut client = ServerReflectionClient::new(channel(url).await);
+            let request = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.expect("answered").into_inner();
+            match answers.next().await.expect("an answer").expect("an answer").message_response {
+                Some(MessageResponse::ListServicesResponse(list)) => {
+                    list.service.into_iter().map(|service| service.name).collect()
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+}
+listed!(listed_v1, v1);
+listed!(listed_v1alpha, v1alpha);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_redis_away_logins_are_refused_at_once_and_health_says_so() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (port, key) = (free_port(), key());
+    let redis_url = format!("redis://127.0.0.1:{port}");
+    let redis = own_redis(port);
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let encoded_key = key.encoded();
+    let settings = [("SSO_REDIS_URL", redis_url.as_str()), ("SSO_ENCRYPTION_KEYS", encoded_key.as_str())];
+    let mut program = Program::serve(data.path(), &settings).await;
+    program.set_up(&idp).await;
+    eventually("serving", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 }).await;
+    program.log_in(&idp).await.expect("a login");
+    let begun = program.login.begin_login(begin_request()).await.expect("begun").into_inner();
+    let callback = idp.approve(&begun.redirect_url, "alice");
+    redis.signal("STOP");
+    assert_eq!(reason(program.login.begin_login(begin_request()).await), "STORE_UNAVAILABLE");
+    assert_eq!(reason(program.login.complete_login(complete_request(&callback)).await), "STORE_UNAVAILABLE");
+    eventually("not serving", || async { program.health("peerpanda.sso.v1.LoginService").await == 2 }).await;
+    assert_eq!(program.health("").await, 1, "the process itself is up");
+    redis.signal("CONT");
+    eventually("serving again", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 }).await;
+    program.log_in(&idp).await.expect("a login");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_sql_away_known_connections_go_on_working() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (postgres, key) = (postgres_url().await, key());
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let encoded_key = key.encoded();
+    let settings = [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", encoded_key.as_str())];
+    let mut program = Program::serve(data.path(), &settings).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    // The database goes away under it: renamed, its connections ended.
+    use sqlx::Connection as _;
+    let (server, name) = postgres.rsplit_once('/').expect("a URL");
+    let mut other = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("connected");
+    for statement in [
+        format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut other).await.expect("done");
+    }
+    eventually("support is told", || async { program.health("peerpanda.sso.v1.ConnectionService").await == 2 }).await;
+    assert_eq!(program.health("peerpanda.sso.v1.LoginService").await, 1);
+    program.log_in(&idp).await.expect("a login without SQL");
+    let unknown = pb::BeginLoginRequest { slug: "unknown".to_owned(), ..begin_request() };
+    assert_eq!(reason(program.login.begin_login(unknown).await), "STORE_UNAVAILABLE");
+}

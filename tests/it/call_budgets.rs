@@ -1,0 +1,68 @@
+//! What a login costs, counted: calls to the IdP, commands to Redis, statements in SQL.
+
+use std::sync::Arc;
+
+use peerpanda_sso::ambient::SystemClock;
+
+use crate::binary::Program;
+use crate::fake_idp::{FakeIdp, locked};
+use crate::harness::{begin_request, complete_request, free_port, key, own_redis, postgres_url};
+
+/// How often each command was called, as the server itself counts, but for those of this count and of the health.
+async fn redis_commands(url: &str) -> Vec<(String, u64)> {
+    let client = redis::Client::open(url).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("answered");
+    let count = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let calls = rest.split(',').next()?.parse().ok()?;
+        (!["info", "ping", "client|setinfo", "hello", "select"].contains(&name)).then(|| (name.to_owned(), calls))
+    };
+    info.lines().filter_map(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_login_costs_one_idp_call_two_redis_commands_and_no_sql() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (port, key, postgres) = (free_port(), key(), postgres_url().await);
+    let _redis = own_redis(port);
+    let redis_url = format!("redis://127.0.0.1:{port}");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let encoded_key = key.encoded();
+    let settings = [
+        ("SSO_REDIS_URL", redis_url.as_str()),
+        ("SSO_DATABASE_URL", postgres.as_str()),
+        ("SSO_ENCRYPTION_KEYS", encoded_key.as_str()),
+        ("RUST_LOG", "sqlx=debug"),
+    ];
+    let mut program = Program::serve(data.path(), &settings).await;
+    program.set_up(&idp).await;
+    crate::harness::eventually("Redis answers", || {
+        let mut login = program.login.clone();
+        async move { login.begin_login(begin_request()).await.is_ok() }
+    })
+    .await;
+    program.log_in(&idp).await.expect("a login that warms everything");
+    // The pinned issuer comes back by the next poll.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+
+    // Every statement is logged by sqlx; those of the poll, which are there without any login too, don't touch the table.
+    let statements = || locked(&program.log).iter().filter(|line| line.contains("FROM connections ")).count();
+    let (sql_before, redis_before, idp_before) = (statements(), redis_commands(&redis_url).await, idp.seen().len());
+    assert!(sql_before > 0, "sqlx logs its statements");
+    let begun = program.login.clone().begin_login(begin_request()).await.expect("begun").into_inner();
+    let redis_between = redis_commands(&redis_url).await;
+    assert_eq!(idp.seen().len(), idp_before, "BeginLogin calls no IdP");
+    assert_eq!(spent(&redis_before, &redis_between), [("set".to_owned(), 1)]);
+    let callback = idp.approve(&begun.redirect_url, "alice");
+    program.login.clone().complete_login(complete_request(&callback)).await.expect("a login");
+    let redis_after = redis_commands(&redis_url).await;
+    assert_eq!(idp.seen().len(), idp_before + 1, "CompleteLogin calls the token endpoint alone");
+    assert_eq!(spent(&redis_between, &redis_after), [("getdel".to_owned(), 1)]);
+    assert_eq!(statements(), sql_before, "no SQL");
+}
+
+fn spent(before: &[(String, u64)], after: &[(String, u64)]) -> Vec<(String, u64)> {
+    let earlier = |name: &str| before.iter().find(|(own, _)| own == name).map_or(0, |(_, calls)| *calls);
+    after.iter().map(|(name, calls)| (name.clone(), calls - earlier(name))).filter(|(_, calls)| *calls > 0).collect()
+}

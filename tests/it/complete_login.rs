@@ -1,0 +1,435 @@
+//! CompleteLogin, refusals first.
+
+use std::time::Duration;
+
+use peerpanda_sso::pb;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::fake_idp::{Signer, no_claims};
+use crate::harness::{Service, begin_request, complete_request, reason, refused};
+
+#[tokio::test]
+async fn a_malformed_callback_is_refused_and_loses_nothing() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    let good = complete_request(&callback);
+    for bad in [
+        pb::CompleteLoginRequest::default(),
+        pb::CompleteLoginRequest { code: String::new(), ..good.clone() },
+        pb::CompleteLoginRequest { code: "a\nb".to_owned(), ..good.clone() },
+        pb::CompleteLoginRequest { code: "x".repeat(4097), ..good.clone() },
+        pb::CompleteLoginRequest { state: String::new(), ..good.clone() },
+        pb::CompleteLoginRequest { state: "x".repeat(513), ..good.clone() },
+        pb::CompleteLoginRequest { error: Some("access_denied".to_owned()), ..good.clone() },
+        pb::CompleteLoginRequest { slug: "%FF".to_owned(), ..good.clone() },
+    ] {
+        assert_eq!(reason(service.complete(bad).await), "BAD_REQUEST");
+    }
+    service.complete(good).await.expect("the login is still there for its owner");
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_ours_is_refused() {
+    let mut service = Service::start().await;
+    let other = pb::Connection { slug: "other".to_owned(), ..service.connection() };
+    service.create(other).await.expect("created");
+    let callback = service.approved().await;
+    let good = complete_request(&callback);
+    let mut tampered = callback.state.clone().into_bytes();
+    tampered[20] = if tampered[20] == b'A' { b'B' } else { b'A' };
+    for state in
+        ["x".to_owned(), "\u{ff}\u{0}".to_owned(), String::from_utf8(tampered).expect("ASCII"), format!("{}A", callback.state)]
+    {
+        let refused = refused(service.complete(pb::CompleteLoginRequest { state, ..good.clone() }).await);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "STATE_INVALID"));
+        assert_eq!(refused.retry, "login");
+    }
+    let of_another = pb::CompleteLoginRequest { slug: "other".to_owned(), ..good.clone() };
+    assert_eq!(reason(service.complete(of_another).await), "STATE_INVALID");
+    service.complete(good).await.expect("the login is still there for its owner");
+}
+
+#[tokio::test]
+async fn a_login_ends_in_the_browser_in_which_it_began() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    let good = complete_request(&callback);
+    for browser_binding in [None, Some("another-browser-0123".to_owned())] {
+        let refused = refused(service.complete(pb::CompleteLoginRequest { browser_binding, ..good.clone() }).await);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "BROWSER_MISMATCH"));
+    }
+    service.complete(good).await.expect("the login is still there for its owner");
+
+    let unbound = service.begin(pb::BeginLoginRequest { browser_binding: None, ..begin_request() }).await.expect("begun");
+    let callback = service.idp.approve(&unbound.redirect_url, "alice");
+    assert_eq!(reason(service.complete(complete_request(&callback)).await), "BROWSER_MISMATCH");
+}
+
+#[tokio::test]
+async fn a_state_is_used_once_and_expires() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    service.complete(complete_request(&callback)).await.expect("a login");
+    let used = refused(service.complete(complete_request(&callback)).await);
+    assert_eq!((used.code, used.reason.as_str(), used.retry.as_str()), (Code::FailedPrecondition, "STATE_USED", "login"));
+
+    let late = service.approved().await;
+    service.clock.advance(Duration::from_secs(900));
+    assert_eq!(reason(service.complete(complete_request(&late)).await), "STATE_EXPIRED");
+}
+
+#[tokio::test]
+async fn a_failed_login_has_spent_its_state() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    let wrong_code = pb::CompleteLoginRequest { code: "wrong".to_owned(), ..complete_request(&callback) };
+    assert_eq!(reason(service.complete(wrong_code).await), "CODE_REJECTED");
+    assert_eq!(reason(service.complete(complete_request(&callback)).await), "STATE_USED");
+}
+
+#[tokio::test]
+async fn the_idps_refusal_is_one_of_a_known_login() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    let request = pb::CompleteLoginRequest {
+        code: String::new(),
+        error: Some("access_denied\r\nforged: line".to_owned()),
+        error_description: Some("<script>".to_owned()),
+        ..complete_request(&callback)
+    };
+    let stranger = pb::CompleteLoginRequest { state: "made-up".to_owned(), ..request.clone() };
+    assert_eq!(reason(service.complete(stranger).await), "STATE_INVALID");
+    let refused = refused(service.complete(request).await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "IDP_REFUSED"));
+    assert_eq!(refused.metadata["idp_error"], "access_denied\u{fffd}\u{fffd}forged: line");
+    assert!(!refused.message.contains("script"), "the IdP's text goes to the log alone");
+}
+
+#[tokio::test]
+async fn the_callbacks_issuer_is_the_connections() {
+    let mut service = Service::start().await;
+    for iss in [None, Some(String::new()), Some("http://localhost:1".to_owned())] {
+        let callback = service.approved().await;
+        let refused = refused(service.complete(pb::CompleteLoginRequest { iss, ..complete_request(&callback) }).await);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "ISSUER_MISMATCH"));
+    }
+    assert_eq!(service.idp.count("/token"), 0, "no code goes to an IdP that may not have issued it");
+}
+
+#[tokio::test]
+async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
+    let mut service = Service::start().await;
+    let (before_name, before_client) = (service.approved().await, service.approved().await);
+    service.edit(&["display_name"], |connection| connection.display_name = "New".to_owned()).await.expect("edited");
+    service.complete(complete_request(&before_name)).await.expect("a new name changes nothing");
+    service.edit(&["client_id"], |connection| connection.client_id = "another".to_owned()).await.expect("edited");
+    let refused = refused(service.complete(complete_request(&before_client)).await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CONNECTION_CHANGED"));
+}
+
+#[tokio::test]
+async fn a_connection_deleted_disabled_or_created_again_ends_the_logins_begun_before() {
+    let mut service = Service::start().await;
+    let (first, second, third) = (service.approved().await, service.approved().await, service.approved().await);
+    let disabled = service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await;
+    let revision = disabled.expect("disabled").revision;
+    assert_eq!(reason(service.complete(complete_request(&first)).await), "CONNECTION_DISABLED");
+    let deletion = pb::DeleteConnectionRequest { slug: "acme".to_owned(), revision };
+    service.admin.delete_connection(deletion).await.expect("deleted");
+    assert_eq!(reason(service.complete(complete_request(&second)).await), "CONNECTION_NOT_FOUND");
+    let again = service.connection();
+    service.create(again).await.expect("created");
+    assert_eq!(reason(service.complete(complete_request(&third)).await), "CONNECTION_CHANGED");
+}
+
+#[tokio::test]
+async fn the_token_endpoints_refusals_are_told_apart() {
+    let mut service = Service::start().await;
+    let html = "<html>CANARYhtml</html>";
+    for (status, body, code, expected) in [
+        (401, r#"{"error":"invalid_client","error_description":"AADSTS7000222"}"#, Code::FailedPrecondition, "CLIENT_REJECTED"),
+        (400, r#"{"error":"unauthorized_client"}"#, Code::FailedPrecondition, "CLIENT_REJECTED"),
+        (401, html, Code::FailedPrecondition, "CLIENT_REJECTED"),
+        (400, r#"{"error":"invalid_grant","error_codes":[54005]}"#, Code::PermissionDenied, "CODE_REJECTED"),
+        (400, r#"{"errorCode":"E0000011"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (200, html, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (200, "[]", Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (200, r#"{"access_token":"a"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (200, r#"{"access_token":"a","id_token":"b","id_token":"c"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (200, "{\"access_token\":\"a\\nb\",\"id_token\":\"b\"}", Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (500, html, Code::Unavailable, "PROVIDER_UNAVAILABLE"),
+        (429, html, Code::Unavailable, "PROVIDER_UNAVAILABLE"),
+    ] {
+        let callback = service.approved().await;
+        service.idp.behave().token_answer = Some((status, body.to_owned()));
+        let refused = refused(service.complete(complete_request(&callback)).await);
+        assert_eq!((refused.code, refused.reason.as_str()), (code, expected), "{status} {body}");
+        assert!(refused.retry == "login" || refused.retry == "never", "the state is spent: {}", refused.retry);
+        assert!(!refused.message.contains("CANARY"), "{}", refused.message);
+    }
+    service.idp.behave().token_answer = None;
+    service.idp.behave().answers.insert("/token", (307, String::new(), "https://evil.example/token".to_owned()));
+    let callback = service.approved().await;
+    let refused = refused(service.complete(complete_request(&callback)).await);
+    assert_eq!(refused.reason, "TOKEN_RESPONSE_INVALID");
+    assert!(refused.message.contains("evil.example"), "{}", refused.message);
+}
+
+/// OIDC Core 3.1.3.7, and what the reasons' table says of each.
+#[tokio::test]
+async fn an_id_token_with_wrong_claims_is_refused() {
+    let mut service = Service::start().await;
+    let now = peerpanda_sso::ambient::Clock::unix_seconds(service.clock.as_ref());
+    let client_id = service.idp.client_id.clone();
+    for (claims, expected) in [
+        (json!({ "iss": format!("{}1", service.idp.issuer) }), "ID_TOKEN_INVALID"),
+        (json!({ "iss": null }), "ID_TOKEN_INVALID"),
+        (json!({ "sub": null }), "ID_TOKEN_INVALID"),
+        (json!({ "sub": "" }), "ID_TOKEN_INVALID"),
+        (json!({ "sub": 7 }), "ID_TOKEN_INVALID"),
+        (json!({ "sub": "x".repeat(256) }), "ID_TOKEN_INVALID"),
+        (json!({ "aud": format!("{client_id}1") }), "ID_TOKEN_INVALID"),
+        (json!({ "aud": [client_id, "stranger"] }), "ID_TOKEN_INVALID"),
+        (json!({ "aud": null }), "ID_TOKEN_INVALID"),
+        (json!({ "azp": "stranger" }), "ID_TOKEN_INVALID"),
+        (json!({ "exp": now - 60 }), "ID_TOKEN_INVALID"),
+        (json!({ "exp": null }), "ID_TOKEN_INVALID"),
+        (json!({ "exp": "2099" }), "ID_TOKEN_INVALID"),
+        (json!({ "iat": null }), "ID_TOKEN_INVALID"),
+        (json!({ "iat": now + 61 }), "ID_TOKEN_INVALID"),
+        (json!({ "iat": now - 661, "exp": now + 300 }), "ID_TOKEN_INVALID"),
+        (json!({ "nbf": now + 61 }), "ID_TOKEN_INVALID"),
+        (json!({ "at_hash": "AAAA" }), "ID_TOKEN_INVALID"),
+        (json!({ "events": { "http://schemas.openid.net/event/backchannel-logout": {} } }), "ID_TOKEN_INVALID"),
+        (json!({ "nonce": "another" }), "NONCE_MISMATCH"),
+        (json!({ "nonce": null }), "NONCE_MISMATCH"),
+        (json!({ "nonce": 1 }), "ID_TOKEN_INVALID"),
+    ] {
+        service.idp.behave().claims = claims.clone();
+        assert_eq!(reason(service.log_in().await), expected, "{claims}");
+    }
+    for claims in [
+        json!({ "exp": now - 59 }),
+        json!({ "iat": now + 60 }),
+        json!({ "nbf": now + 60 }),
+        json!({ "iat": now - 600 }),
+        json!({ "aud": [client_id], "azp": client_id }),
+    ] {
+        service.idp.behave().claims = claims.clone();
+        service.log_in().await.unwrap_or_else(|status| panic!("{claims}: {status}"));
+    }
+}
+
+/// OIDC Core 3.1.3.7 (6)-(8), RFC 8725 3.1.
+#[tokio::test]
+async fn an_id_token_signed_by_nobody_or_by_another_is_refused() {
+    let mut service = Service::start().await;
+    service.idp.behave().foreign_key = true;
+    let refused = refused(service.log_in().await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "ID_TOKEN_SIGNATURE_INVALID"));
+    service.idp.behave().foreign_key = false;
+    for header in [
+        json!({ "alg": "none" }),
+        json!({ "alg": "HS256" }),
+        json!({ "alg": "ES256" }),
+        json!({ "alg": null }),
+        json!({ "kid": "unknown" }),
+    ] {
+        service.idp.behave().header = header.clone();
+        assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID", "{header}");
+    }
+    for header in [json!({ "typ": "at+jwt" }), json!({ "typ": "logout+jwt" }), json!({ "crit": ["exp"] }), json!({ "kid": 1 })] {
+        service.idp.behave().header = header.clone();
+        assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID", "{header}");
+    }
+    service.idp.behave().header = no_claims();
+    for token in ["", "a.b", "a.b.c", "a.b.c.d.e", "....", "é.é.é"] {
+        service.idp.behave().id_token = Some(token.to_owned());
+        assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID", "{token}");
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_rotated_are_fetched_once() {
+    let mut service = Service::start().await;
+    service.idp.behave().answers.insert("/keys", (200, r#"{"keys":[]}"#.to_owned(), String::new()));
+    assert_eq!(reason(service.begin(begin_request()).await), "PROVIDER_METADATA_INVALID");
+    service.clock.advance(Duration::from_secs(2));
+    // The IdP publishes only its old key at first, and signs with a new one afterwards.
+    service.idp.behave().answers.remove("/keys");
+    let keys: Value = published_keys(&service).await;
+    let only_ec: Vec<_> = keys["keys"].as_array().expect("keys").iter().filter(|key| key["kid"] == "ec").cloned().collect();
+    service.idp.behave().answers.insert("/keys", (200, json!({ "keys": only_ec }).to_string(), String::new()));
+    service.idp.behave().signer = Signer::Es256;
+    service.log_in().await.expect("the old key");
+    service.idp.behave().signer = Signer::Rs256;
+    assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID");
+    let fetched = service.idp.count("/keys");
+    assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID");
+    assert_eq!(service.idp.count("/keys"), fetched, "at most one fetch per 30 s");
+    service.clock.advance(Duration::from_secs(30));
+    service.idp.behave().answers.remove("/keys");
+    service.log_in().await.expect("the new key, within the same login");
+    assert_eq!(service.idp.count("/keys"), fetched + 1);
+}
+
+async fn published_keys(service: &Service) -> Value {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let host = service.idp.issuer.trim_start_matches("http://").to_owned();
+    let mut socket = tokio::net::TcpStream::connect(host).await.expect("connected");
+    socket.write_all(b"GET /keys HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    let body = answer.split_once("\r\n\r\n").expect("a body").1;
+    serde_json::from_str(body).expect("JSON")
+}
+
+#[tokio::test]
+async fn max_age_demands_a_recent_auth_time() {
+    let mut service = Service::start().await;
+    let now = peerpanda_sso::ambient::Clock::unix_seconds(service.clock.as_ref());
+    for (auth_time, is_recent) in
+        [(json!(now - 100), true), (json!(now - 160), true), (json!(now - 161), false), (Value::Null, false)]
+    {
+        service.idp.behave().claims = json!({ "auth_time": auth_time });
+        let request =
+            pb::BeginLoginRequest { max_age: Some(prost_types::Duration { seconds: 100, nanos: 0 }), ..begin_request() };
+        let begun = service.begin(request).await.expect("begun");
+        let callback = service.idp.approve(&begun.redirect_url, "alice");
+        let completed = service.complete(complete_request(&callback)).await;
+        assert_eq!(completed.is_ok(), is_recent, "{auth_time}: {completed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_answers_with_the_identity() {
+    let mut service = Service::start().await;
+    let request = pb::BeginLoginRequest { return_to: Some("/reports?q=1".to_owned()), ..begin_request() };
+    let begun = service.begin(request).await.expect("begun");
+    let callback = service.idp.approve(&begun.redirect_url, "alice");
+    let completed = service.complete(complete_request(&callback)).await.expect("a login");
+    let identity = completed.identity.expect("an Identity");
+    assert_eq!((identity.slug.as_str(), identity.subject.as_str()), ("acme", "sub-alice"));
+    assert_eq!(identity.issuer, service.idp.issuer);
+    assert_eq!((identity.email.as_str(), identity.given_name.as_str()), ("alice@example.com", "alice"));
+    assert_eq!(identity.email_verification, pb::EmailVerification::Verified as i32);
+    assert_eq!((identity.amr, identity.session_id.as_deref()), (vec!["pwd".to_owned()], Some("session-1")));
+    assert_eq!(identity.claim_sources["email"], "id_token.email");
+    let claims = identity.claims.expect("claims").fields;
+    assert!(claims.contains_key("tid") && !claims.contains_key("nonce") && !claims.contains_key("at_hash"));
+    assert_eq!(completed.return_to, "/reports?q=1");
+    assert_eq!(completed.id_token, service.idp.last_id_token());
+    assert_eq!(completed.connection_state, pb::ConnectionState::Active as i32);
+    assert_eq!(service.idp.count("/userinfo"), 0, "UserInfo isn't asked where nothing is missing");
+    assert_eq!(service.get("acme").await.expect("there").issuer, service.idp.issuer, "the issuer was pinned at first use");
+}
+
+#[tokio::test]
+async fn the_client_authenticates_by_exactly_one_method() {
+    let mut service = Service::start().await;
+    service.log_in().await.expect("basic");
+    assert_eq!(reason_after_post(&mut service).await, "CLIENT_REJECTED");
+    service
+        .edit(&["token_endpoint_auth_method"], |connection| {
+            connection.token_endpoint_auth_method = pb::TokenEndpointAuthMethod::ClientSecretPost.into();
+        })
+        .await
+        .expect("edited");
+    service.log_in().await.expect("post");
+    for seen in service.idp.seen().iter().filter(|seen| seen.path == "/token") {
+        assert!(seen.headers.contains_key("authorization") != seen.form.contains_key("client_secret"));
+    }
+}
+
+async fn reason_after_post(service: &mut Service) -> String {
+    service.idp.behave().expects_post = true;
+    reason(service.log_in().await)
+}
+
+#[tokio::test]
+async fn userinfo_fills_in_what_the_id_token_lacks() {
+    let mut service = Service::start().await;
+    let all = json!({ "email": "a@example.com", "given_name": "A", "family_name": "B", "nonce": "overridden", "name": "A B" });
+    service.idp.behave().userinfo = all;
+    let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
+    assert_eq!(
+        (identity.email.as_str(), identity.email_verification),
+        ("a@example.com", pb::EmailVerification::NotStated as i32)
+    );
+    assert_eq!(identity.claim_sources["family_name"], "userinfo.family_name");
+    let bearers: Vec<_> = service
+        .idp
+        .seen()
+        .iter()
+        .filter(|seen| seen.path == "/userinfo")
+        .map(|seen| seen.headers.contains_key("authorization"))
+        .collect();
+    assert_eq!(bearers, [true]);
+
+    service.idp.behave().userinfo = json!({ "sub": "somebody-else", "email": "a@example.com" });
+    assert_eq!(reason(service.log_in().await), "USERINFO_INVALID");
+    service.idp.behave().userinfo = json!({ "email": "a@example.com" });
+    let refused = refused(service.log_in().await);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CLAIM_MISSING"));
+    assert_eq!(refused.metadata["claim"], "given_name, family_name");
+    service.idp.behave().answers.insert("/userinfo", (403, String::new(), String::new()));
+    assert_eq!(reason(service.log_in().await), "USERINFO_INVALID");
+}
+
+#[tokio::test]
+async fn a_connections_rules_on_claims_are_kept() {
+    let mut service = Service::start().await;
+    service
+        .edit(&["allowed_email_domains", "require_verified_email", "required_claims"], |connection| {
+            connection.allowed_email_domains = vec!["Example.COM".to_owned()];
+            connection.require_verified_email = true;
+            connection.required_claims = vec![pb::RequiredClaim { name: "tid".to_owned(), values: vec!["tenant-1".to_owned()] }];
+        })
+        .await
+        .expect("edited");
+    service.log_in().await.expect("all kept");
+    for (claims, expected) in [
+        (json!({ "email": "a@evil.example" }), "EMAIL_DOMAIN_NOT_ALLOWED"),
+        (json!({ "email": "a@sub.example.com" }), "EMAIL_DOMAIN_NOT_ALLOWED"),
+        (json!({ "email_verified": false }), "EMAIL_NOT_VERIFIED"),
+        (json!({ "email_verified": null }), "EMAIL_NOT_VERIFIED"),
+        (json!({ "tid": "tenant-2" }), "CLAIM_NOT_ALLOWED"),
+        (json!({ "tid": null }), "CLAIM_NOT_ALLOWED"),
+    ] {
+        service.idp.behave().claims = claims.clone();
+        assert_eq!(reason(service.log_in().await), expected, "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn a_mapped_claim_is_no_verified_email() {
+    let mut service = Service::start().await;
+    service
+        .edit(&["claim_mapping"], |connection| {
+            connection.claim_mapping = Some(pb::ClaimMapping {
+                email: vec!["email".to_owned(), "preferred_username".to_owned()],
+                groups: "roles".to_owned(),
+                ..pb::ClaimMapping::default()
+            });
+        })
+        .await
+        .expect("edited");
+    service.idp.behave().claims = json!({ "email": "", "preferred_username": "u@contoso.example", "roles": ["a", "b"] });
+    let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
+    assert_eq!(identity.email, "u@contoso.example");
+    assert_eq!(identity.email_verification, pb::EmailVerification::NotStated as i32);
+    assert_eq!(identity.claim_sources["email"], "id_token.preferred_username");
+    assert_eq!(identity.groups, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_slow_token_endpoint_is_given_up_after_ten_seconds() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    service.idp.behave().token_delay = Duration::from_secs(60);
+    let began = tokio::time::Instant::now();
+    let refused = refused(service.complete(complete_request(&callback)).await);
+    assert_eq!((refused.reason.as_str(), refused.retry.as_str()), ("PROVIDER_UNAVAILABLE", "login"));
+    assert!(began.elapsed() < Duration::from_secs(20), "within the deadline of a whole call");
+}

@@ -1,0 +1,389 @@
+//! An IdP over a socket that behaves, or misbehaves in the way that a test names.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use peerpanda_sso::ambient::Clock;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use url::{Url, form_urlencoded};
+
+/// How the IdP behaves; the default is well.
+pub(crate) struct Behaviour {
+    /// Merged into the metadata document; null removes.
+    pub(crate) metadata: Value,
+    /// Merged into the ID token's claims; null removes.
+    pub(crate) claims: Value,
+    /// Merged into the ID token's header; null removes.
+    pub(crate) header: Value,
+    /// The whole ID token.
+    pub(crate) id_token: Option<String>,
+    /// Which key signs, and which are published.
+    pub(crate) signer: Signer,
+    /// Sign with a key that isn't published.
+    pub(crate) foreign_key: bool,
+    /// The token endpoint's whole answer.
+    pub(crate) token_answer: Option<(u16, String)>,
+    /// Merged into the token response; null removes.
+    pub(crate) token_response: Value,
+    /// Any endpoint's whole answer, with a Location where it isn't empty.
+    pub(crate) answers: HashMap<&'static str, (u16, String, String)>,
+    /// What UserInfo says beside `sub`; null: everything is in the ID token.
+    pub(crate) userinfo: Value,
+    /// How long the token endpoint waits.
+    pub(crate) token_delay: Duration,
+    /// client_secret_post, else basic.
+    pub(crate) expects_post: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signer {
+    Rs256,
+    Es256,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            metadata: json!({}),
+            claims: json!({}),
+            header: json!({}),
+            id_token: None,
+            signer: Signer::Rs256,
+            foreign_key: false,
+            token_answer: None,
+            token_response: json!({}),
+            answers: HashMap::new(),
+            userinfo: Value::Null,
+            token_delay: Duration::ZERO,
+            expects_post: false,
+        }
+    }
+}
+
+/// A request that the IdP got.
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) form: HashMap<String, String>,
+}
+
+pub(crate) struct FakeIdp {
+    pub(crate) issuer: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    issuer: String,
+    client_id: String,
+    client_secret: String,
+    clock: Arc<dyn Clock>,
+    behaviour: Mutex<Behaviour>,
+    seen: Mutex<Vec<Seen>>,
+    granted: Mutex<HashMap<String, Granted>>,
+    last_id_token: Mutex<String>,
+    ec_key: EcdsaKeyPair,
+}
+
+struct Granted {
+    code_challenge: String,
+    nonce: String,
+    redirect_uri: String,
+    person: String,
+}
+
+/// What the IdP sends back with the browser.
+#[derive(Clone, Debug)]
+pub(crate) struct Callback {
+    pub(crate) code: String,
+    pub(crate) state: String,
+    pub(crate) iss: String,
+}
+
+impl FakeIdp {
+    pub(crate) async fn start(clock: Arc<dyn Clock>) -> Self {
+        // Characters that need the form encoding of RFC 6749 2.3.1.
+        Self::start_for(clock, "client:1%+ü", "p@ss:w+r%d/= CANARYclientsecret").await
+    }
+
+    pub(crate) async fn start_for(clock: Arc<dyn Clock>, client_id: &str, client_secret: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let issuer = format!("http://localhost:{}", listener.local_addr().expect("an address").port());
+        let inner = Arc::new(Inner {
+            issuer: issuer.clone(),
+            client_id: client_id.to_owned(),
+            client_secret: client_secret.to_owned(),
+            clock,
+            behaviour: Mutex::default(),
+            seen: Mutex::default(),
+            granted: Mutex::default(),
+            last_id_token: Mutex::default(),
+            ec_key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
+        });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&inner));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { issuer, client_id: client_id.to_owned(), client_secret: client_secret.to_owned(), inner }
+    }
+
+    pub(crate) fn behave(&self) -> MutexGuard<'_, Behaviour> {
+        locked(&self.inner.behaviour)
+    }
+
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+        locked(&self.inner.seen)
+    }
+
+    pub(crate) fn count(&self, path: &str) -> usize {
+        self.seen().iter().filter(|seen| seen.path == path).count()
+    }
+
+    pub(crate) fn last_id_token(&self) -> String {
+        locked(&self.inner.last_id_token).clone()
+    }
+
+    pub(crate) fn discovery_url(&self) -> String {
+        format!("{}/.well-known/openid-configuration", self.issuer)
+    }
+
+    /// What the person's browser and the person do there: the request is checked as a strict IdP would.
+    pub(crate) fn approve(&self, redirect_url: &str, person: &str) -> Callback {
+        let url = Url::parse(redirect_url).expect("an absolute URL");
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let parameter = |name: &str| {
+            let mut values = pairs.iter().filter(|(own, _)| own == name).map(|(_, value)| value.clone());
+            let value = values.next();
+            assert!(values.next().is_none(), "{name} stands twice in {redirect_url}");
+            value.unwrap_or_default()
+        };
+        assert_eq!(parameter("response_type"), "code");
+        assert_eq!(parameter("client_id"), self.client_id);
+        assert_eq!(parameter("code_challenge_method"), "S256");
+        assert!(parameter("scope").split(' ').any(|scope| scope == "openid"));
+        assert_eq!(parameter("nonce").len(), 43);
+        let code = format!("CANARYcode{}", random());
+        let granted = Granted {
+            code_challenge: parameter("code_challenge"),
+            nonce: parameter("nonce"),
+            redirect_uri: parameter("redirect_uri"),
+            person: person.to_owned(),
+        };
+        locked(&self.inner.granted).insert(code.clone(), granted);
+        Callback { code, state: parameter("state"), iss: self.issuer.clone() }
+    }
+}
+
+async fn answer(State(idp): State<Arc<Inner>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+    let path = uri.path().to_owned();
+    locked(&idp.seen).push(Seen { path: path.clone(), headers: headers.clone(), form: form.clone() });
+    if let Some((status, body, location)) = locked(&idp.behaviour).answers.get(path.as_str()).cloned() {
+        let status = StatusCode::from_u16(status).expect("a status");
+        return (status, [("location", location), ("content-type", "application/json".to_owned())], body).into_response();
+    }
+    match (method.as_str(), path.as_str()) {
+        ("GET", "/.well-known/openid-configuration") => json_answer(&idp.metadata()),
+        ("GET", "/keys") => json_answer(&idp.keys()),
+        ("POST", "/token") => {
+            let delay = locked(&idp.behaviour).token_delay;
+            tokio::time::sleep(delay).await;
+            idp.token(&headers, &form)
+        }
+        ("GET", "/userinfo") => idp.userinfo(&headers),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+impl Inner {
+    fn metadata(&self) -> Value {
+        let at = |path: &str| format!("{}{path}", self.issuer);
+        let mut document = json!({
+            "issuer": self.issuer,
+            "authorization_endpoint": at("/authorize"),
+            "token_endpoint": at("/token"),
+            "jwks_uri": at("/keys"),
+            "userinfo_endpoint": at("/userinfo"),
+            "end_session_endpoint": at("/logout?tenant=1"),
+            "response_types_supported": ["code", "id_token code"],
+            "id_token_signing_alg_values_supported": ["RS256", "ES256", "HS256", "none"],
+            "authorization_response_iss_parameter_supported": true,
+            "op_policy_uri": "",
+        });
+        merge(&mut document, &locked(&self.behaviour).metadata);
+        document
+    }
+
+    fn keys(&self) -> Value {
+        let rsa = rsa_key();
+        let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let point = self.ec_key.public_key().as_ref();
+        // PKCS#1 DER of a 2048-bit key: 9 bytes of headers, the modulus, and the exponent 65537.
+        let modulus = &rsa.public_key().as_ref()[9..265];
+        json!({ "keys": [
+            { "kty": "RSA", "use": "enc", "kid": "enc", "n": encoded(modulus), "e": "AQAB" },
+            { "kty": "EC", "crv": "secp256k1", "kid": "odd", "x": "AA", "y": "AA" },
+            { "kty": "RSA", "kid": "rsa", "n": encoded(modulus),
+              "e": "AQAB" },
+            { "kty": "EC", "crv": "P-256", "use": "sig", "kid": "ec", "x": encoded(&point[1..33]), "y": encoded(&point[33..65]) },
+        ] })
+    }
+
+    fn token(&self, headers: &HeaderMap, form: &HashMap<String, String>) -> Response {
+        let behaviour = locked(&self.behaviour);
+        if let Some((status, body)) = &behaviour.token_answer {
+            let status = StatusCode::from_u16(*status).expect("a status");
+            return (status, [("content-type", "application/json")], body.clone()).into_response();
+        }
+        let refused = |status: StatusCode, error: &str| (status, axum_json(&json!({ "error": error }))).into_response();
+        if !self.knows_client(headers, form, behaviour.expects_post) {
+            return refused(StatusCode::UNAUTHORIZED, "invalid_client");
+        }
+        let field = |name: &str| form.get(name).map_or("", String::as_str);
+        let Some(granted) = locked(&self.granted).remove(field("code")) else {
+            return refused(StatusCode::BAD_REQUEST, "invalid_grant");
+        };
+        let challenge = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, field("code_verifier").as_bytes());
+        let is_right = field("grant_type") == "authorization_code"
+            && field("redirect_uri") == granted.redirect_uri
+            && BASE64_URL_SAFE_NO_PAD.encode(challenge) == granted.code_challenge;
+        if !is_right {
+            return refused(StatusCode::BAD_REQUEST, "invalid_grant");
+        }
+        let id_token = behaviour.id_token.clone().unwrap_or_else(|| self.id_token(&behaviour, &granted));
+        locked(&self.last_id_token).clone_from(&id_token);
+        let access_token = format!("CANARYaccess{}.{}", granted.person, random());
+        let mut response = json!({
+            "access_token": access_token, "token_type": "bearer", "expires_in": "3600", "id_token": id_token,
+            "refresh_token": "CANARYrefresh", "ext_expires_in": 3600,
+        });
+        merge(&mut response, &behaviour.token_response);
+        axum_json(&response)
+    }
+
+    fn knows_client(&self, headers: &HeaderMap, form: &HashMap<String, String>, expects_post: bool) -> bool {
+        let basic = headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned());
+        if expects_post {
+            return basic.is_none()
+                && form.get("client_id") == Some(&self.client_id)
+                && form.get("client_secret") == Some(&self.client_secret);
+        }
+        let pair = basic.and_then(|basic| BASE64_STANDARD.decode(basic.strip_prefix("Basic ")?).ok()).unwrap_or_default();
+        let pair = String::from_utf8(pair).unwrap_or_default();
+        let decoded: Vec<String> = pair.split(':').map(form_decoded).collect();
+        decoded == [self.client_id.clone(), self.client_secret.clone()] && !form.contains_key("client_secret")
+    }
+
+    fn id_token(&self, behaviour: &Behaviour, granted: &Granted) -> String {
+        let now = self.clock.unix_seconds();
+        let person = &granted.person;
+        let mut claims = json!({
+            "iss": self.issuer, "sub": format!("sub-{person}"), "aud": self.client_id, "iat": now, "exp": now + 300,
+            "nonce": granted.nonce, "email": format!("{person}@example.com"), "email_verified": true,
+            "given_name": person, "family_name": "Example", "amr": "pwd", "sid": "session-1", "tid": "tenant-1",
+        });
+        merge(&mut claims, &behaviour.claims);
+        if !behaviour.userinfo.is_null() {
+            for name in ["email", "email_verified", "given_name", "family_name"] {
+                claims.as_object_mut().expect("an object").remove(name);
+            }
+        }
+        let (alg, kid) = match behaviour.signer {
+            Signer::Rs256 => ("RS256", "rsa"),
+            Signer::Es256 => ("ES256", "ec"),
+        };
+        let mut header = json!({ "alg": alg, "typ": "JWT", "kid": kid });
+        merge(&mut header, &behaviour.header);
+        self.signed(&header, &claims.to_string(), behaviour)
+    }
+
+    fn signed(&self, header: &Value, payload: &str, behaviour: &Behaviour) -> String {
+        let message = format!("{}.{}", encoded(&header.to_string()), encoded(payload));
+        let random = SystemRandom::new();
+        let signature = match behaviour.signer {
+            Signer::Rs256 => {
+                let key = if behaviour.foreign_key { foreign_rsa_key() } else { rsa_key() };
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).expect("signed");
+                signature
+            }
+            Signer::Es256 => self.ec_key.sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec(),
+        };
+        format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn userinfo(&self, headers: &HeaderMap) -> Response {
+        let behaviour = locked(&self.behaviour);
+        let bearer = headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned()).unwrap_or_default();
+        let Some(person) = bearer.strip_prefix("Bearer CANARYaccess").and_then(|rest| rest.split('.').next()) else {
+            return StatusCode::UNAUTHORIZED.into_response();
+        };
+        let mut claims = json!({ "sub": format!("sub-{person}") });
+        merge(&mut claims, &behaviour.userinfo);
+        axum_json(&claims)
+    }
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    let (Some(into), Some(patch)) = (into.as_object_mut(), patch.as_object()) else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            into.remove(name);
+        } else {
+            into.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+fn json_answer(value: &Value) -> Response {
+    axum_json(value)
+}
+
+fn axum_json(value: &Value) -> Response {
+    ([("content-type", "application/json")], value.to_string()).into_response()
+}
+
+fn encoded(text: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(text)
+}
+
+fn form_decoded(text: &str) -> String {
+    form_urlencoded::parse(format!("x={text}").as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+pub(crate) fn random() -> String {
+    let mut bytes = [0; 12];
+    aws_lc_rs::rand::fill(&mut bytes).expect("randomness");
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Generating one takes longer than a test.
+fn rsa_key() -> &'static RsaKeyPair {
+    static KEY: OnceLock<RsaKeyPair> = OnceLock::new();
+    KEY.get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"))
+}
+
+fn foreign_rsa_key() -> &'static RsaKeyPair {
+    static KEY: OnceLock<RsaKeyPair> = OnceLock::new();
+    KEY.get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"))
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An empty JSON object, for a behaviour's fields.
+pub(crate) fn no_claims() -> Value {
+    Value::Object(Map::new())
+}

@@ -1,0 +1,277 @@
+//! A service under test and its callers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerpanda_sso::ambient::{Clock, ManualClock, SystemEntropy};
+use peerpanda_sso::app::{App, World};
+use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::pb;
+use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
+use peerpanda_sso::pb::login_service_client::LoginServiceClient;
+use peerpanda_sso::seal::{Keyring, MasterKey};
+use sqlx::Connection as _;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::fake_idp::{Callback, FakeIdp, random};
+
+pub(crate) const PUBLIC: &str = "https://getpeerpanda.example";
+pub(crate) const BINDING: &str = "CANARYbinding-0123456789";
+
+/// A service in this process, its callers, and one account `acme` at a fake IdP.
+pub(crate) struct Service {
+    _app: App,
+    pub(crate) login: LoginServiceClient<Channel>,
+    pub(crate) admin: ConnectionServiceClient<Channel>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) idp: FakeIdp,
+    _data: Option<TempDir>,
+}
+
+/// A key for all replicas of one test.
+pub(crate) fn key() -> MasterKey {
+    MasterKey::generate(&SystemEntropy)
+}
+
+pub(crate) fn config(database: Database, redis_url: Option<String>, key: &MasterKey) -> Config {
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    Config {
+        listen: anywhere,
+        admin_listen: anywhere,
+        public_origin: PUBLIC.to_owned(),
+        database,
+        redis_url: redis_url.map(Into::into),
+        keyring: Keyring::new(vec![key.clone()]).expect("a key"),
+        state_ttl: Duration::from_secs(900),
+        require_browser_binding: false,
+        allowed_return_origins: vec!["https://reports.example.com".to_owned()],
+        memory_pending_logins: 1000,
+        known_connections: 100,
+        allow_insecure_providers: true,
+        provider_cas: Vec::new(),
+        drain_timeout: Duration::from_secs(5),
+    }
+}
+
+impl Service {
+    /// With SQLite and memory, and the account set up.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let mut config = config(Database::Sqlite(data.path().join("sso.db")), None, &key());
+        adjust(&mut config);
+        let mut service = Self::over(config, Arc::new(ManualClock::starting_now())).await;
+        service._data = Some(data);
+        let connection = service.connection();
+        service.create(connection).await.expect("created");
+        service
+    }
+
+    /// For an IdP with a clock of its own. No account but `acme` is set up.
+    pub(crate) async fn start_on_system_time() -> Self {
+        // A manual clock that stands at the present: a test is shorter than the skew that is allowed.
+        Self::start().await
+    }
+
+    /// Over these stores; no account is set up.
+    pub(crate) async fn over(config: Config, clock: Arc<ManualClock>) -> Self {
+        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(SystemEntropy) };
+        let app = App::start(config, world).await.expect("the service starts");
+        let login = LoginServiceClient::connect(format!("http://{}", app.login_addr())).await.expect("connected");
+        let admin = ConnectionServiceClient::connect(format!("http://{}", app.admin_addr())).await.expect("connected");
+        let idp = FakeIdp::start(Arc::clone(&clock) as Arc<dyn Clock>).await;
+        Self { _app: app, login, admin, clock, idp, _data: None }
+    }
+
+    /// The account `acme` at the fake IdP, by discovery.
+    pub(crate) fn connection(&self) -> pb::Connection {
+        pb::Connection {
+            slug: "acme".to_owned(),
+            discovery_url: self.idp.discovery_url(),
+            client_id: self.idp.client_id.clone(),
+            client_secret: self.idp.client_secret.clone(),
+            state: pb::ConnectionState::Active.into(),
+            ..pb::Connection::default()
+        }
+    }
+
+    pub(crate) async fn create(&mut self, connection: pb::Connection) -> Result<pb::Connection, Status> {
+        let request = pb::CreateConnectionRequest { connection: Some(connection) };
+        Ok(self.admin.create_connection(request).await?.into_inner().connection.expect("a connection"))
+    }
+
+    pub(crate) async fn get(&mut self, slug: &str) -> Result<pb::Connection, Status> {
+        let request = pb::GetConnectionRequest { slug: slug.to_owned() };
+        Ok(self.admin.get_connection(request).await?.into_inner().connection.expect("a connection"))
+    }
+
+    /// Changes some fields of `acme`, as it stands now.
+    pub(crate) async fn edit(
+        &mut self,
+        paths: &[&str],
+        change: impl FnOnce(&mut pb::Connection),
+    ) -> Result<pb::Connection, Status> {
+        let mut connection = self.get("acme").await?;
+        change(&mut connection);
+        let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
+        let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask };
+        Ok(self.admin.update_connection(request).await?.into_inner().connection.expect("a connection"))
+    }
+
+    pub(crate) async fn begin(&mut self, request: pb::BeginLoginRequest) -> Result<pb::BeginLoginResponse, Status> {
+        self.login.begin_login(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn complete(&mut self, request: pb::CompleteLoginRequest) -> Result<pb::CompleteLoginResponse, Status> {
+        self.login.complete_login(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Begins a login at `acme` and lets `alice` approve it.
+    pub(crate) async fn approved(&mut self) -> Callback {
+        let begun = self.begin(begin_request()).await.expect("begun");
+        self.idp.approve(&begun.redirect_url, "alice")
+    }
+
+    /// A whole login of `alice` at `acme`.
+    pub(crate) async fn log_in(&mut self) -> Result<pb::CompleteLoginResponse, Status> {
+        let callback = self.approved().await;
+        self.complete(complete_request(&callback)).await
+    }
+}
+
+pub(crate) fn begin_request() -> pb::BeginLoginRequest {
+    pb::BeginLoginRequest {
+        slug: "acme".to_owned(),
+        browser_binding: Some(BINDING.to_owned()),
+        ..pb::BeginLoginRequest::default()
+    }
+}
+
+pub(crate) fn complete_request(callback: &Callback) -> pb::CompleteLoginRequest {
+    pb::CompleteLoginRequest {
+        slug: "acme".to_owned(),
+        code: callback.code.clone(),
+        state: callback.state.clone(),
+        iss: Some(callback.iss.clone()),
+        browser_binding: Some(BINDING.to_owned()),
+        ..pb::CompleteLoginRequest::default()
+    }
+}
+
+/// What a refusal says.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) code: Code,
+    pub(crate) reason: String,
+    pub(crate) retry: String,
+    pub(crate) owner: String,
+    pub(crate) metadata: std::collections::HashMap<String, String>,
+    pub(crate) fields: Vec<String>,
+    pub(crate) message: String,
+}
+
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> Refused {
+    let status = result.expect_err("a refusal");
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("a refusal without ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "sso.peerpanda.com");
+    let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    let metadata = info.metadata;
+    Refused {
+        code: status.code(),
+        reason: info.reason,
+        retry: metadata.get("retry").cloned().unwrap_or_default(),
+        owner: metadata.get("owner").cloned().unwrap_or_default(),
+        metadata,
+        fields: violations.into_iter().map(|violation| violation.field).collect(),
+        message: status.message().to_owned(),
+    }
+}
+
+/// The reason of a refusal.
+pub(crate) fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
+    refused(result).reason
+}
+
+/// What `tests/run` tells: where a server is.
+pub(crate) fn told(variable: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests/run tells by the environment where its servers are")]
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run tests/run, which starts the servers that the tests need"))
+}
+
+pub(crate) fn redis_url() -> String {
+    told("SSO_TEST_REDIS_URL")
+}
+
+/// A fresh, empty database on the test run's PostgreSQL.
+pub(crate) async fn postgres_url() -> String {
+    let server = told("SSO_TEST_POSTGRES_URL");
+    let name = format!("t{}", random().replace(['-', '_'], "x").to_lowercase());
+    let mut connection = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("PostgreSQL answers");
+    let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::query(create).execute(&mut connection).await.expect("a database");
+    format!("{server}/{name}")
+}
+
+pub(crate) async fn channel(url: &str) -> Channel {
+    Channel::from_shared(url.to_owned()).expect("a URL").connect().await.expect("connected")
+}
+
+/// A program that is killed when its test ends.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(self.0.id().to_string()).status().expect("kill runs");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A Redis of a test's own, which it may stop.
+pub(crate) fn own_redis(port: u16) -> Process {
+    let child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn();
+    Process(child.expect("redis-server runs: tests/run installs it"))
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Waits until something holds, at most ten seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what}: not within ten seconds");
+}
+
+/// A program that this build made.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test_binary = std::env::current_exe().expect("a path");
+    let target = test_binary.parent().and_then(|deps| deps.parent()).expect("target/debug");
+    target.join("examples").join(name)
+}

@@ -1,0 +1,84 @@
+//! LogoutUrl, refusals first.
+
+use peerpanda_sso::pb;
+use serde_json::{Value, json};
+
+use crate::harness::{PUBLIC, Service, reason, refused};
+
+fn request() -> pb::LogoutUrlRequest {
+    pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() }
+}
+
+async fn logout(service: &mut Service, request: pb::LogoutUrlRequest) -> Result<pb::LogoutUrlResponse, tonic::Status> {
+    service.login.logout_url(request).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_foreign_address_or_token_is_refused() {
+    let mut service = Service::start().await;
+    let evil = pb::LogoutUrlRequest { post_logout_redirect_uri: Some("https://evil.example/".to_owned()), ..request() };
+    assert_eq!(refused(logout(&mut service, evil).await).fields, ["post_logout_redirect_uri"]);
+    for claims in [json!({ "iss": "https://evil.example" }), json!({ "aud": "another" })] {
+        service.idp.behave().claims = claims.clone();
+        let _refused_too = service.log_in().await;
+        let hint = pb::LogoutUrlRequest { id_token_hint: Some(service.idp.last_id_token()), ..request() };
+        assert_eq!(refused(logout(&mut service, hint).await).fields, ["id_token_hint"], "{claims}");
+    }
+    for hint in ["x", "a.b.c", &"x".repeat(65_537), "a b"] {
+        let hint = pb::LogoutUrlRequest { id_token_hint: Some(hint.to_owned()), ..request() };
+        assert_eq!(reason(logout(&mut service, hint).await), "BAD_REQUEST");
+    }
+    assert_eq!(
+        reason(logout(&mut service, pb::LogoutUrlRequest { slug: "nobody".to_owned(), ..request() }).await),
+        "CONNECTION_NOT_FOUND"
+    );
+}
+
+/// OIDC RP-Initiated Logout 2; oidcc-client-test-rp-init-logout.
+#[tokio::test]
+async fn the_logout_url_keeps_the_endpoints_query() {
+    let mut service = Service::start().await;
+    let id_token = service.log_in().await.expect("a login").id_token;
+    let all = pb::LogoutUrlRequest {
+        id_token_hint: Some(id_token.clone()),
+        post_logout_redirect_uri: Some(format!("{PUBLIC}/app/accounts/oidc/acme/login/")),
+        state: Some("s1".to_owned()),
+        ..request()
+    };
+    let answer = logout(&mut service, all).await.expect("an URL");
+    assert!(answer.ends_idp_session);
+    let url = url::Url::parse(&answer.redirect_url).expect("an URL");
+    let sent: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let expected = [
+        ("tenant", "1"),
+        ("id_token_hint", &id_token),
+        ("client_id", &service.idp.client_id),
+        ("post_logout_redirect_uri", &format!("{PUBLIC}/app/accounts/oidc/acme/login/")),
+        ("state", "s1"),
+    ];
+    assert_eq!(sent, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[tokio::test]
+async fn where_the_idp_has_no_logout_the_person_just_comes_back() {
+    let mut service = Service::start().await;
+    service.idp.behave().metadata = json!({ "end_session_endpoint": Value::Null });
+    let answer = logout(&mut service, request()).await.expect("an URL");
+    assert_eq!(answer.redirect_url, format!("{PUBLIC}/app/accounts/oidc/acme/login/"));
+    assert!(!answer.ends_idp_session);
+
+    service
+        .edit(&["logout_style"], |connection| connection.logout_style = pb::LogoutStyle::Auth0V2.into())
+        .await
+        .expect("edited");
+    let answer = logout(&mut service, request()).await.expect("an URL");
+    assert!(answer.redirect_url.starts_with(&format!("{}/v2/logout?client_id=", service.idp.issuer)), "{}", answer.redirect_url);
+    assert!(answer.ends_idp_session);
+}
+
+#[tokio::test]
+async fn whoever_is_logged_in_may_leave_a_disabled_connection() {
+    let mut service = Service::start().await;
+    service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await.expect("disabled");
+    assert!(logout(&mut service, request()).await.expect("an URL").ends_idp_session);
+}

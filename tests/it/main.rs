@@ -1,0 +1,17 @@
+//! The one integration binary. Tests act as the service's users do, over real sockets; what stands on the other side is
+//! a fake IdP that can misbehave, a certified provider that nobody here wrote, and real Redis and PostgreSQL servers.
+//! `tests/run` starts those servers and says where they are.
+
+mod begin_login;
+mod binary;
+mod call_budgets;
+mod complete_login;
+mod connections;
+mod fake_idp;
+mod harness;
+mod logout_url;
+mod quickstart;
+mod real_provider;
+mod replicas;
+mod secrecy;
+mod store_suite;

@@ -1,0 +1,225 @@
+//! The stores' laws, each proven on every implementation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerpanda_sso::ambient::{Clock, ManualClock, SystemClock, SystemEntropy};
+use peerpanda_sso::model::connection::{ClientSecret, ConnectionSettings, Issuer};
+use peerpanda_sso::model::draft::Draft;
+use peerpanda_sso::model::slug::Slug;
+use peerpanda_sso::seal::Keyring;
+use peerpanda_sso::store::memory::MemoryPendingLogins;
+use peerpanda_sso::store::postgres::PostgresConnections;
+use peerpanda_sso::store::redis::RedisPendingLogins;
+use peerpanda_sso::store::sqlite::{RowCodec, SqliteConnections};
+use peerpanda_sso::store::{ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, StoreError};
+
+use crate::fake_idp::random;
+use crate::harness::{eventually, free_port, key, own_redis, postgres_url, redis_url};
+
+fn pending_key() -> PendingKey {
+    PendingKey::new(random())
+}
+
+async fn a_pending_login_is_taken_at_most_once(store: Arc<dyn PendingLogins>) {
+    let ttl = Duration::from_secs(60);
+    let key = pending_key();
+    assert!(store.take(&key).await.expect("answered").is_none());
+    store.put(&key, b"value", ttl).await.expect("put");
+    assert!(store.put(&key, b"other", ttl).await.is_err(), "a key in use isn't overwritten");
+    let takes = (0..100).map(|_| {
+        let (store, key) = (Arc::clone(&store), key.clone());
+        tokio::spawn(async move { store.take(&key).await.expect("answered") })
+    });
+    let mut taken = Vec::new();
+    for take in takes.collect::<Vec<_>>() {
+        taken.extend(take.await.expect("ended"));
+    }
+    assert_eq!(taken, [b"value".to_vec()], "100 concurrent takes give one value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_gives_a_pending_login_at_most_once() {
+    a_pending_login_is_taken_at_most_once(Arc::new(MemoryPendingLogins::new(Arc::new(SystemClock), 10))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_gives_a_pending_login_at_most_once() {
+    a_pending_login_is_taken_at_most_once(Arc::new(RedisPendingLogins::lazy(&redis_url()).expect("a URL"))).await;
+}
+
+#[tokio::test]
+async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
+    let clock = Arc::new(ManualClock::starting_now());
+    let store = MemoryPendingLogins::new(Arc::clone(&clock) as Arc<dyn Clock>, 2);
+    let ttl = Duration::from_secs(60);
+    let (first, second, third) = (pending_key(), pending_key(), pending_key());
+    store.put(&first, b"1", ttl).await.expect("put");
+    store.put(&second, b"2", ttl).await.expect("put");
+    assert!(matches!(store.put(&third, b"3", ttl).await, Err(StoreError::Full { limit: 2 })));
+    assert_eq!(store.take(&first).await.expect("answered"), Some(b"1".to_vec()), "nothing was evicted");
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(store.take(&second).await.expect("answered"), None);
+    store.put(&third, b"3", ttl).await.expect("what has expired makes room");
+}
+
+#[tokio::test]
+async fn redis_expires_by_itself() {
+    let store = RedisPendingLogins::lazy(&redis_url()).expect("a URL");
+    let key = pending_key();
+    store.put(&key, b"1", Duration::from_millis(100)).await.expect("put");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(store.take(&key).await.expect("answered"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_away_is_told_within_a_second_and_heals_by_itself() {
+    let port = free_port();
+    let store = RedisPendingLogins::lazy(&format!("redis://127.0.0.1:{port}")).expect("a URL");
+    let fails_quickly = async || {
+        let began = tokio::time::Instant::now();
+        assert!(matches!(store.put(&pending_key(), b"1", Duration::from_secs(9)).await, Err(StoreError::Unavailable { .. })));
+        assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
+    };
+    fails_quickly().await;
+    let redis = own_redis(port);
+    eventually("the first connection", || async { store.ping().await.is_ok() }).await;
+    redis.signal("STOP");
+    fails_quickly().await;
+    redis.signal("CONT");
+    eventually("after a pause", || async { store.ping().await.is_ok() }).await;
+    drop(redis);
+    fails_quickly().await;
+    let _redis = own_redis(port);
+    eventually("after a restart", || async { store.ping().await.is_ok() }).await;
+}
+
+fn codec(keyring: &Arc<Keyring>) -> RowCodec {
+    RowCodec { keyring: Arc::clone(keyring), entropy: Arc::new(SystemEntropy), clock: Arc::new(SystemClock) }
+}
+
+fn settings(client_id: &str) -> ConnectionSettings {
+    let draft = Draft {
+        discovery_url: "https://idp.example.com/.well-known/openid-configuration".to_owned(),
+        client_id: client_id.to_owned(),
+        ..Draft::default()
+    };
+    draft.check(false).expect("good settings")
+}
+
+async fn connections_keep_their_law(store: Arc<dyn Connections>) {
+    let acme = Slug::parse("acme").expect("a slug");
+    let (first, second) = (settings("first"), settings("second"));
+    let secret = ClientSecret::new("s3cret".to_owned());
+    let start = store.latest_change().await.expect("answered");
+    assert!(store.get(&acme).await.expect("answered").is_none());
+
+    // Racing creations: one wins.
+    let creations = (0..10).map(|_| {
+        let (store, acme, first, secret) = (Arc::clone(&store), acme.clone(), first.clone(), secret.clone());
+        tokio::spawn(async move { store.create(&acme, &first, &secret).await })
+    });
+    let mut created = Vec::new();
+    for creation in creations.collect::<Vec<_>>() {
+        match creation.await.expect("ended") {
+            Ok(connection) => created.push(connection),
+            Err(error) => assert!(matches!(error, ChangeError::Exists), "{error}"),
+        }
+    }
+    let [created] = created.as_slice() else { panic!("{} creations won", created.len()) };
+    let read = store.get(&acme).await.expect("answered").expect("there");
+    assert_eq!((read.settings, read.client_secret.expose(), read.revision), (first, "s3cret", created.revision));
+
+    // Racing updates of one revision: one wins.
+    let updates = (0..10).map(|_| {
+        let (store, acme, second, revision) = (Arc::clone(&store), acme.clone(), second.clone(), created.revision);
+        tokio::spawn(async move {
+            let change = ConnectionChange { slug: &acme, revision, settings: &second, secret: None, keep_pin: true };
+            store.update(&change).await
+        })
+    });
+    let mut updated = Vec::new();
+    for update in updates.collect::<Vec<_>>() {
+        match update.await.expect("ended") {
+            Ok(connection) => updated.push(connection),
+            Err(error) => assert!(matches!(error, ChangeError::Conflict { .. }), "{error}"),
+        }
+    }
+    let [updated] = updated.as_slice() else { panic!("{} updates won", updated.len()) };
+    assert!(updated.revision > created.revision);
+    assert_eq!((updated.client_secret.expose(), updated.incarnation), ("s3cret", created.incarnation));
+
+    // An issuer is pinned once, without a new revision, and told as a change.
+    let issuer = Issuer::new("https://idp.example.com".to_owned());
+    store.pin_issuer(&acme, updated.revision, &issuer).await.expect("pinned");
+    store.pin_issuer(&acme, updated.revision, &Issuer::new("https://evil.example".to_owned())).await.expect("answered");
+    let pinned = store.get(&acme).await.expect("answered").expect("there");
+    assert_eq!((pinned.issuer(), pinned.revision), (Some(&issuer), updated.revision));
+    let changes = store.changes_since(start).await.expect("answered");
+    assert_eq!(changes.len(), 1, "one row per slug");
+    assert!(changes[0].0 > updated.revision && changes[0].1 == acme);
+
+    // Deleted and created again, it is another one, with a revision of its own.
+    assert!(matches!(store.delete(&acme, created.revision).await, Err(ChangeError::Conflict { .. })));
+    store.delete(&acme, updated.revision).await.expect("deleted");
+    assert!(matches!(store.delete(&acme, updated.revision).await, Err(ChangeError::NotFound)));
+    let again = store.create(&acme, &second, &secret).await.expect("created");
+    assert!(again.revision > changes[0].0 && again.incarnation == again.revision && again.pinned_issuer.is_none());
+    assert_eq!(store.changes_since(again.revision).await.expect("answered"), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_keeps_the_law_of_connections() {
+    let data = tempfile::tempdir().expect("a directory");
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = SqliteConnections::open(&data.path().join("sso.db"), codec(&keyring)).await.expect("opened");
+    connections_keep_their_law(Arc::new(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_keeps_the_law_of_connections() {
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = PostgresConnections::open(&postgres_url().await, codec(&keyring)).await.expect("opened");
+    connections_keep_their_law(Arc::new(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_migrate_once() {
+    let url = postgres_url().await;
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("sso.db");
+    let starts = (0..5).map(|_| {
+        let (url, file, keyring) = (url.clone(), file.clone(), Arc::clone(&keyring));
+        tokio::spawn(async move {
+            PostgresConnections::open(&url, codec(&keyring)).await.expect("PostgreSQL opened");
+            SqliteConnections::open(&file, codec(&keyring)).await.expect("SQLite opened");
+        })
+    });
+    for start in starts.collect::<Vec<_>>() {
+        start.await.expect("started");
+    }
+}
+
+#[tokio::test]
+async fn a_stored_secret_is_sealed_and_bound_to_its_row() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("sso.db");
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = SqliteConnections::open(&file, codec(&keyring)).await.expect("opened");
+    let (acme, evil) = (Slug::parse("acme").expect("a slug"), Slug::parse("evil").expect("a slug"));
+    for slug in [&acme, &evil] {
+        store.create(slug, &settings("c"), &ClientSecret::new(format!("CANARY-{slug}"))).await.expect("created");
+    }
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.expect("opened");
+    let stolen: Vec<u8> =
+        sqlx::query_scalar("SELECT client_secret FROM connections WHERE slug = 'acme'").fetch_one(&pool).await.expect("read");
+    assert!(!stolen.windows(6).any(|window| window == b"CANARY"));
+    sqlx::query("UPDATE connections SET client_secret = $1 WHERE slug = 'evil'")
+        .bind(stolen)
+        .execute(&pool)
+        .await
+        .expect("swapped");
+    assert!(matches!(store.get(&evil).await, Err(StoreError::Unreadable(_))));
+    assert!(store.get(&acme).await.expect("answered").is_some());
+}
