@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+#[expect(clippy::disallowed_methods, reason = "cargo tells build scripts by the environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let protos = ["peerpanda/sso/v1/login.proto", "peerpanda/sso/v1/connection.proto"];
     println!("cargo:rerun-if-changed=proto");

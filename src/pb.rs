@@ -1,6 +1,8 @@
 //! The contract's messages and services, generated from `proto/`. Only the door ([`rpc`](crate::rpc)) and clients of the
 //! service use them.
 
+#![expect(clippy::allow_attributes, reason = "generated code has its own")]
+
 tonic::include_proto!("peerpanda.sso.v1");
 
 /// The protocol buffers' descriptors, for server reflection and for tools.

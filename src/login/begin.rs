@@ -34,7 +34,7 @@ impl Login {
     async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
         let return_to = self.check(&request)?;
         let (connection, provider) = self.ready(&request.slug).await?;
-        if let Some(iss) = request.iss.as_deref().filter(|iss| *iss != provider.issuer().as_str()) {
+        if let Some(iss) = request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss))) {
             let expected = provider.issuer().to_string();
             return Err(LoginError::IssuerMismatch { expected, came: format!("{:?}", shown(iss)) });
         }

@@ -83,7 +83,7 @@ pub enum MetadataSource {
     /// The IdP's metadata document (OIDC Discovery 4).
     Discovery(Url),
     /// Typed in by hand.
-    Manual(Endpoints),
+    Manual(Box<Endpoints>),
 }
 
 /// An IdP's endpoints, typed in by hand.

@@ -324,13 +324,13 @@ impl Check {
         }
         let token = self.url("endpoints.token_endpoint", &ends.token);
         let jwks = self.url("endpoints.jwks_uri", &ends.jwks);
-        Some(MetadataSource::Manual(Endpoints {
+        Some(MetadataSource::Manual(Box::new(Endpoints {
             authorization: authorization?,
             token: token?,
             jwks: jwks?,
             userinfo: userinfo?,
             end_session: end_session?,
-        }))
+        })))
     }
 
     fn issuer(&mut self, text: &str, source: &Option<MetadataSource>) -> Option<Issuer> {

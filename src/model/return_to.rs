@@ -43,8 +43,8 @@ impl ReturnRule {
         if text.is_empty() || text.len() > MAX_LEN {
             return Err("must be 1 to 2048 bytes");
         }
-        if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
-            return Err("must hold no white space, control character or backslash");
+        if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+            return Err("must be percent-encoded ASCII (RFC 3986) without white space, control characters and backslashes");
         }
         if text.starts_with('/') {
             return self.check_path(text);

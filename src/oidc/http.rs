@@ -62,6 +62,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// One of the extra CAs is no certificate, or there is no CA at all.
+    #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
     pub fn new(policy: &CallPolicy) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();

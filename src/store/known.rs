@@ -160,23 +160,34 @@ impl KnownConnections {
             self.seen.store(latest, Ordering::Release);
             return Ok(());
         }
-        for (change, slug) in self.stored.changes_since(seen).await? {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-            if self.known.contains_key(&slug) {
-                // Read before the old is dropped: if SQL goes away just now, the old one goes on being used.
-                let latest = match self.stored.get(&slug).await {
-                    Ok(latest) => latest,
-                    // One row that can't be read must not hold up all that changed after it.
-                    Err(StoreError::Unreadable(detail)) => {
-                        tracing::error!(account.slug = %slug, detail, "a changed connection can't be read; it is unknown from now on");
-                        None
-                    }
-                    Err(error) => return Err(error),
-                };
-                self.remember(&slug, latest.map(Arc::new)).await;
+        let mut seen = seen;
+        loop {
+            let changes = self.stored.changes_since(seen).await?;
+            let Some((latest, _)) = changes.last() else { return Ok(()) };
+            seen = *latest;
+            for (change, slug) in changes {
+                self.take_change_over(&slug).await?;
+                self.seen.store(change, Ordering::Release);
             }
-            self.seen.store(change, Ordering::Release);
         }
+    }
+
+    async fn take_change_over(&self, slug: &Slug) -> Result<(), StoreError> {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        if !self.known.contains_key(slug) {
+            return Ok(());
+        }
+        // Read before the old is dropped: if SQL goes away just now, the old one goes on being used.
+        let latest = match self.stored.get(slug).await {
+            Ok(latest) => latest,
+            // One row that can't be read must not hold up all that changed after it.
+            Err(StoreError::Unreadable(detail)) => {
+                tracing::error!(account.slug = %slug, detail, "a changed connection can't be read; it is unknown from now on");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        self.remember(slug, latest.map(Arc::new)).await;
         Ok(())
     }
 

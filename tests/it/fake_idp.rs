@@ -122,6 +122,17 @@ impl FakeIdp {
     pub(crate) async fn start_for(clock: Arc<dyn Clock>, client_id: &str, client_secret: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let issuer = format!("http://localhost:{}", listener.local_addr().expect("an address").port());
+        Self::serve(listener, issuer, clock, client_id, client_secret)
+    }
+
+    /// Behind something that is reached as this issuer.
+    pub(crate) fn serve(
+        listener: TcpListener,
+        issuer: String,
+        clock: Arc<dyn Clock>,
+        client_id: &str,
+        client_secret: &str,
+    ) -> Self {
         let inner = Arc::new(Inner {
             issuer: issuer.clone(),
             client_id: client_id.to_owned(),

@@ -15,3 +15,4 @@ mod real_provider;
 mod replicas;
 mod secrecy;
 mod store_suite;
+mod tls;

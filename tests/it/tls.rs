@@ -1,0 +1,71 @@
+//! An IdP over TLS, as all real ones are.
+
+use std::sync::Arc;
+
+use peerpanda_sso::ambient::SystemClock;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::binary::Program;
+use crate::fake_idp::FakeIdp;
+use crate::harness::refused;
+
+/// A private CA, as PEM, and a TLS front at https://localhost with a certificate of it for `name`, before a fake IdP.
+async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(vec![name.to_owned()]).expect("parameters").signed_by(&key, &ca).expect("signed");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from(certificate.der().to_vec())],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .expect("a certificate with its key");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let behind = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let issuer = format!("https://localhost:{}", front.local_addr().expect("an address").port());
+    let target = behind.local_addr().expect("an address");
+    let idp = FakeIdp::serve(behind, issuer, Arc::new(SystemClock), "client", "secret");
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = front.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut tls) = acceptor.accept(socket).await else { return };
+                let mut plain = TcpStream::connect(target).await.expect("connected");
+                let _ = copy_bidirectional(&mut tls, &mut plain).await;
+            });
+        }
+    });
+    (ca.pem(), idp)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idp_of_an_unknown_ca_or_another_name_is_refused_and_of_a_listed_ca_accepted() {
+    for (name, is_listed, is_accepted) in
+        [("localhost", true, true), ("localhost", false, false), ("idp.example.com", true, false)]
+    {
+        let data = tempfile::tempdir().expect("a directory");
+        let (ca, idp) = idp_over_tls(name).await;
+        let ca_file = data.path().join("ca.pem");
+        std::fs::write(&ca_file, ca).expect("written");
+        let setting = [("SSO_PROVIDER_CA_FILE", ca_file.to_str().expect("UTF-8"))];
+        let mut program = Program::serve(data.path(), if is_listed { &setting } else { &[] }).await;
+        program.set_up(&idp).await;
+        if is_accepted {
+            program.log_in(&idp).await.expect("a login");
+        } else {
+            let refused = refused(program.log_in(&idp).await);
+            assert_eq!(refused.reason, "PROVIDER_UNAVAILABLE");
+            assert!(refused.message.contains("certificate"), "{}", refused.message);
+        }
+    }
+}
