@@ -38,7 +38,7 @@ pub struct Settings {
     /// File that holds the database URL.
     #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
-    /// Where pending logins are kept: redis://[USER:PASSWORD@]HOST:PORT[/DB] or rediss://... Unset: in this process's
+    /// Where pending logins are kept: redis://USER:PASSWORD@HOST:PORT/DB or rediss://... Unset: in this process's
     /// memory, which is for one replica alone.
     #[arg(long, env = "SSO_REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
@@ -237,7 +237,7 @@ impl Settings {
         let url = check.secret("SSO_REDIS_URL", self.redis_url.as_deref(), self.redis_url_file.as_deref())?;
         let is_redis = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.host().is_some());
         if !is_redis {
-            check.wrong("SSO_REDIS_URL", "must be redis://[USER:PASSWORD@]HOST:PORT[/DB] or rediss://…".to_owned());
+            check.wrong("SSO_REDIS_URL", "must be redis://USER:PASSWORD@HOST:PORT/DB or rediss://…".to_owned());
         }
         Some(url.into())
     }
