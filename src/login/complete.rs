@@ -87,7 +87,7 @@ impl Login {
         if !matches!(error, IdTokenError::UnknownKey(_)) {
             return Err(LoginError::IdToken(error));
         }
-        let fresh = self.providers.with_fresh_keys(connection).await.ok_or(LoginError::IdToken(error))?;
+        let fresh = self.providers.with_fresh_keys(connection, &provider).await.ok_or(LoginError::IdToken(error))?;
         let verified = fresh.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds());
         Ok((verified.map_err(LoginError::IdToken)?, fresh))
     }

@@ -87,17 +87,21 @@ impl Providers {
         outcome(waiting).await
     }
 
-    /// The same IdP with the keys that it publishes now, for a token that none of the known ones verifies. At most one
-    /// fetch per [`KEY_REFETCH_INTERVAL`]; `None`: there was one just now, which didn't help.
-    pub async fn with_fresh_keys(&self, connection: &Arc<Connection>) -> Option<Arc<Provider>> {
+    /// The same IdP with newer keys than those of `used`, none of which verifies a token. Newer ones that are known already cost
+    /// nothing; otherwise at most one fetch per [`KEY_REFETCH_INTERVAL`]. `None`: there was one just now.
+    pub async fn with_fresh_keys(&self, connection: &Arc<Connection>, used: &Arc<Provider>) -> Option<Arc<Provider>> {
         let entry = self.entries.get(&(connection.slug.clone(), connection.revision))?;
         let now = self.clock.unix_millis();
         let waiting = {
             let mut state = entry.lock();
+            let current = state.current.as_ref().map(|current| Arc::clone(&current.provider))?;
+            if !Arc::ptr_eq(&current, used) {
+                return Some(current);
+            }
             if !state.flights.contains_key(&Fetch::KeysAlone) {
                 let is_throttled =
                     state.keys_refetched_at.is_some_and(|at| now < at.saturating_add(millis(KEY_REFETCH_INTERVAL)));
-                if is_throttled || state.current.is_none() {
+                if is_throttled {
                     return None;
                 }
                 state.keys_refetched_at = Some(now);
@@ -115,7 +119,8 @@ impl Providers {
         state: &mut State,
         connection: &Arc<Connection>,
     ) -> watch::Receiver<Option<Outcome>> {
-        if let Some(under_way) = state.flights.get(&fetch) {
+        // One whose task died without a word is started again.
+        if let Some(under_way) = state.flights.get(&fetch).filter(|under_way| under_way.has_changed().is_ok()) {
             return under_way.clone();
         }
         let (tell, waiting) = watch::channel(None);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::fake_idp::{Signer, no_claims};
-use crate::harness::{Service, begin_request, complete_request, reason, refused};
+use crate::harness::{Service, begin_request, complete_request, eventually, reason, refused};
 
 #[tokio::test]
 async fn a_malformed_callback_is_refused_and_loses_nothing() {
@@ -271,6 +271,25 @@ async fn keys_that_were_rotated_are_fetched_once() {
     service.clock.advance(Duration::from_secs(30));
     service.idp.behave().answers.remove("/keys");
     service.log_in().await.expect("the new key, within the same login");
+    assert_eq!(service.idp.count("/keys"), fetched + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
+    let mut service = Service::start().await;
+    let keys: Value = published_keys(&service).await;
+    let only_ec: Vec<_> = keys["keys"].as_array().expect("keys").iter().filter(|key| key["kid"] == "ec").cloned().collect();
+    service.idp.behave().answers.insert("/keys", (200, json!({ "keys": only_ec }).to_string(), String::new()));
+    let slow = service.approved().await;
+    service.idp.behave().answers.remove("/keys");
+    service.idp.behave().token_delay = Duration::from_secs(1);
+    let mut login = service.login.clone();
+    let under_way = tokio::spawn(async move { login.complete_login(complete_request(&slow)).await });
+    eventually("the slow login is under way", || async { service.idp.count("/token") == 1 }).await;
+    service.idp.behave().token_delay = Duration::ZERO;
+    let fetched = service.idp.count("/keys");
+    service.log_in().await.expect("a login that fetches the new keys");
+    under_way.await.expect("ended").expect("the slow login uses them too");
     assert_eq!(service.idp.count("/keys"), fetched + 1);
 }
 
