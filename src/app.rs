@@ -63,7 +63,7 @@ impl App {
         let pending = open_pending_logins(&config, &world)?;
         let connections = Arc::new(KnownConnections::new(stored, Arc::clone(&world.clock), config.known_connections));
         let http = HttpClient::new(&CallPolicy {
-            allow_insecure: config.allow_insecure_providers,
+            addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
         })?;
         let providers = Providers::new(http, Arc::clone(&world.clock), config.public_origin.clone(), config.known_connections);
@@ -81,7 +81,7 @@ impl App {
             world.clock,
             world.entropy,
         );
-        let desk = ConnectionDesk::new(Arc::clone(&connections), config.allow_insecure_providers);
+        let desk = ConnectionDesk::new(Arc::clone(&connections), config.provider_addresses.clone());
 
         let health = Health::new();
         look(&connections, pending.as_ref(), &health).await;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::SecretString;
@@ -15,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use crate::ambient::SystemEntropy;
+use crate::model::address::AddressPolicy;
 use crate::seal::{Keyring, MasterKey};
 use crate::telemetry::LogFormat;
 
@@ -71,6 +73,9 @@ pub struct Settings {
     /// For development and tests: call IdPs over plain http and at private addresses too. TLS is verified all the same.
     #[arg(long, env = "SSO_ALLOW_INSECURE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_providers: String,
+    /// Networks of IdPs on premises, comma separated CIDRs (10.20.0.0/16): the only private addresses that are called.
+    #[arg(long, env = "SSO_ALLOWED_PROVIDER_CIDRS", value_name = "CIDR,...", default_value = "")]
+    pub allowed_provider_cidrs: String,
     /// PEM file of CAs to trust for IdPs, beside the operating system's.
     #[arg(long, env = "SSO_PROVIDER_CA_FILE", value_name = "FILE")]
     pub provider_ca_file: Option<PathBuf>,
@@ -113,8 +118,8 @@ pub struct Config {
     pub memory_pending_logins: usize,
     /// Bound of the caches.
     pub known_connections: u64,
-    /// For development and tests.
-    pub allow_insecure_providers: bool,
+    /// Where IdPs may be.
+    pub provider_addresses: AddressPolicy,
     /// Private CAs for IdPs.
     pub provider_cas: Vec<CertificateDer<'static>>,
     /// For calls in flight at the end.
@@ -203,7 +208,10 @@ impl Settings {
             known_connections: check
                 .count("SSO_KNOWN_CONNECTIONS", or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS))
                 as u64,
-            allow_insecure_providers: check.boolean("SSO_ALLOW_INSECURE_PROVIDERS", &self.allow_insecure_providers),
+            provider_addresses: AddressPolicy {
+                allow_insecure: check.boolean("SSO_ALLOW_INSECURE_PROVIDERS", &self.allow_insecure_providers),
+                allowed_networks: check.networks("SSO_ALLOWED_PROVIDER_CIDRS", &self.allowed_provider_cidrs),
+            },
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
             drain_timeout: check.duration(
                 "SSO_DRAIN_TIMEOUT",
@@ -415,6 +423,18 @@ impl Check {
             }
         }
         origins
+    }
+
+    fn networks(&mut self, name: &str, text: &str) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.parse::<IpNet>() {
+                Ok(network) if network == network.trunc() => networks.push(network),
+                Ok(network) => self.wrong(name, format!("has {part}, whose network is {}", network.trunc())),
+                Err(_) => self.wrong(name, format!("must be CIDRs such as 10.20.0.0/16, not {part:?}")),
+            }
+        }
+        networks
     }
 
     fn cas(&mut self, name: &str, file: Option<&Path>) -> Vec<CertificateDer<'static>> {

@@ -15,6 +15,7 @@ use std::process::Stdio;
 use clap::Parser;
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::seal::{Keyring, MasterKey};
@@ -60,7 +61,7 @@ async fn main() -> Result<(), Failure> {
         memory_pending_logins: 10_000,
         known_connections: 1_000,
         // The development IdP is at http://localhost.
-        allow_insecure_providers: true,
+        provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
         provider_cas: Vec::new(),
         drain_timeout: std::time::Duration::from_secs(5),
     };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::model::Violation;
+use crate::model::address::AddressPolicy;
 use crate::model::connection::{ClientSecret, Connection};
 use crate::model::draft::{Draft, DraftField, check_client_secret};
 use crate::model::slug::Slug;
@@ -13,7 +14,7 @@ use crate::store::{ChangeError, ConnectionChange, StoreError};
 /// The verbs; one for the process.
 pub struct ConnectionDesk {
     connections: Arc<KnownConnections>,
-    allow_insecure_providers: bool,
+    addresses: AddressPolicy,
 }
 
 /// A connection to add.
@@ -52,10 +53,10 @@ pub struct Page {
 }
 
 impl ConnectionDesk {
-    /// `allow_insecure_providers`: for development and tests.
+    /// `addresses`: where IdPs may be.
     #[must_use]
-    pub fn new(connections: Arc<KnownConnections>, allow_insecure_providers: bool) -> Self {
-        Self { connections, allow_insecure_providers }
+    pub fn new(connections: Arc<KnownConnections>, addresses: AddressPolicy) -> Self {
+        Self { connections, addresses }
     }
 
     /// Adds a connection.
@@ -63,7 +64,7 @@ impl ConnectionDesk {
     /// # Errors
     /// See [`DeskError`].
     pub async fn create(&self, new: NewConnection) -> Result<Connection, DeskError> {
-        let settings = new.draft.check(self.allow_insecure_providers);
+        let settings = new.draft.check(&self.addresses);
         let secret = check_client_secret(new.client_secret.expose());
         let (settings, secret) = match (settings, secret) {
             (Ok(settings), Ok(secret)) => (settings, ClientSecret::new(secret)),
@@ -107,7 +108,7 @@ impl ConnectionDesk {
         }
         let mut draft = Draft::from(&old.settings);
         draft.take(&edit.fields, edit.draft);
-        let settings = draft.check(self.allow_insecure_providers).map_err(DeskError::Refused)?;
+        let settings = draft.check(&self.addresses).map_err(DeskError::Refused)?;
         let secret = match &edit.client_secret {
             Some(secret) => Some(check_client_secret(secret.expose()).map_err(|violation| DeskError::Refused(vec![violation]))?),
             None => None,

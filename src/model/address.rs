@@ -3,34 +3,56 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use url::{Host, Url};
 
-/// Why an address must not be called; `None`: it may.
-#[must_use]
-pub fn forbidden(address: IpAddr) -> Option<&'static str> {
+/// Which addresses operators have allowed beside those of the public internet.
+#[derive(Clone, Debug, Default)]
+pub struct AddressPolicy {
+    /// For development and tests: plain http, and every address.
+    pub allow_insecure: bool,
+    /// Networks of IdPs on premises. https all the same.
+    pub allowed_networks: Vec<IpNet>,
+}
+
+impl AddressPolicy {
+    /// Why an address must not be called; `None`: it may.
+    #[must_use]
+    pub fn forbidden(&self, address: IpAddr) -> Option<&'static str> {
+        let is_allowed = self.allow_insecure || self.allowed_networks.iter().any(|network| network.contains(&address));
+        if is_allowed { None } else { forbidden(address) }
+    }
+
+    /// Why the host that is written in this URL must not be called; `None`: it may, or only its resolution will tell.
+    #[must_use]
+    pub fn forbidden_host(&self, url: &Url) -> Option<&'static str> {
+        match url.host()? {
+            Host::Ipv4(v4) => self.forbidden(v4.into()),
+            Host::Ipv6(v6) => self.forbidden(v6.into()),
+            Host::Domain(name) if !self.allow_insecure => forbidden_name(name),
+            Host::Domain(_) => None,
+        }
+    }
+}
+
+fn forbidden(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(v4) => forbidden_v4(v4),
         IpAddr::V6(v6) => forbidden_v6(v6),
     }
 }
 
-/// Why the host that is written in this URL must not be called; `None`: it may, or only its resolution will tell.
-#[must_use]
-pub fn forbidden_host(url: &Url) -> Option<&'static str> {
-    match url.host()? {
-        Host::Ipv4(v4) => forbidden_v4(v4),
-        Host::Ipv6(v6) => forbidden_v6(v6),
-        Host::Domain(name) => {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let is_under = |parent: &str| name == parent || name.strip_suffix(parent).is_some_and(|p| p.ends_with('.'));
-            if is_under("localhost") {
-                Some("loopback")
-            } else if is_under("metadata.google.internal") || is_under("instance-data") {
-                Some("cloud metadata")
-            } else {
-                None
-            }
-        }
+/// Names that lead inside wherever they are resolved.
+fn forbidden_name(name: &str) -> Option<&'static str> {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_under = |parent: &str| name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+    if is_under("localhost") {
+        Some("loopback")
+    } else if is_under("metadata.google.internal") || is_under("instance-data") {
+        Some("cloud metadata")
+    } else {
+        None
     }
 }
 
@@ -118,7 +140,7 @@ mod tests {
             "http://metadata.google.internal/",
         ] {
             let url = Url::parse(bad).expect(bad);
-            assert!(forbidden_host(&url).is_some(), "{bad}");
+            assert!(AddressPolicy::default().forbidden_host(&url).is_some(), "{bad}");
         }
         for good in [
             "http://8.8.8.8/",
@@ -130,7 +152,20 @@ mod tests {
             "http://notlocalhost/",
         ] {
             let url = Url::parse(good).expect(good);
-            assert_eq!(forbidden_host(&url), None, "{good}");
+            assert_eq!(AddressPolicy::default().forbidden_host(&url), None, "{good}");
         }
+    }
+
+    #[test]
+    fn a_listed_network_is_allowed_and_no_more() {
+        let networks = ["10.20.0.0/16", "fd12::/16"].map(|network| network.parse().expect("a network")).to_vec();
+        let policy = AddressPolicy { allowed_networks: networks, ..AddressPolicy::default() };
+        let is_forbidden = |text: &str| policy.forbidden_host(&Url::parse(text).expect("a URL")).is_some();
+        assert!(!is_forbidden("https://10.20.255.1/") && !is_forbidden("https://[fd12::1]/"));
+        assert!(
+            is_forbidden("https://10.21.0.1/")
+                && is_forbidden("https://[::ffff:10.20.0.1]/")
+                && is_forbidden("https://127.0.0.1/")
+        );
     }
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use url::{Host, Url};
 
+use super::address::AddressPolicy;
 use super::connection::{
     ClaimMapping, ConnectionSettings, ConnectionState, Endpoints, Issuer, LogoutStyle, MetadataSource, RequiredClaim, SigningAlg,
     TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
 };
-use super::{Violation, address, shown};
+use super::{Violation, shown};
 
 /// A connection's settings before they are checked; an empty field means its default.
 #[derive(Clone, Debug, Default)]
@@ -134,8 +135,8 @@ impl Draft {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn check(self, allow_insecure: bool) -> Result<ConnectionSettings, Vec<Violation>> {
-        let mut check = Check { allow_insecure, violations: Vec::new() };
+    pub fn check(self, policy: &AddressPolicy) -> Result<ConnectionSettings, Vec<Violation>> {
+        let mut check = Check { policy, violations: Vec::new() };
         let source = check.source(&self);
         let issuer = check.issuer(&self.issuer, &source);
         let settings = ConnectionSettings {
@@ -221,7 +222,7 @@ pub fn check_client_secret(text: &str) -> Result<String, Violation> {
 ///
 /// # Errors
 /// What was expected; `true` beside it: it is an address that the service must not call.
-pub fn check_endpoint_url(text: &str, allow_insecure: bool) -> Result<Url, (String, bool)> {
+pub fn check_endpoint_url(text: &str, policy: &AddressPolicy) -> Result<Url, (String, bool)> {
     if text.len() > MAX_URL_LEN {
         return Err((format!("must be at most {MAX_URL_LEN} bytes"), false));
     }
@@ -229,7 +230,7 @@ pub fn check_endpoint_url(text: &str, allow_insecure: bool) -> Result<Url, (Stri
     let shown = shown(text);
     match url.scheme() {
         "https" => {}
-        "http" if allow_insecure => {}
+        "http" if policy.allow_insecure => {}
         _ => return Err((format!("must be https: {shown:?}"), false)),
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -241,18 +242,18 @@ pub fn check_endpoint_url(text: &str, allow_insecure: bool) -> Result<Url, (Stri
     if url.port() == Some(0) {
         return Err((format!("must not have port 0: {shown:?}"), false));
     }
-    if let Some(kind) = address::forbidden_host(&url).filter(|_| !allow_insecure) {
+    if let Some(kind) = policy.forbidden_host(&url) {
         return Err((format!("must be an address of the public internet, not a {kind} one: {shown:?}"), true));
     }
     Ok(url)
 }
 
-struct Check {
-    allow_insecure: bool,
+struct Check<'a> {
+    policy: &'a AddressPolicy,
     violations: Vec<Violation>,
 }
 
-impl Check {
+impl Check<'_> {
     fn violate(&mut self, field: impl Into<std::borrow::Cow<'static, str>>, description: impl Into<String>) {
         if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(Violation::new(field, description));
@@ -277,7 +278,7 @@ impl Check {
     }
 
     fn url(&mut self, field: &'static str, text: &str) -> Option<Url> {
-        match check_endpoint_url(text.trim(), self.allow_insecure) {
+        match check_endpoint_url(text.trim(), self.policy) {
             Ok(url) => Some(url),
             Err((description, forbidden_address)) => {
                 self.violations.push(Violation { field: field.into(), description, forbidden_address });
@@ -343,7 +344,7 @@ impl Check {
         }
         // The placeholder's braces are no URL characters everywhere: check the URL with a tenant in its place.
         let concrete = text.replace(TENANT_PLACEHOLDER, "tenant");
-        match check_endpoint_url(&concrete, self.allow_insecure) {
+        match check_endpoint_url(&concrete, self.policy) {
             Ok(url) if url.query().is_some() => {
                 self.violate("issuer", "must not have a query (OIDC Core 1.2)");
                 None
@@ -522,18 +523,18 @@ mod tests {
     }
 
     fn violated(draft: Draft) -> Vec<String> {
-        let violations = draft.check(false).expect_err("refused");
+        let violations = draft.check(&AddressPolicy::default()).expect_err("refused");
         violations.into_iter().map(|violation| violation.field.into_owned()).collect()
     }
 
     #[test]
     fn defaults_are_filled_in_and_white_space_is_trimmed() {
-        let settings = draft().check(false).expect("accepted");
+        let settings = draft().check(&AddressPolicy::default()).expect("accepted");
         assert_eq!(settings.client_id, "client");
         assert_eq!(settings.scopes, ["openid", "email", "profile"]);
         assert_eq!(settings.state, ConnectionState::Testing);
         assert_eq!(settings.claim_mapping, ClaimMapping::default());
-        let again = Draft::from(&settings).check(false).expect("what was stored is accepted");
+        let again = Draft::from(&settings).check(&AddressPolicy::default()).expect("what was stored is accepted");
         assert_eq!(again, settings);
     }
 
@@ -558,7 +559,7 @@ mod tests {
     #[test]
     fn a_literal_private_address_is_told_as_such() {
         let violations = Draft { discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(), ..draft() }
-            .check(false)
+            .check(&AddressPolicy::default())
             .expect_err("refused");
         assert!(violations.iter().all(|violation| violation.forbidden_address));
     }

@@ -24,13 +24,14 @@ use tower_service::Service;
 use url::Url;
 
 use super::error::CallError;
-use crate::model::{address, shown};
+use crate::model::address::AddressPolicy;
+use crate::model::shown;
 
 /// Which IdPs may be called.
 #[derive(Clone, Debug, Default)]
 pub struct CallPolicy {
-    /// For development and tests: plain http, and addresses of private networks. TLS is verified all the same.
-    pub allow_insecure: bool,
+    /// Which addresses; https alone unless it says otherwise. TLS is verified in any case.
+    pub addresses: AddressPolicy,
     /// CAs to trust beside those of the operating system.
     pub extra_cas: Vec<CertificateDer<'static>>,
 }
@@ -39,7 +40,7 @@ pub struct CallPolicy {
 #[derive(Clone)]
 pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
-    pub(super) allow_insecure: bool,
+    pub(super) addresses: Arc<AddressPolicy>,
 }
 
 /// An answer whose body was read whole.
@@ -70,7 +71,7 @@ impl HttpClient {
         for ca in &policy.extra_cas {
             roots.add(ca.clone()).map_err(|error| format!("a CA can't be used: {error}"))?;
         }
-        if roots.is_empty() && !policy.allow_insecure {
+        if roots.is_empty() && !policy.addresses.allow_insecure {
             return Err("the operating system has no CA certificates: install ca-certificates".to_owned());
         }
         tracing::debug!(found, extra = policy.extra_cas.len(), "CA certificates read");
@@ -79,9 +80,10 @@ impl HttpClient {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let guarded = GuardedConnector::new(policy.allow_insecure);
+        let addresses = Arc::new(policy.addresses.clone());
+        let guarded = GuardedConnector::new(Arc::clone(&addresses));
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
-        let builder = if policy.allow_insecure { builder.https_or_http() } else { builder.https_only() };
+        let builder = if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
         let inner = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -89,7 +91,7 @@ impl HttpClient {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(builder.enable_http1().wrap_connector(guarded));
-        Ok(Self { inner, allow_insecure: policy.allow_insecure })
+        Ok(Self { inner, addresses })
     }
 
     /// Fetches a document.
@@ -143,7 +145,7 @@ impl HttpClient {
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("allow_insecure", &self.allow_insecure).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
@@ -179,20 +181,20 @@ fn forbidden_in(error: &(dyn std::error::Error + 'static)) -> Option<Forbidden> 
 #[error("a {0} address")]
 struct Forbidden(&'static str);
 
-/// Dials only addresses that [`address::forbidden`] passes: names by the resolver, literals before they are dialled.
+/// Dials only addresses that [`AddressPolicy::forbidden`] passes: names by the resolver, literals before they are dialled.
 #[derive(Clone)]
 struct GuardedConnector {
     inner: HttpConnector<GuardedResolver>,
-    allow_insecure: bool,
+    addresses: Arc<AddressPolicy>,
 }
 
 impl GuardedConnector {
-    fn new(allow_insecure: bool) -> Self {
-        let mut inner = HttpConnector::new_with_resolver(GuardedResolver { allow_insecure });
+    fn new(addresses: Arc<AddressPolicy>) -> Self {
+        let mut inner = HttpConnector::new_with_resolver(GuardedResolver { addresses: Arc::clone(&addresses) });
         inner.enforce_http(false);
         inner.set_nodelay(true);
         inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Self { inner, allow_insecure }
+        Self { inner, addresses }
     }
 }
 
@@ -209,7 +211,7 @@ impl Service<Uri> for GuardedConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let literal = uri.host().and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok());
-        if let Some(kind) = literal.and_then(address::forbidden).filter(|_| !self.allow_insecure) {
+        if let Some(kind) = literal.and_then(|literal| self.addresses.forbidden(literal)) {
             return Box::pin(async move { Err(Forbidden(kind).into()) });
         }
         let connecting = self.inner.call(uri);
@@ -219,7 +221,7 @@ impl Service<Uri> for GuardedConnector {
 
 #[derive(Clone)]
 struct GuardedResolver {
-    allow_insecure: bool,
+    addresses: Arc<AddressPolicy>,
 }
 
 impl Service<Name> for GuardedResolver {
@@ -232,13 +234,13 @@ impl Service<Name> for GuardedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let allow_insecure = self.allow_insecure;
+        let addresses = Arc::clone(&self.addresses);
         Box::pin(async move {
             let resolved: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let mut refused = None;
             let (mut passed, mut all) = (Vec::new(), resolved.into_iter());
             for addr in &mut all {
-                match address::forbidden(addr.ip()).filter(|_| !allow_insecure) {
+                match addresses.forbidden(addr.ip()) {
                     Some(kind) => refused = Some(kind),
                     None => passed.push(addr),
                 }

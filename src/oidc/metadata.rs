@@ -7,6 +7,7 @@ use url::Url;
 use super::error::{CallError, ProviderError};
 use super::http::{HttpClient, host_of};
 use super::json;
+use crate::model::address::AddressPolicy;
 use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource, SigningAlg};
 use crate::model::draft::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
 use crate::model::shown;
@@ -50,14 +51,19 @@ impl Metadata {
             return Err(invalid(format!("HTTP {}", answer.status.as_u16())));
         }
         let document = json::parse_object(&answer.body).map_err(&invalid)?;
-        Self::read(&document, connection, url, http.allow_insecure).map_err(|problem| match problem {
+        Self::read(&document, connection, url, &http.addresses).map_err(|problem| match problem {
             Problem::Document(detail) => invalid(detail),
             Problem::Address { host, kind } => CallError::AddressForbidden { host, kind }.into(),
         })
     }
 
-    fn read(document: &Map<String, Value>, connection: &Connection, url: &Url, allow_insecure: bool) -> Result<Self, Problem> {
-        let reader = Reader { document, allow_insecure };
+    fn read(
+        document: &Map<String, Value>,
+        connection: &Connection,
+        url: &Url,
+        addresses: &AddressPolicy,
+    ) -> Result<Self, Problem> {
+        let reader = Reader { document, addresses };
         let issuer = issuer(reader.text("issuer")?, connection, url)?;
         let authorization = reader.url("authorization_endpoint")?;
         if let Some(name) = smuggled_parameter(&authorization) {
@@ -93,7 +99,7 @@ enum Problem {
 
 struct Reader<'a> {
     document: &'a Map<String, Value>,
-    allow_insecure: bool,
+    addresses: &'a AddressPolicy,
 }
 
 impl<'a> Reader<'a> {
@@ -109,7 +115,7 @@ impl<'a> Reader<'a> {
 
     fn url(&self, name: &str) -> Result<Url, Problem> {
         let text = self.text(name)?;
-        check_endpoint_url(text, self.allow_insecure).map_err(|(detail, is_address)| {
+        check_endpoint_url(text, self.addresses).map_err(|(detail, is_address)| {
             if is_address {
                 Problem::Address { host: host_of(text), kind: "private or local" }
             } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerpanda_sso::ambient::ManualClock;
-use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::config::Database;
 use peerpanda_sso::pb;
 use serde_json::json;
 use tonic::Code;
@@ -186,9 +186,11 @@ async fn a_private_address_is_saved_neither_nor_called() {
     // A name that leads inside is stored by a service that may call it; one that may not meets it in the connector.
     let data = tempfile::tempdir().expect("a directory");
     let key = key();
-    let on_this = |allow_insecure_providers| {
+    let on_this = |allow_insecure: bool| {
         let database = Database::Sqlite(data.path().join("sso.db"));
-        Config { allow_insecure_providers, ..config(database, None, &key) }
+        let mut config = config(database, None, &key);
+        config.provider_addresses.allow_insecure = allow_insecure;
+        config
     };
     let mut lenient = Service::over(on_this(true), Arc::new(ManualClock::starting_now())).await;
     for (slug, host) in [("name", "localhost"), ("v4", "127.0.0.1"), ("v6", "[::1]"), ("hex", "0x7f000001")] {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use peerpanda_sso::ambient::{Clock, ManualClock, SystemEntropy};
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
@@ -53,7 +54,7 @@ pub(crate) fn config(database: Database, redis_url: Option<String>, key: &Master
         allowed_return_origins: vec!["https://reports.example.com".to_owned()],
         memory_pending_logins: 1000,
         known_connections: 100,
-        allow_insecure_providers: true,
+        provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
         provider_cas: Vec::new(),
         drain_timeout: Duration::from_secs(5),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerpanda_sso::ambient::{Clock, ManualClock, SystemClock, SystemEntropy};
+use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::model::connection::{ClientSecret, ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::slug::Slug;
@@ -104,7 +105,7 @@ fn settings(client_id: &str) -> ConnectionSettings {
         client_id: client_id.to_owned(),
         ..Draft::default()
     };
-    draft.check(false).expect("good settings")
+    draft.check(&AddressPolicy::default()).expect("good settings")
 }
 
 async fn connections_keep_their_law(store: Arc<dyn Connections>) {
