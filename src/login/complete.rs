@@ -8,7 +8,7 @@ use crate::model::login::{Callback, PendingLogin, RawIdToken};
 use crate::model::return_to::ReturnTo;
 use crate::model::shown;
 use crate::oidc::claims;
-use crate::oidc::error::IdTokenError;
+use crate::oidc::error::{CallError, ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 
@@ -51,12 +51,16 @@ impl Login {
         let now = self.clock.unix_seconds();
         let ticket = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now)?;
         let (connection, provider) = self.ready(&slug).await?;
+        let mut pass = provider.enter(self.clock.unix_millis()).map_err(LoginError::Provider)?;
         let taken = self.pending.take(&ticket.key).await?;
         *is_spent = true;
         let pending = taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let tokens = provider.exchange(code, pending.verifier.clone()).await.map_err(LoginError::Exchange)?;
+        let exchanged = provider.exchange(code, pending.verifier.clone()).await;
+        let has_answered = !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
+        pass.tell(has_answered, self.clock.unix_millis());
+        let tokens = exchanged.map_err(LoginError::Exchange)?;
         let (verified, provider) = self.verify(&connection, provider, &pending, &tokens).await?;
         let settings = &connection.settings;
         let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {

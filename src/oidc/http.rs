@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -51,6 +51,18 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// How long it may be used, by `Cache-Control` (RFC 9111 5.2.2); `None`: it doesn't say.
+    pub(super) fn max_age(&self) -> Option<Duration> {
+        let values = self.headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).find_map(|directive| {
+            let directive = directive.trim().to_ascii_lowercase();
+            match directive.strip_prefix("max-age=") {
+                Some(seconds) => seconds.trim_matches('"').parse().ok().map(Duration::from_secs),
+                None => matches!(directive.as_str(), "no-store" | "no-cache").then_some(Duration::ZERO),
+            }
+        })
+    }
+
     /// The media type, in lower case and without parameters.
     pub(super) fn media_type(&self) -> String {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! What the service needs to know of an IdP: its metadata document (OIDC Discovery 3), or the endpoints typed in by hand.
 //! Own reading instead of the crate's, which refuses documents for members that a login doesn't need.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -21,6 +23,8 @@ pub(super) struct Metadata {
     pub(super) algs: Vec<SigningAlg>,
     /// RFC 9207 3: the callback must carry `iss`.
     pub(super) iss_parameter_supported: bool,
+    /// How long the document may be used, where it says so.
+    pub(super) max_age: Option<Duration>,
 }
 
 impl Metadata {
@@ -39,7 +43,7 @@ impl Metadata {
             [] => vec![SigningAlg::RS256],
             entered => entered.to_vec(),
         };
-        Ok(Self { issuer, endpoints: endpoints.clone(), algs, iss_parameter_supported: false })
+        Ok(Self { issuer, endpoints: endpoints.clone(), algs, iss_parameter_supported: false, max_age: None })
     }
 
     async fn discover(connection: &Connection, url: &Url, http: &HttpClient) -> Result<Self, ProviderError> {
@@ -51,7 +55,8 @@ impl Metadata {
             return Err(invalid(format!("HTTP {}", answer.status.as_u16())));
         }
         let document = json::parse_object(&answer.body).map_err(&invalid)?;
-        Self::read(&document, connection, url, &http.addresses).map_err(|problem| match problem {
+        let read = Self::read(&document, connection, url, &http.addresses);
+        read.map(|metadata| Self { max_age: answer.max_age(), ..metadata }).map_err(|problem| match problem {
             Problem::Document(detail) => invalid(detail),
             Problem::Address { host, kind } => CallError::AddressForbidden { host, kind }.into(),
         })
@@ -80,6 +85,7 @@ impl Metadata {
         Ok(Self {
             issuer,
             algs: algs(&reader, connection)?,
+            max_age: None,
             iss_parameter_supported: document.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
             endpoints: Endpoints {
                 authorization,

@@ -3,6 +3,7 @@
 
 pub mod claims;
 pub mod error;
+pub mod gate;
 pub mod http;
 mod json;
 mod keys;

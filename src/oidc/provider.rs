@@ -4,6 +4,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use openidconnect::core::{
@@ -21,7 +22,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::error::{ExchangeError, IdTokenError, ProviderError, UserInfoError};
+use super::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
+use super::gate::{Gate, Pass};
 use super::http::{HttpClient, host_of};
 use super::json;
 use super::keys::{KeySet, VerificationKey};
@@ -36,9 +38,12 @@ use crate::model::shown;
 pub struct Provider {
     fixed: Arc<Fixed>,
     keys: KeySet,
+    /// How long metadata and keys may be used before they are fetched again.
+    pub(super) fresh_for: Duration,
 }
 
 struct Fixed {
+    gate: Arc<Gate>,
     metadata: Metadata,
     issuer_policy: IssuerPolicy,
     client: OidcClient,
@@ -73,9 +78,17 @@ pub struct Tokens {
 
 impl Provider {
     /// Fetches what the connection doesn't say itself: the metadata document and the keys.
-    pub(super) async fn fetch(connection: &Connection, redirect_uri: &str, http: &HttpClient) -> Result<Self, ProviderError> {
+    pub(super) async fn fetch(
+        connection: &Connection,
+        redirect_uri: &str,
+        http: &HttpClient,
+        gate: Arc<Gate>,
+    ) -> Result<Self, ProviderError> {
         let metadata = Metadata::of(connection, http).await?;
-        let (keys, _) = fetch_keys(&metadata.endpoints.jwks, http).await?;
+        let (keys, keys_max_age) = fetch_keys(&metadata.endpoints.jwks, http).await?;
+        // The earlier of both documents; where neither says a word, an hour.
+        let max_age = [metadata.max_age, keys_max_age].into_iter().flatten().min().unwrap_or(FRESH_BY_DEFAULT);
+        let fresh_for = max_age.clamp(FRESH_AT_LEAST, FRESH_AT_MOST);
         let issuer_policy = if metadata.issuer.is_tenant_template() {
             if connection.settings.allowed_tenant_ids.is_empty() {
                 let hint = "the IdP's issuer is a template for many tenants: enter the tenant's own discovery URL, or the \
@@ -88,6 +101,7 @@ impl Provider {
         };
         let settings = &connection.settings;
         let fixed = Fixed {
+            gate,
             client: oidc_client(connection, &metadata, redirect_uri)?,
             issuer_policy,
             client_id: settings.client_id.clone(),
@@ -99,13 +113,13 @@ impl Provider {
             http: http.clone(),
             metadata,
         };
-        Ok(Self { fixed: Arc::new(fixed), keys })
+        Ok(Self { fixed: Arc::new(fixed), keys, fresh_for })
     }
 
     /// The same IdP with the keys that it publishes now.
     pub(super) async fn with_fresh_keys(&self) -> Result<Self, ProviderError> {
         let (keys, _) = fetch_keys(&self.fixed.metadata.endpoints.jwks, &self.fixed.http).await?;
-        Ok(Self { fixed: Arc::clone(&self.fixed), keys })
+        Ok(Self { fixed: Arc::clone(&self.fixed), keys, fresh_for: self.fresh_for })
     }
 
     /// The issuer identifier, or Entra's template of it.
@@ -165,6 +179,17 @@ impl Provider {
         }
         let (url, _, _) = request.url();
         url.into()
+    }
+
+    /// Leave to call this IdP's token endpoint, to be asked before the state is spent: there is none while too many
+    /// logins of the connection wait for it, or while it hasn't answered lately. `now`: Unix milliseconds.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn enter(&self, now: u64) -> Result<Pass, ProviderError> {
+        let host = || host_of(self.fixed.metadata.endpoints.token.as_str());
+        let refused = |detail: &str| CallError::Unavailable { host: host(), detail: detail.to_owned() };
+        self.fixed.gate.enter(now).map_err(|detail| refused(detail).into())
     }
 
     /// Exchanges the code (RFC 6749 4.1.3). The code and the verifier are moved in: neither can be used again.
@@ -339,14 +364,14 @@ enum Logout<'a> {
     Cognito(Url),
 }
 
-async fn fetch_keys(url: &Url, http: &HttpClient) -> Result<(KeySet, http::HeaderMap), ProviderError> {
+async fn fetch_keys(url: &Url, http: &HttpClient) -> Result<(KeySet, Option<Duration>), ProviderError> {
     let invalid = |detail: String| ProviderError::MetadataInvalid { document: "key set", host: host_of(url.as_str()), detail };
     let answer = http.get(url, "application/jwk-set+json, application/json", MAX_DOCUMENT).await?;
     if !answer.status.is_success() {
         return Err(invalid(format!("HTTP {}", answer.status.as_u16())));
     }
     let keys = KeySet::parse(&answer.body).map_err(invalid)?;
-    Ok((keys, answer.headers))
+    Ok((keys, answer.max_age()))
 }
 
 /// Calls the token endpoint for the crate. An OAuth error answer ends here, told apart by who was refused; the content
@@ -498,5 +523,8 @@ impl TokenResponse<EmptyAdditionalClaims, CoreGenderClaim, CoreJweContentEncrypt
     }
 }
 
+const FRESH_BY_DEFAULT: Duration = Duration::from_secs(60 * 60);
+const FRESH_AT_LEAST: Duration = Duration::from_secs(5 * 60);
+const FRESH_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Token and UserInfo answers.
 const MAX_ANSWER: usize = 256 * 1024;

@@ -9,6 +9,7 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 
 use super::error::ProviderError;
+use super::gate::Gate;
 use super::http::HttpClient;
 use super::provider::Provider;
 use crate::ambient::Clock;
@@ -26,6 +27,7 @@ pub struct Providers {
 #[derive(Default)]
 struct Entry {
     state: Mutex<State>,
+    gate: Arc<Gate>,
 }
 
 #[derive(Default)]
@@ -132,7 +134,9 @@ impl Providers {
         tokio::spawn(async move {
             let fetched = match (fetch, known) {
                 (Fetch::KeysAlone, Some(provider)) => provider.with_fresh_keys().await,
-                (Fetch::KeysAlone | Fetch::Whole, _) => Provider::fetch(&connection, &redirect_uri, &http).await,
+                (Fetch::KeysAlone | Fetch::Whole, _) => {
+                    Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.gate)).await
+                }
             };
             let outcome = fetched.map(Arc::new);
             if let Err(error) = &outcome {
@@ -154,11 +158,14 @@ impl Entry {
 impl State {
     fn usable(&self, now: u64) -> Option<Arc<Provider>> {
         let current = self.current.as_ref()?;
-        (now < current.fetched_at.saturating_add(millis(KEEP_STALE))).then(|| Arc::clone(&current.provider))
+        let stale_from = current.fetched_at.saturating_add(millis(current.provider.fresh_for));
+        (now < stale_from.saturating_add(millis(KEEP_STALE))).then(|| Arc::clone(&current.provider))
     }
 
     fn is_fresh(&self, now: u64) -> bool {
-        self.current.as_ref().is_some_and(|current| now < current.fetched_at.saturating_add(millis(FRESH)))
+        // Renewed in the last fifth of its time, so that nobody waits for it.
+        let renewal = |current: &Current| current.fetched_at.saturating_add(millis(current.provider.fresh_for) / 5 * 4);
+        self.current.as_ref().is_some_and(|current| now < renewal(current))
     }
 
     fn recent_failure(&self, now: u64) -> Option<ProviderError> {
@@ -190,9 +197,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How long metadata and keys are used before they are fetched again in the background.
-const FRESH: Duration = Duration::from_secs(60 * 60);
-/// How long they are used while the IdP fails.
+/// How long metadata and keys are used beyond their time, while the IdP fails.
 pub const KEEP_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long they are kept for an account of which nobody logs in.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -258,9 +258,8 @@ async fn keys_that_were_rotated_are_fetched_once() {
     service.clock.advance(Duration::from_secs(2));
     // The IdP publishes only its old key at first, and signs with a new one afterwards.
     service.idp.behave().answers.remove("/keys");
-    let keys: Value = published_keys(&service).await;
-    let only_ec: Vec<_> = keys["keys"].as_array().expect("keys").iter().filter(|key| key["kid"] == "ec").cloned().collect();
-    service.idp.behave().answers.insert("/keys", (200, json!({ "keys": only_ec }).to_string(), String::new()));
+    let only_ec = service.idp.published_keys(|kid| kid == "ec");
+    service.idp.behave().answers.insert("/keys", (200, only_ec.to_string(), String::new()));
     service.idp.behave().signer = Signer::Es256;
     service.log_in().await.expect("the old key");
     service.idp.behave().signer = Signer::Rs256;
@@ -277,9 +276,8 @@ async fn keys_that_were_rotated_are_fetched_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
     let mut service = Service::start().await;
-    let keys: Value = published_keys(&service).await;
-    let only_ec: Vec<_> = keys["keys"].as_array().expect("keys").iter().filter(|key| key["kid"] == "ec").cloned().collect();
-    service.idp.behave().answers.insert("/keys", (200, json!({ "keys": only_ec }).to_string(), String::new()));
+    let only_ec = service.idp.published_keys(|kid| kid == "ec");
+    service.idp.behave().answers.insert("/keys", (200, only_ec.to_string(), String::new()));
     let slow = service.approved().await;
     service.idp.behave().answers.remove("/keys");
     service.idp.behave().token_delay = Duration::from_secs(1);
@@ -291,17 +289,6 @@ async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
     service.log_in().await.expect("a login that fetches the new keys");
     under_way.await.expect("ended").expect("the slow login uses them too");
     assert_eq!(service.idp.count("/keys"), fetched + 1);
-}
-
-async fn published_keys(service: &Service) -> Value {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let host = service.idp.issuer.trim_start_matches("http://").to_owned();
-    let mut socket = tokio::net::TcpStream::connect(host).await.expect("connected");
-    socket.write_all(b"GET /keys HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.expect("sent");
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.expect("an answer");
-    let body = answer.split_once("\r\n\r\n").expect("a body").1;
-    serde_json::from_str(body).expect("JSON")
 }
 
 #[tokio::test]

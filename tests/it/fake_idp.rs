@@ -41,6 +41,10 @@ pub(crate) struct Behaviour {
     pub(crate) answers: HashMap<&'static str, (u16, String, String)>,
     /// What UserInfo says beside `sub`; null: everything is in the ID token.
     pub(crate) userinfo: Value,
+    /// `Cache-Control` of the metadata document and the keys.
+    pub(crate) cache_control: &'static str,
+    /// How long the metadata document takes.
+    pub(crate) metadata_delay: Duration,
     /// How long the token endpoint waits.
     pub(crate) token_delay: Duration,
     /// client_secret_post, else basic.
@@ -66,6 +70,8 @@ impl Default for Behaviour {
             token_response: json!({}),
             answers: HashMap::new(),
             userinfo: Value::Null,
+            cache_control: "public",
+            metadata_delay: Duration::ZERO,
             token_delay: Duration::ZERO,
             expects_post: false,
         }
@@ -165,6 +171,14 @@ impl FakeIdp {
         locked(&self.inner.last_id_token).clone()
     }
 
+    /// The key set that it would publish, of these keys alone.
+    pub(crate) fn published_keys(&self, is_published: impl Fn(&str) -> bool) -> Value {
+        let mut document = self.inner.keys();
+        let keys = document["keys"].as_array_mut().expect("an array");
+        keys.retain(|key| key["kid"].as_str().is_some_and(&is_published));
+        document
+    }
+
     pub(crate) fn discovery_url(&self) -> String {
         format!("{}/.well-known/openid-configuration", self.issuer)
     }
@@ -205,8 +219,16 @@ async fn answer(State(idp): State<Arc<Inner>>, method: Method, uri: Uri, headers
         return (status, [("location", location), ("content-type", "application/json".to_owned())], body).into_response();
     }
     match (method.as_str(), path.as_str()) {
-        ("GET", "/.well-known/openid-configuration") => json_answer(&idp.metadata()),
-        ("GET", "/keys") => json_answer(&idp.keys()),
+        ("GET", "/.well-known/openid-configuration") => {
+            let delay = locked(&idp.behaviour).metadata_delay;
+            let cache_control = locked(&idp.behaviour).cache_control;
+            tokio::time::sleep(delay).await;
+            ([("cache-control", cache_control)], axum_json(&idp.metadata())).into_response()
+        }
+        ("GET", "/keys") => {
+            let cache_control = locked(&idp.behaviour).cache_control;
+            ([("cache-control", cache_control)], axum_json(&idp.keys())).into_response()
+        }
         ("POST", "/token") => {
             let delay = locked(&idp.behaviour).token_delay;
             tokio::time::sleep(delay).await;
@@ -355,10 +377,6 @@ fn merge(into: &mut Value, patch: &Value) {
             into.insert(name.clone(), value.clone());
         }
     }
-}
-
-fn json_answer(value: &Value) -> Response {
-    axum_json(value)
 }
 
 fn axum_json(value: &Value) -> Response {

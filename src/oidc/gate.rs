@@ -1,0 +1,124 @@
+//! Before an IdP's token endpoint: how many logins of one connection may wait for it at once, and a breaker that stops
+//! asking an IdP which doesn't answer. Each connection has its own, so that one account's IdP is nobody else's trouble.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// One connection's gate.
+#[derive(Debug)]
+pub(super) struct Gate {
+    permits: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    failures_in_a_row: u32,
+    /// Unix milliseconds; `Some`: nobody passes until then, and one at a time afterwards.
+    open_until: Option<u64>,
+}
+
+/// Leave to call the IdP once; given back when it is dropped.
+#[derive(Debug)]
+pub struct Pass {
+    _permit: OwnedSemaphorePermit,
+    gate: Arc<Gate>,
+    /// The one that finds out whether the IdP answers again, until it has told.
+    is_trial: bool,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), breaker: Mutex::default() }
+    }
+}
+
+impl Gate {
+    /// Leave to call, or why there is none. `now`: Unix milliseconds.
+    pub(super) fn enter(self: &Arc<Self>, now: u64) -> Result<Pass, &'static str> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| TOO_MANY)?;
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_trial = breaker.open_until.is_some();
+        if let Some(open_until) = breaker.open_until {
+            if now < open_until {
+                return Err(BROKEN);
+            }
+            // The next may try only when this one has told.
+            breaker.open_until = Some(u64::MAX);
+        }
+        Ok(Pass { _permit: permit, gate: Arc::clone(self), is_trial })
+    }
+}
+
+impl Pass {
+    /// Tells whether the IdP answered, whatever it said.
+    pub fn tell(&mut self, has_answered: bool, now: u64) {
+        self.is_trial = false;
+        let mut breaker = self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        if has_answered {
+            *breaker = Breaker::default();
+            return;
+        }
+        breaker.failures_in_a_row = breaker.failures_in_a_row.saturating_add(1);
+        if breaker.failures_in_a_row >= FAILURES_TO_OPEN {
+            breaker.open_until = Some(now.saturating_add(millis(OPEN)));
+        }
+    }
+}
+
+/// A trial that was given up, since its caller went away or its state was spent, leaves the trying to the next.
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.is_trial {
+            self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until = Some(0);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Logins of one connection that wait for its IdP at once.
+const MAX_IN_FLIGHT: usize = 64;
+/// Calls without an answer, one after the other, after which the IdP isn't asked for [`OPEN`].
+const FAILURES_TO_OPEN: u32 = 5;
+const OPEN: Duration = Duration::from_secs(10);
+const TOO_MANY: &str = "too many logins of this account wait for it already";
+const BROKEN: &str = "it has not answered lately, and is not asked for some seconds";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_has_room_for_so_many_and_no_more() {
+        let gate = Arc::new(Gate::default());
+        let mut passes: Vec<_> = (0..MAX_IN_FLIGHT).map(|_| gate.enter(0).expect("room")).collect();
+        assert_eq!(gate.enter(0).expect_err("full"), TOO_MANY);
+        passes.pop();
+        assert!(gate.enter(0).is_ok());
+    }
+
+    #[test]
+    fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_good_trial() {
+        let gate = Arc::new(Gate::default());
+        for _ in 1..FAILURES_TO_OPEN {
+            gate.enter(0).expect("closed").tell(false, 0);
+        }
+        gate.enter(0).expect("closed").tell(true, 0);
+        for _ in 0..FAILURES_TO_OPEN {
+            gate.enter(0).expect("an answer between counts anew").tell(false, 0);
+        }
+        assert_eq!(gate.enter(9_999).expect_err("open"), BROKEN);
+        drop(gate.enter(10_000).expect("a trial that is given up"));
+        let mut trial = gate.enter(10_000).expect("the next trial");
+        assert_eq!(gate.enter(10_000).expect_err("one trial at a time"), BROKEN);
+        trial.tell(false, 10_500);
+        assert!(gate.enter(20_499).is_err(), "open again");
+        gate.enter(20_500).expect("a trial").tell(true, 20_500);
+        assert!(gate.enter(20_500).is_ok() && gate.enter(20_500).is_ok());
+    }
+}
