@@ -69,6 +69,8 @@ impl App {
         let providers = Providers::new(http, Arc::clone(&world.clock), config.public_origin.clone(), config.known_connections);
         let login = Login::new(
             LoginPolicy {
+                begin_rate_per_client: config.begin_rate_per_client,
+                begin_rate: config.begin_rate,
                 state_ttl: config.state_ttl,
                 require_browser_binding: config.require_browser_binding,
                 return_rule: ReturnRule::new(config.public_origin.clone(), config.allowed_return_origins.clone()),
@@ -85,16 +87,10 @@ impl App {
 
         let health = Health::new();
         look(&connections, pending.as_ref(), &health).await;
-        let watch = tokio::spawn(keep_looking(connections, pending, health.clone()));
-        let door = Door::open(
-            login_listener,
-            admin_listener,
-            Arc::new(login),
-            Arc::new(desk),
-            config.public_origin,
-            health,
-            config.drain_timeout,
-        );
+        let login = Arc::new(login);
+        let watch = tokio::spawn(keep_looking(connections, pending, Arc::clone(&login), health.clone()));
+        let door =
+            Door::open(login_listener, admin_listener, login, Arc::new(desk), config.public_origin, health, config.drain_timeout);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
         Ok(Self { login_addr, admin_addr, door, watch })
     }
@@ -159,12 +155,13 @@ async fn look(connections: &KnownConnections, pending: &dyn PendingLogins, healt
     health.set(pinged.is_ok() && connections.was_read(), connections.is_reachable()).await;
 }
 
-async fn keep_looking(connections: Arc<KnownConnections>, pending: Arc<dyn PendingLogins>, health: Health) {
+async fn keep_looking(connections: Arc<KnownConnections>, pending: Arc<dyn PendingLogins>, login: Arc<Login>, health: Health) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
+        login.forget_idle();
         let looked = tokio::time::timeout(LOOK_DEADLINE, look(&connections, pending.as_ref(), &health)).await;
         if looked.is_err() {
             tracing::warn!("the stores did not answer within {LOOK_DEADLINE:?}");

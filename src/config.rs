@@ -17,6 +17,7 @@ use url::{Host, Url};
 
 use crate::ambient::SystemEntropy;
 use crate::model::address::AddressPolicy;
+use crate::model::rate::Rate;
 use crate::seal::{Keyring, MasterKey};
 use crate::telemetry::LogFormat;
 
@@ -64,6 +65,12 @@ pub struct Settings {
     /// Origins beside the public one to which return_to may lead, comma separated.
     #[arg(long, env = "SSO_ALLOWED_RETURN_ORIGINS", value_name = "ORIGIN,...", default_value = "")]
     pub allowed_return_origins: String,
+    /// How many logins one network (client_key) may begin: a count and a period of 1s to 1h.
+    #[arg(long, env = "SSO_BEGIN_RATE_PER_CLIENT", value_name = "N/PERIOD", default_value = DEFAULT_BEGIN_RATE_PER_CLIENT)]
+    pub begin_rate_per_client: String,
+    /// How many logins may begin at one account; high, since it only protects the store's memory.
+    #[arg(long, env = "SSO_BEGIN_RATE", value_name = "N/PERIOD", default_value = DEFAULT_BEGIN_RATE)]
+    pub begin_rate: String,
     /// How many pending logins memory holds at most, where no Redis is set: 1 to 10000000.
     #[arg(long, env = "SSO_MEMORY_PENDING_LOGINS", value_name = "N", default_value = DEFAULT_MEMORY_PENDING_LOGINS)]
     pub memory_pending_logins: String,
@@ -114,6 +121,10 @@ pub struct Config {
     pub require_browser_binding: bool,
     /// Where `return_to` may lead beside the public origin.
     pub allowed_return_origins: Vec<String>,
+    /// How many logins one network may begin.
+    pub begin_rate_per_client: Rate,
+    /// How many logins may begin at one account.
+    pub begin_rate: Rate,
     /// Bound of the store in memory.
     pub memory_pending_logins: usize,
     /// Bound of the caches.
@@ -203,6 +214,9 @@ impl Settings {
             state_ttl: check.duration("SSO_STATE_TTL", or_default(&self.state_ttl, DEFAULT_STATE_TTL), MINUTE..=1440 * MINUTE),
             require_browser_binding,
             allowed_return_origins: check.origins("SSO_ALLOWED_RETURN_ORIGINS", &self.allowed_return_origins),
+            begin_rate_per_client: check
+                .rate("SSO_BEGIN_RATE_PER_CLIENT", or_default(&self.begin_rate_per_client, DEFAULT_BEGIN_RATE_PER_CLIENT)),
+            begin_rate: check.rate("SSO_BEGIN_RATE", or_default(&self.begin_rate, DEFAULT_BEGIN_RATE)),
             memory_pending_logins: check
                 .count("SSO_MEMORY_PENDING_LOGINS", or_default(&self.memory_pending_logins, DEFAULT_MEMORY_PENDING_LOGINS)),
             known_connections: check
@@ -391,6 +405,13 @@ impl Check {
         }
     }
 
+    fn rate(&mut self, name: &str, text: &str) -> Rate {
+        Rate::parse(text).unwrap_or_else(|| {
+            self.wrong(name, format!("must be a count and a period of 1s to 1h such as 120/1m, not {text:?}"));
+            Rate { count: std::num::NonZeroU32::MIN, period: MINUTE }
+        })
+    }
+
     fn count(&mut self, name: &str, text: &str) -> usize {
         match text.parse() {
             Ok(count @ 1..=10_000_000) => count,
@@ -485,6 +506,8 @@ const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:50052";
 const DEFAULT_PUBLIC_URL: &str = "http://localhost:8080";
 const DEFAULT_DATABASE_URL: &str = "sqlite://peerpanda-sso.db";
 const DEFAULT_STATE_TTL: &str = "15m";
+const DEFAULT_BEGIN_RATE_PER_CLIENT: &str = "120/1m";
+const DEFAULT_BEGIN_RATE: &str = "6000/1m";
 const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";
 const DEFAULT_KNOWN_CONNECTIONS: &str = "20000";
 const DEFAULT_DRAIN_TIMEOUT: &str = "25s";

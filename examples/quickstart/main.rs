@@ -16,6 +16,7 @@ use clap::Parser;
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
+use peerpanda_sso::model::rate::Rate;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::seal::{Keyring, MasterKey};
@@ -57,6 +58,8 @@ async fn main() -> Result<(), Failure> {
         keyring: Keyring::new(vec![MasterKey::generate(world.entropy.as_ref())]).ok_or("no key")?,
         state_ttl: std::time::Duration::from_secs(15 * 60),
         require_browser_binding: true,
+        begin_rate_per_client: Rate::parse("120/1m").ok_or("no rate")?,
+        begin_rate: Rate::parse("6000/1m").ok_or("no rate")?,
         allowed_return_origins: Vec::new(),
         memory_pending_logins: 10_000,
         known_connections: 1_000,

@@ -33,11 +33,14 @@ impl Login {
 
     async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
         let return_to = self.check(&request)?;
+        let limited = |retry_after| LoginError::RateLimited { retry_after };
+        self.limits.admit_client(request.client_key.as_deref()).map_err(limited)?;
         let (connection, provider) = self.ready(&request.slug).await?;
         if let Some(iss) = request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss))) {
             let expected = provider.issuer().to_string();
             return Err(LoginError::IssuerMismatch { expected, came: format!("{:?}", shown(iss)) });
         }
+        self.limits.admit_connection(&request.slug).map_err(limited)?;
         let now = self.clock.unix_seconds();
         let (state, ticket) = self.state_keys.issue(self.entropy.as_ref(), &request.slug, request.browser_binding.as_ref(), now);
         let pending = PendingLogin {

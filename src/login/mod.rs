@@ -12,6 +12,7 @@
 
 mod begin;
 mod complete;
+mod limits;
 mod logout;
 mod state;
 
@@ -22,6 +23,7 @@ use crate::ambient::{Clock, Entropy};
 use crate::model::Violation;
 use crate::model::connection::{Connection, ConnectionState};
 use crate::model::login::IdpRefusal;
+use crate::model::rate::Rate;
 use crate::model::return_to::ReturnRule;
 use crate::model::slug::Slug;
 use crate::oidc::claims::ClaimsError;
@@ -37,6 +39,7 @@ pub use complete::{CompleteError, CompletedLogin};
 pub use logout::{LogoutRequest, LogoutTarget};
 pub use state::StateError;
 
+use limits::BeginLimits;
 use state::StateKeys;
 
 /// How logins are done here.
@@ -46,6 +49,10 @@ pub struct LoginPolicy {
     pub state_ttl: Duration,
     /// Whether every login must be bound to a browser.
     pub require_browser_binding: bool,
+    /// How many logins one network may begin.
+    pub begin_rate_per_client: Rate,
+    /// How many logins may begin at one connection.
+    pub begin_rate: Rate,
     /// Where a login may lead.
     pub return_rule: ReturnRule,
     /// Scheme, host and port of the customer-facing URIs.
@@ -56,6 +63,7 @@ pub struct LoginPolicy {
 pub struct Login {
     policy: LoginPolicy,
     state_keys: StateKeys,
+    limits: BeginLimits,
     connections: Arc<KnownConnections>,
     pending: Arc<dyn PendingLogins>,
     providers: Arc<Providers>,
@@ -75,7 +83,13 @@ impl Login {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let state_keys = StateKeys::new(keyring, policy.state_ttl);
-        Self { policy, state_keys, connections, pending, providers, clock, entropy }
+        let limits = BeginLimits::new(policy.begin_rate_per_client, policy.begin_rate, Arc::clone(&clock));
+        Self { policy, state_keys, limits, connections, pending, providers, clock, entropy }
+    }
+
+    /// Frees what the limits remember of those who are idle: to be called now and then.
+    pub fn forget_idle(&self) {
+        self.limits.forget_idle();
     }
 
     /// The account's connection, enabled, with its issuer known, and its IdP.
@@ -115,6 +129,12 @@ pub enum LoginError {
     /// A field is missing or malformed.
     #[error("the request is malformed")]
     BadRequest(Vec<Violation>),
+    /// Too many logins were begun by this network, or at this account.
+    #[error("too many logins were begun")]
+    RateLimited {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// No such account, or deleted.
     #[error("no connection is set up for this account")]
     ConnectionNotFound,

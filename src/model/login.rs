@@ -19,6 +19,8 @@ pub struct LoginRequest {
     pub browser_binding: Option<BrowserBinding>,
     /// Third-party-initiated login: the issuer that the third party named.
     pub iss: Option<String>,
+    /// The person's network, as the web tier sees it.
+    pub client_key: Option<String>,
     /// Passed on to the IdP.
     pub hints: LoginHints,
 }

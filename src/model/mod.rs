@@ -5,6 +5,7 @@ pub mod connection;
 pub mod draft;
 pub mod identity;
 pub mod login;
+pub mod rate;
 pub mod return_to;
 pub mod slug;
 

@@ -65,10 +65,14 @@ impl Parsed<pb::BeginLoginRequest> for LoginRequest {
         if message.iss.as_ref().is_some_and(|iss| iss.len() > MAX_URL) {
             form.wrong("iss", "must be at most 2048 bytes");
         }
-        if message.client_key.as_ref().is_some_and(|key| key.len() > 256 || !key.bytes().all(|b| b.is_ascii_graphic())) {
-            form.wrong("client_key", "must be at most 256 visible ASCII characters");
+        if message
+            .client_key
+            .as_ref()
+            .is_some_and(|key| !(1..=256).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            form.wrong("client_key", "must be 1 to 256 visible ASCII characters");
         }
-        form.done(slug, |slug| Self { slug, return_to, browser_binding, iss: message.iss, hints })
+        form.done(slug, |slug| Self { slug, return_to, browser_binding, iss: message.iss, client_key: message.client_key, hints })
     }
 }
 

@@ -81,6 +81,7 @@ reasons! {
     ProviderAddressForbidden = "PROVIDER_ADDRESS_FORBIDDEN", FailedPrecondition, Support, Never;
     ProviderUnavailable = "PROVIDER_UNAVAILABLE", Unavailable, Transient, Call;
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, Transient, Call;
+    RateLimited = "RATE_LIMITED", ResourceExhausted, Transient, Call;
     Overloaded = "OVERLOADED", ResourceExhausted, Transient, Call;
     ConnectionExists = "CONNECTION_EXISTS", AlreadyExists, Support, Never;
     RevisionConflict = "REVISION_CONFLICT", Aborted, Support, Never;
@@ -96,6 +97,8 @@ pub(super) struct Refusal {
     help: Option<(&'static str, &'static str)>,
     /// Where the state is spent by now, repeating the call can't help.
     is_spent: bool,
+    /// For RetryInfo, where it is known better than [`RETRY_DELAY`].
+    retry_after: Option<Duration>,
     /// For the log alone.
     detail: Option<String>,
 }
@@ -109,6 +112,7 @@ impl Refusal {
             metadata: Vec::new(),
             help: None,
             is_spent: false,
+            retry_after: None,
             detail: None,
         }
     }
@@ -219,7 +223,7 @@ impl SlugOf {
             details.add_bad_request_violation(cut(&violation.field, 64), cut(&violation.description, 120));
         }
         if retry == Retry::Call {
-            details.set_retry_info(Some(RETRY_DELAY));
+            details.set_retry_info(Some(refusal.retry_after.unwrap_or(RETRY_DELAY)));
         }
         if let Some((description, url)) = refusal.help {
             details.add_help_link(description, url);
@@ -238,6 +242,9 @@ impl From<LoginError> for Refusal {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::BadRequest(violations) => Self::violations(violations),
+            LoginError::RateLimited { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Self::because(Reason::RateLimited, &error) }
+            }
             LoginError::ConnectionNotFound => Self::because(Reason::ConnectionNotFound, &error),
             LoginError::ConnectionDisabled => Self::because(Reason::ConnectionDisabled, &error),
             LoginError::ConnectionChanged => Self::because(Reason::ConnectionChanged, &error),

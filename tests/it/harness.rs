@@ -10,6 +10,7 @@ use peerpanda_sso::ambient::{Clock, ManualClock, SystemEntropy};
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
+use peerpanda_sso::model::rate::Rate;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
@@ -51,6 +52,8 @@ pub(crate) fn config(database: Database, redis_url: Option<String>, key: &Master
         keyring: Keyring::new(vec![key.clone()]).expect("a key"),
         state_ttl: Duration::from_secs(900),
         require_browser_binding: false,
+        begin_rate_per_client: Rate::parse("120/1m").expect("a rate"),
+        begin_rate: Rate::parse("6000/1m").expect("a rate"),
         allowed_return_origins: vec!["https://reports.example.com".to_owned()],
         memory_pending_logins: 1000,
         known_connections: 100,

@@ -1,0 +1,124 @@
+//! Limits: how many logins begin, how many wait for one IdP, and what one bad IdP does to the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerpanda_sso::ambient::Clock;
+use peerpanda_sso::model::rate::Rate;
+use peerpanda_sso::pb;
+use tonic_types::StatusExt;
+
+use crate::fake_idp::FakeIdp;
+use crate::harness::{Service, begin_request, complete_request, eventually, reason, refused};
+
+fn from(client_key: &str) -> pb::BeginLoginRequest {
+    pb::BeginLoginRequest { client_key: Some(client_key.to_owned()), ..begin_request() }
+}
+
+#[tokio::test]
+async fn a_network_that_begins_too_many_logins_waits_and_nobody_else_does() {
+    let mut service = Service::start_with(|config| config.begin_rate_per_client = Rate::parse("3/1m").expect("a rate")).await;
+    for _ in 0..3 {
+        service.begin(from("203.0.113.7")).await.expect("begun");
+    }
+    let status = service.begin(from("203.0.113.7")).await.expect_err("limited");
+    let wait = status.get_details_retry_info().and_then(|info| info.retry_delay).expect("RetryInfo");
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
+    let limited = refused::<()>(Err(status));
+    assert_eq!(
+        (limited.code, limited.reason.as_str(), limited.retry.as_str()),
+        (tonic::Code::ResourceExhausted, "RATE_LIMITED", "call")
+    );
+    service.begin(from("203.0.113.8")).await.expect("another network");
+    service.begin(begin_request()).await.expect("an unnamed one");
+    service.clock.advance(wait);
+    service.begin(from("203.0.113.7")).await.expect("after the wait");
+}
+
+#[tokio::test]
+async fn an_account_has_a_ceiling_of_its_own() {
+    let mut service = Service::start_with(|config| config.begin_rate = Rate::parse("2/1m").expect("a rate")).await;
+    service.create(pb::Connection { slug: "other".to_owned(), ..service.connection() }).await.expect("created");
+    for _ in 0..2 {
+        service.begin(begin_request()).await.expect("begun");
+    }
+    assert_eq!(reason(service.begin(begin_request()).await), "RATE_LIMITED");
+    service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("another account");
+}
+
+#[tokio::test]
+async fn a_full_store_in_memory_refuses_and_evicts_nobody() {
+    let mut service = Service::start_with(|config| config.memory_pending_logins = 2).await;
+    let first = service.approved().await;
+    service.begin(begin_request()).await.expect("begun");
+    let overloaded = refused(service.begin(begin_request()).await);
+    assert_eq!((overloaded.code, overloaded.reason.as_str()), (tonic::Code::ResourceExhausted, "OVERLOADED"));
+    service.complete(complete_request(&first)).await.expect("the first is still there");
+}
+
+/// The account `other`, at an IdP of its own.
+async fn with_another_account(service: &mut Service) -> FakeIdp {
+    let other = FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn Clock>).await;
+    let connection = pb::Connection {
+        slug: "other".to_owned(),
+        discovery_url: other.discovery_url(),
+        client_id: other.client_id.clone(),
+        client_secret: other.client_secret.clone(),
+        ..pb::Connection::default()
+    };
+    service.create(connection).await.expect("created");
+    other
+}
+
+async fn log_in_at_other(service: &mut Service, idp: &FakeIdp) {
+    let begun = service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("begun");
+    let callback = idp.approve(&begun.redirect_url, "bob");
+    let request = pb::CompleteLoginRequest { slug: "other".to_owned(), ..complete_request(&callback) };
+    service.complete(request).await.expect("a login at the other account");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
+    let mut service = Service::start().await;
+    let other = with_another_account(&mut service).await;
+    service.idp.behave().token_delay = Duration::from_secs(60);
+    let mut hanging = Vec::new();
+    for _ in 0..500 {
+        let callback = service.approved().await;
+        let mut login = service.login.clone();
+        hanging.push(tokio::spawn(async move { login.complete_login(complete_request(&callback)).await }));
+    }
+    eventually("as many as may wait do", || async { service.idp.count("/token") == 64 }).await;
+    let surplus = service.approved().await;
+    let refusal = refused(service.complete(complete_request(&surplus)).await);
+    assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "call"), "the state is not spent");
+    log_in_at_other(&mut service, &other).await;
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+    service.idp.behave().token_delay = Duration::ZERO;
+    eventually("callers that went away have left", || {
+        let mut login = service.login.clone();
+        let request = complete_request(&surplus);
+        async move { login.complete_login(request).await.is_ok() }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idp_that_does_not_answer_is_left_alone_for_a_while() {
+    let mut service = Service::start().await;
+    let other = with_another_account(&mut service).await;
+    service.idp.behave().token_answer = Some((503, String::new()));
+    for _ in 0..5 {
+        let refusal = refused(service.log_in().await);
+        assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "login"));
+    }
+    service.idp.behave().token_answer = None;
+    let callback = service.approved().await;
+    let refusal = refused(service.complete(complete_request(&callback)).await);
+    assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "call"), "the state is not spent");
+    assert_eq!(service.idp.count("/token"), 5);
+    log_in_at_other(&mut service, &other).await;
+    service.clock.advance(Duration::from_secs(10));
+    service.complete(complete_request(&callback)).await.expect("the same callback, when the IdP is asked again");
+    service.log_in().await.expect("and everybody else");
+}
