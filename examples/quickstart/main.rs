@@ -29,7 +29,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Parser)]
 struct Options {
     /// Port of the web tier; 0: any free one. The other parts take free ports where this is 0.
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..65535))]
     port: u16,
     /// Don't open a browser.
     #[arg(long)]

@@ -153,10 +153,16 @@ impl Provider {
             .authorize_url(flow, move || state, move || nonce)
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
             .add_scopes(self.fixed.scopes.iter().cloned());
-        for (name, value) in &self.fixed.authorization_params {
+        let hints = authorization.hints;
+        // The caller's own word stands in for the connection's.
+        let is_given = |name: &str| match name {
+            "acr_values" => !hints.acr_values.is_empty(),
+            "ui_locales" => !hints.ui_locales.is_empty(),
+            _ => false,
+        };
+        for (name, value) in self.fixed.authorization_params.iter().filter(|(name, _)| !is_given(name)) {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let hints = authorization.hints;
         if let Some(login_hint) = &hints.login_hint {
             request = request.set_login_hint(LoginHint::new(login_hint.clone()));
         }

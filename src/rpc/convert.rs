@@ -109,7 +109,8 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
                 Ok(AuthorizationCode::new(message.code))
             }
         };
-        let browser_binding = form.browser_binding(message.browser_binding);
+        // A cookie is whatever the browser sent: one that can't be ours is just not the one that the login began with.
+        let browser_binding = message.browser_binding.filter(|text| !text.is_empty()).map(BrowserBinding::new);
         form.done(slug, |slug| Self {
             slug,
             state: StateParameter::new(message.state),

@@ -85,18 +85,26 @@ fn secret_context(slug: &Slug) -> String {
     format!("connections/{slug}/client_secret")
 }
 
+/// Named, not `*`: what a later version adds must not change the shape of a statement that is prepared already.
+macro_rules! columns {
+    () => {
+        "slug, incarnation, revision, settings, pinned_issuer, client_secret, create_time, update_time"
+    };
+}
+
 pub(super) const NEXT_CHANGE: &str = "UPDATE change_counter SET latest = latest + 1 WHERE id = 1 RETURNING latest";
 pub(super) const RECORD_CHANGE: &str = "INSERT INTO connection_changes (slug, change) VALUES ($1, $2) \
      ON CONFLICT (slug) DO UPDATE SET change = excluded.change";
-pub(super) const INSERT: &str = "INSERT INTO connections \
-     (slug, incarnation, revision, settings, client_secret, create_time, update_time) \
-     VALUES ($1, $2, $2, $3, $4, $5, $5) ON CONFLICT (slug) DO NOTHING RETURNING *";
-pub(super) const SELECT: &str = "SELECT * FROM connections WHERE slug = $1";
-pub(super) const SELECT_PAGE: &str = "SELECT * FROM connections WHERE slug > $1 ORDER BY slug LIMIT $2";
-pub(super) const UPDATE: &str = "UPDATE connections SET revision = $1, settings = $2, \
-     client_secret = COALESCE($3, client_secret), \
-     pinned_issuer = CASE WHEN $4 THEN pinned_issuer ELSE NULL END, update_time = $5 \
-     WHERE slug = $6 AND revision = $7 RETURNING *";
+pub(super) const INSERT: &str = concat!(
+    "INSERT INTO connections (slug, incarnation, revision, settings, client_secret, create_time, update_time) VALUES ($1, $2, $2, $3, $4, $5, $5) ON CONFLICT (slug) DO NOTHING RETURNING ",
+    columns!()
+);
+pub(super) const SELECT: &str = concat!("SELECT ", columns!(), " FROM connections WHERE slug = $1");
+pub(super) const SELECT_PAGE: &str = concat!("SELECT ", columns!(), " FROM connections WHERE slug > $1 ORDER BY slug LIMIT $2");
+pub(super) const UPDATE: &str = concat!(
+    "UPDATE connections SET revision = $1, settings = $2, client_secret = COALESCE($3, client_secret), pinned_issuer = CASE WHEN $4 THEN pinned_issuer ELSE NULL END, update_time = $5 WHERE slug = $6 AND revision = $7 RETURNING ",
+    columns!()
+);
 pub(super) const DELETE: &str = "DELETE FROM connections WHERE slug = $1 AND revision = $2";
 pub(super) const PIN_ISSUER: &str =
     "UPDATE connections SET pinned_issuer = $1 WHERE slug = $2 AND revision = $3 AND pinned_issuer IS NULL";

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peerpanda_sso::ambient::ManualClock;
-use peerpanda_sso::config::Database;
+use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use serde_json::json;
 use tonic::Code;
@@ -151,6 +152,37 @@ async fn the_authorization_request_is_complete_and_fresh() {
 }
 
 #[tokio::test]
+async fn a_connections_constant_parameters_are_sent_once() {
+    let mut service = Service::start().await;
+    service
+        .edit(&["authorization_params"], |connection| {
+            connection.authorization_params =
+                [("hd", "corp.com"), ("acr_values", "low")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        })
+        .await
+        .expect("edited");
+    let begun = service.begin(begin_request()).await.expect("begun");
+    assert_eq!(
+        (parameters(&begun.redirect_url)["hd"].as_str(), parameters(&begun.redirect_url)["acr_values"].as_str()),
+        ("corp.com", "low")
+    );
+    let begun =
+        service.begin(pb::BeginLoginRequest { acr_values: vec!["high".to_owned()], ..begin_request() }).await.expect("begun");
+    assert_eq!(begun.redirect_url.matches("acr_values=").count(), 1);
+    assert_eq!(parameters(&begun.redirect_url)["acr_values"], "high");
+    for name in ["state", "Redirect_URI", "nonce", "code_challenge", "request", "client_id", "prompt"] {
+        let refused = refused(
+            service
+                .edit(&["authorization_params"], |connection| {
+                    connection.authorization_params = [(name.to_owned(), "x".to_owned())].into();
+                })
+                .await,
+        );
+        assert_eq!(refused.fields, ["authorization_params"], "{name}");
+    }
+}
+
+#[tokio::test]
 async fn metadata_that_cannot_be_used_begins_no_login_and_heals() {
     let mut service = Service::start().await;
     let other = json!({ "issuer": format!("{}INVALID", service.idp.issuer) });
@@ -201,6 +233,18 @@ async fn a_private_address_is_saved_neither_nor_called() {
     for slug in ["name", "v4", "v6", "hex"] {
         let request = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
         assert_eq!(reason(strict.begin(request).await), "PROVIDER_ADDRESS_FORBIDDEN", "{slug}");
+    }
+    let allowed = Config {
+        provider_addresses: AddressPolicy {
+            allowed_networks: vec!["127.0.0.0/8".parse().expect("a network")],
+            ..AddressPolicy::default()
+        },
+        ..on_this(false)
+    };
+    let mut allowed = Service::over(allowed, Arc::new(ManualClock::starting_now())).await;
+    for (slug, expected) in [("v4", "PROVIDER_UNAVAILABLE"), ("v6", "PROVIDER_ADDRESS_FORBIDDEN")] {
+        let request = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
+        assert_eq!(reason(allowed.begin(request).await), expected, "127.0.0.0/8 is called, and nothing answers there: {slug}");
     }
     for host in ["169.254.169.254", "localhost", "10.1.2.3:8443", "[::ffff:127.0.0.1]"] {
         let discovery_url = format!("https://{host}/.well-known/openid-configuration");

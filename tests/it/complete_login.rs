@@ -55,7 +55,7 @@ async fn a_login_ends_in_the_browser_in_which_it_began() {
     let mut service = Service::start().await;
     let callback = service.approved().await;
     let good = complete_request(&callback);
-    for browser_binding in [None, Some("another-browser-0123".to_owned())] {
+    for browser_binding in [None, Some(String::new()), Some("x\u{0}".to_owned()), Some("another-browser-0123".to_owned())] {
         let refused = refused(service.complete(pb::CompleteLoginRequest { browser_binding, ..good.clone() }).await);
         assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "BROWSER_MISMATCH"));
     }
