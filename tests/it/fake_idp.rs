@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaEncoding};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -31,6 +33,12 @@ pub(crate) struct Behaviour {
     pub(crate) id_token: Option<String>,
     /// Which key signs, and which are published.
     pub(crate) signer: Signer,
+    /// Whether the ID token has an at_hash.
+    pub(crate) at_hash: bool,
+    /// What the access token is, in place of a fresh one.
+    pub(crate) access_token: Option<String>,
+    /// UserInfo as a signed JWT.
+    pub(crate) signed_userinfo: bool,
     /// Sign with a key that isn't published.
     pub(crate) foreign_key: bool,
     /// The token endpoint's whole answer.
@@ -51,10 +59,71 @@ pub(crate) struct Behaviour {
     pub(crate) expects_post: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// An algorithm, and with it the key that signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signer {
     Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
     Es256,
+    Es384,
+    Es512,
+    EdDsa,
+}
+
+impl Signer {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::Es512,
+        Self::EdDsa,
+    ];
+
+    pub(crate) fn alg(self) -> &'static str {
+        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"][self as usize]
+    }
+
+    fn kid(self) -> &'static str {
+        match self {
+            Self::Es256 => "ec",
+            Self::Es384 => "ec384",
+            Self::Es512 => "ec521",
+            Self::EdDsa => "ed",
+            _ => "rsa",
+        }
+    }
+
+    fn rsa_encoding(self) -> Option<&'static dyn RsaEncoding> {
+        Some(match self {
+            Self::Rs256 => &signature::RSA_PKCS1_SHA256,
+            Self::Rs384 => &signature::RSA_PKCS1_SHA384,
+            Self::Rs512 => &signature::RSA_PKCS1_SHA512,
+            Self::Ps256 => &signature::RSA_PSS_SHA256,
+            Self::Ps384 => &signature::RSA_PSS_SHA384,
+            Self::Ps512 => &signature::RSA_PSS_SHA512,
+            _ => return None,
+        })
+    }
+
+    /// OIDC Core 3.1.3.6: the left half of the hash that goes with the algorithm.
+    fn half_hash(self, text: &str) -> String {
+        let algorithm = match self {
+            Self::Rs256 | Self::Ps256 | Self::Es256 => &digest::SHA256,
+            Self::Rs384 | Self::Ps384 | Self::Es384 => &digest::SHA384,
+            Self::Rs512 | Self::Ps512 | Self::Es512 | Self::EdDsa => &digest::SHA512,
+        };
+        let hash = digest::digest(algorithm, text.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..hash.as_ref().len() / 2])
+    }
 }
 
 impl Default for Behaviour {
@@ -65,6 +134,9 @@ impl Default for Behaviour {
             header: json!({}),
             id_token: None,
             signer: Signer::Rs256,
+            at_hash: false,
+            access_token: None,
+            signed_userinfo: false,
             foreign_key: false,
             token_answer: None,
             token_response: json!({}),
@@ -101,7 +173,8 @@ struct Inner {
     seen: Mutex<Vec<Seen>>,
     granted: Mutex<HashMap<String, Granted>>,
     last_id_token: Mutex<String>,
-    ec_key: EcdsaKeyPair,
+    ec_keys: [EcdsaKeyPair; 3],
+    ed_key: Ed25519KeyPair,
 }
 
 struct Granted {
@@ -148,7 +221,13 @@ impl FakeIdp {
             seen: Mutex::default(),
             granted: Mutex::default(),
             last_id_token: Mutex::default(),
-            ec_key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
+            ec_keys: [
+                &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+                &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+                &signature::ECDSA_P521_SHA512_FIXED_SIGNING,
+            ]
+            .map(|algorithm| EcdsaKeyPair::generate(algorithm).expect("a key")),
+            ed_key: Ed25519KeyPair::generate().expect("a key"),
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&inner));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -177,6 +256,30 @@ impl FakeIdp {
         let keys = document["keys"].as_array_mut().expect("an array");
         keys.retain(|key| key["kid"].as_str().is_some_and(&is_published));
         document
+    }
+
+    /// The modulus of its RSA key, in every form that could serve as an HMAC key by mistake.
+    pub(crate) fn public_key_forms(&self) -> Vec<Vec<u8>> {
+        let der = rsa_key().public_key().as_ref().to_vec();
+        let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa_key().public_key()).expect("DER").as_ref().to_vec();
+        let pem = |label: &str, der: &[u8]| {
+            let text = BASE64_STANDARD.encode(der);
+            let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+        };
+        let jwk = self.published_keys(|kid| kid == "rsa")["keys"][0].clone();
+        vec![
+            pem("PUBLIC KEY", &spki).into_bytes(),
+            pem("PUBLIC KEY", &spki).trim_end().as_bytes().to_vec(),
+            pem("RSA PUBLIC KEY", &der).into_bytes(),
+            der[9..265].to_vec(),
+            der,
+            spki,
+            jwk["n"].as_str().expect("text").as_bytes().to_vec(),
+            jwk.to_string().into_bytes(),
+            self.client_secret.as_bytes().to_vec(),
+            Vec::new(),
+        ]
     }
 
     pub(crate) fn discovery_url(&self) -> String {
@@ -250,7 +353,9 @@ impl Inner {
             "userinfo_endpoint": at("/userinfo"),
             "end_session_endpoint": at("/logout?tenant=1"),
             "response_types_supported": ["code", "id_token code"],
-            "id_token_signing_alg_values_supported": ["RS256", "ES256", "HS256", "none"],
+            "id_token_signing_alg_values_supported": [
+                "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "ES256K", "HS256", "none",
+            ],
             "authorization_response_iss_parameter_supported": true,
             "op_policy_uri": "",
         });
@@ -261,7 +366,10 @@ impl Inner {
     fn keys(&self) -> Value {
         let rsa = rsa_key();
         let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        let point = self.ec_key.public_key().as_ref();
+        let ec = |key: &EcdsaKeyPair, kid: &str, crv: &str| {
+            let (x, y) = key.public_key().as_ref()[1..].split_at(key.public_key().as_ref().len() / 2);
+            json!({ "kty": "EC", "crv": crv, "use": "sig", "kid": kid, "x": encoded(x), "y": encoded(y) })
+        };
         // PKCS#1 DER of a 2048-bit key: 9 bytes of headers, the modulus, and the exponent 65537.
         let modulus = &rsa.public_key().as_ref()[9..265];
         json!({ "keys": [
@@ -269,7 +377,11 @@ impl Inner {
             { "kty": "EC", "crv": "secp256k1", "kid": "odd", "x": "AA", "y": "AA" },
             { "kty": "RSA", "kid": "rsa", "n": encoded(modulus),
               "e": "AQAB" },
-            { "kty": "EC", "crv": "P-256", "use": "sig", "kid": "ec", "x": encoded(&point[1..33]), "y": encoded(&point[33..65]) },
+            ec(&self.ec_keys[0], "ec", "P-256"),
+            ec(&self.ec_keys[1], "ec384", "P-384"),
+            ec(&self.ec_keys[2], "ec521", "P-521"),
+            { "kty": "OKP", "crv": "X25519", "kid": "x", "x": encoded(&[7; 32]) },
+            { "kty": "OKP", "crv": "Ed25519", "kid": "ed", "alg": "EdDSA", "x": encoded(self.ed_key.public_key().as_ref()) },
         ] })
     }
 
@@ -294,9 +406,10 @@ impl Inner {
         if !is_right {
             return refused(StatusCode::BAD_REQUEST, "invalid_grant");
         }
-        let id_token = behaviour.id_token.clone().unwrap_or_else(|| self.id_token(&behaviour, &granted));
-        locked(&self.last_id_token).clone_from(&id_token);
         let access_token = format!("CANARYaccess{}.{}", granted.person, random());
+        let access_token = behaviour.access_token.clone().unwrap_or(access_token);
+        let id_token = behaviour.id_token.clone().unwrap_or_else(|| self.id_token(&behaviour, &granted, &access_token));
+        locked(&self.last_id_token).clone_from(&id_token);
         let mut response = json!({
             "access_token": access_token, "token_type": "bearer", "expires_in": "3600", "id_token": id_token,
             "refresh_token": "CANARYrefresh", "ext_expires_in": 3600,
@@ -318,7 +431,7 @@ impl Inner {
         decoded == [self.client_id.clone(), self.client_secret.clone()] && !form.contains_key("client_secret")
     }
 
-    fn id_token(&self, behaviour: &Behaviour, granted: &Granted) -> String {
+    fn id_token(&self, behaviour: &Behaviour, granted: &Granted, access_token: &str) -> String {
         let now = self.clock.unix_seconds();
         let person = &granted.person;
         let mut claims = json!({
@@ -326,17 +439,16 @@ impl Inner {
             "nonce": granted.nonce, "email": format!("{person}@example.com"), "email_verified": true,
             "given_name": person, "family_name": "Example", "amr": "pwd", "sid": "session-1", "tid": "tenant-1",
         });
+        if behaviour.at_hash {
+            claims["at_hash"] = behaviour.signer.half_hash(access_token).into();
+        }
         merge(&mut claims, &behaviour.claims);
         if !behaviour.userinfo.is_null() {
             for name in ["email", "email_verified", "given_name", "family_name"] {
                 claims.as_object_mut().expect("an object").remove(name);
             }
         }
-        let (alg, kid) = match behaviour.signer {
-            Signer::Rs256 => ("RS256", "rsa"),
-            Signer::Es256 => ("ES256", "ec"),
-        };
-        let mut header = json!({ "alg": alg, "typ": "JWT", "kid": kid });
+        let mut header = json!({ "alg": behaviour.signer.alg(), "typ": "JWT", "kid": behaviour.signer.kid() });
         merge(&mut header, &behaviour.header);
         self.signed(&header, &claims.to_string(), behaviour)
     }
@@ -344,14 +456,18 @@ impl Inner {
     fn signed(&self, header: &Value, payload: &str, behaviour: &Behaviour) -> String {
         let message = format!("{}.{}", encoded(&header.to_string()), encoded(payload));
         let random = SystemRandom::new();
-        let signature = match behaviour.signer {
-            Signer::Rs256 => {
+        let by_ec = |key: &EcdsaKeyPair| key.sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec();
+        let signature = match (behaviour.signer.rsa_encoding(), behaviour.signer) {
+            (Some(encoding), _) => {
                 let key = if behaviour.foreign_key { foreign_rsa_key() } else { rsa_key() };
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).expect("signed");
+                key.sign(encoding, &random, message.as_bytes(), &mut signature).expect("signed");
                 signature
             }
-            Signer::Es256 => self.ec_key.sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec(),
+            (None, Signer::Es384) => by_ec(&self.ec_keys[1]),
+            (None, Signer::Es512) => by_ec(&self.ec_keys[2]),
+            (None, Signer::EdDsa) => self.ed_key.sign(message.as_bytes()).as_ref().to_vec(),
+            (None, _) => by_ec(&self.ec_keys[0]),
         };
         format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
@@ -364,6 +480,13 @@ impl Inner {
         };
         let mut claims = json!({ "sub": format!("sub-{person}") });
         merge(&mut claims, &behaviour.userinfo);
+        if behaviour.signed_userinfo {
+            let header = json!({ "alg": behaviour.signer.alg(), "kid": behaviour.signer.kid() });
+            let mut signed = json!({ "iss": self.issuer, "aud": self.client_id });
+            merge(&mut signed, &claims);
+            return ([("content-type", "application/jwt")], self.signed(&header, &signed.to_string(), &behaviour))
+                .into_response();
+        }
         axum_json(&claims)
     }
 }
