@@ -257,7 +257,8 @@ fn refused_page(slug: &str, status: &tonic::Status) -> Response {
             (StatusCode::BAD_REQUEST, "This login can't go on in this browser")
         }
         "IDP_REFUSED" => (StatusCode::FORBIDDEN, "The login was cancelled or refused"),
-        "CONNECTION_NOT_FOUND" | "BAD_REQUEST" => (StatusCode::NOT_FOUND, "There is no login at this address"),
+        "BAD_REQUEST" => (StatusCode::BAD_REQUEST, "This address is malformed"),
+        "CONNECTION_NOT_FOUND" => (StatusCode::NOT_FOUND, "There is no login at this address"),
         "CONNECTION_DISABLED" => (StatusCode::FORBIDDEN, "Login is switched off for this account"),
         _ if status.code() == tonic::Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Login isn't possible at the moment"),
         _ => (StatusCode::FORBIDDEN, "The login was refused"),

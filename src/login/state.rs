@@ -287,6 +287,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Nothing that wasn't issued is admitted, and nothing panics.
+        #[test]
+        fn made_up_states_are_invalid(text in "[A-Za-z0-9_=+/ -]{0,120}", now in proptest::prelude::any::<u64>()) {
+            let keys = keys_of(&[&MasterKey::generate(&SystemEntropy)]);
+            let admitted = keys.admit(&StateParameter::new(text), &slug("acme"), None, now);
+            proptest::prop_assert_eq!(admitted.err(), Some(StateError::Invalid));
+        }
+    }
+
     #[test]
     fn a_login_goes_on_while_keys_are_rotated() {
         let (old, new) = (MasterKey::generate(&SystemEntropy), MasterKey::generate(&SystemEntropy));

@@ -108,6 +108,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever passes leads, resolved as a browser does, to an origin of ours.
+        #[test]
+        fn whatever_passes_stays_at_home(text in "[/\\\\.:@?#a-z%0-9 \t\n]{0,12}(evil\\.com|getpeerpanda\\.com)?[/\\\\:@?#a-z.]{0,8}") {
+            if rule().check(&text).is_ok() {
+                let base = Url::parse("https://getpeerpanda.com/app/").expect("a URL");
+                let origin = base.join(&text).expect("what passes can be resolved").origin().ascii_serialization();
+                proptest::prop_assert!(origin == "https://getpeerpanda.com" || origin == "https://reports.example.com:8443", "{text:?} -> {origin}");
+            }
+        }
+
+        #[test]
+        fn nothing_from_outside_panics(text in ".{0,64}") {
+            let _ = rule().check(&text);
+        }
+    }
+
     #[test]
     fn every_way_out_is_refused() {
         for bad in [

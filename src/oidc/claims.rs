@@ -305,6 +305,17 @@ const IDENTITY_CLAIMS: [&str; 4] = ["name", "preferred_username", "picture", "lo
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        /// Whatever counts as an address has one @, a domain of a host's form, and none of the characters that make it two.
+        #[test]
+        fn what_counts_as_an_address_is_one(text in "[a-z@.,;<> #EXT\"()\\\\\u{e9}\u{200b}-]{0,24}") {
+            if let Some(domain) = email_domain(&text) {
+                proptest::prop_assert_eq!(text.matches('@').count(), 1);
+                proptest::prop_assert!(!domain.is_empty() && domain.is_ascii() && !text.contains([',', ';', '<', '>', ' ']));
+            }
+        }
+    }
+
     #[test]
     fn an_email_is_exactly_one_address() {
         for (good, domain) in

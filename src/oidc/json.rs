@@ -140,6 +140,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// What it accepts is what serde_json reads, and nothing panics.
+        #[test]
+        fn it_reads_as_serde_json_does_or_refuses(text in "[{}\\[\\]\":,a-c0-2.eE\\\\untrl -]{0,40}") {
+            if let Ok(object) = parse_object(text.as_bytes()) {
+                proptest::prop_assert_eq!(Value::Object(object), serde_json::from_str::<Value>(&text).expect("JSON"));
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_object_is_refused_without_quoting_it() {
         for bad in ["", "[]", "\"s3cret\"", "{\"a\":s3cret}", "{}{}", "{\"a\":1", "nul"] {

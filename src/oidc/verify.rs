@@ -360,3 +360,48 @@ const MAX_TOKEN_AGE: u64 = 600;
 /// Bytes of a token in compact serialisation.
 pub(super) const MAX_TOKEN: usize = 64 * 1024;
 const B2C_NO_SUBJECT: &str = "Not supported currently. Use oid claim.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
+        Expected {
+            issuer,
+            client_id: "client",
+            additional_audiences: &[],
+            algs: &SigningAlg::ALL,
+            nonce,
+            max_age: Some(1),
+            access_token: "a",
+            now: 1_800_000_000,
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever an IdP sends for a token is refused without a panic, where no key has signed it.
+        #[test]
+        fn made_up_tokens_are_refused(parts in proptest::collection::vec("\\PC{0,40}", 0..7), alg in "RS256|ES256|EdDSA|none|HS256|x") {
+            let (issuer, nonce) = (IssuerPolicy::Exact(Issuer::new("https://i".to_owned())), Nonce::new("n".to_owned()));
+            let encoded: Vec<String> = parts.iter().map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).collect();
+            let header = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"alg\":\"{alg}\"}}"));
+            for token in [parts.join("."), encoded.join("."), format!("{header}.{}", encoded.join("."))] {
+                let refused = id_token(&RawIdToken::new(token.clone()), &KeySet::default(), &expected(&issuer, &nonce));
+                proptest::prop_assert!(refused.is_err());
+                let _ = is_hint_for(&token, &issuer, "client");
+            }
+        }
+
+        #[test]
+        fn claims_of_any_type_do_not_panic(number in proptest::prelude::any::<f64>(), text in "\\PC{0,12}") {
+            let issuer = IssuerPolicy::Tenants(Issuer::new("https://i/{tenantid}".to_owned()), vec![text.clone()]);
+            for value in [Value::from(number), Value::from(text.as_str()), Value::Null, serde_json::json!([text, number]), serde_json::json!({})] {
+                let names = ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "auth_time", "at_hash", "tid"];
+                let claims = Claims(names.iter().map(|name| ((*name).to_owned(), value.clone())).collect());
+                let _ = (claims.allowed_issuer(&issuer), claims.audience("client", &[]), claims.subject());
+                let _ = (claims.optional_date("exp"), claims.auth_time(Some(u64::MAX), u64::MAX), claims.at_hash(SigningAlg::ES256, ""));
+                let _ = claims.nonce(&Nonce::new(text.clone()));
+            }
+        }
+    }
+}

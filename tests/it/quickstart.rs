@@ -166,3 +166,28 @@ async fn parallel_tabs_all_finish_and_a_stranger_does_not() {
     let doubled = browser.get(&format!("{denied}&state=x")).await;
     assert_eq!(doubled.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_addresses_get_a_page_and_lose_nothing() {
+    let quickstart = start();
+    let mut browser = Browser::default();
+    let begun = browser.get(&quickstart.login_page).await.location();
+    let callback = approve(&mut browser, &begun, "allow").await;
+    let (base, state) = (format!("{}callback/", quickstart.login_page), "%FF%FE");
+    for (url, status, says) in [
+        (format!("{base}?code=%FF&state={state}"), 400, "BAD_REQUEST"),
+        (format!("{base}?code=a&state={state}"), 400, "STATE_INVALID"),
+        (format!("{base}?code=a&state={}", "x".repeat(600)), 400, "BAD_REQUEST"),
+        (base.clone(), 400, "BAD_REQUEST"),
+        (base.replace("/demo/", "/nobody/"), 400, "BAD_REQUEST"),
+        (quickstart.login_page.replace("/demo/", "/nobody/"), 404, "CONNECTION_NOT_FOUND"),
+        (quickstart.login_page.replace("/demo/", "/De%20mo/"), 400, "BAD_REQUEST"),
+        (format!("{}?return_to=//evil.example", quickstart.login_page), 400, "BAD_REQUEST"),
+        (quickstart.login_page.replace("/demo/", "/%FF/"), 400, ""),
+    ] {
+        let page = browser.get(&url).await;
+        assert_eq!(page.status.as_u16(), status, "{url}: {}", page.body);
+        assert!(page.body.contains(says), "{url}: {}", page.body);
+    }
+    assert_eq!(browser.get(&callback).await.status, StatusCode::SEE_OTHER, "the login is still there");
+}

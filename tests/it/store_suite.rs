@@ -80,7 +80,7 @@ async fn redis_away_is_told_within_a_second_and_heals_by_itself() {
     let fails_quickly = async || {
         let began = tokio::time::Instant::now();
         assert!(matches!(store.put(&pending_key(), b"1", Duration::from_secs(9)).await, Err(StoreError::Unavailable { .. })));
-        assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     };
     fails_quickly().await;
     let redis = own_redis(port);
