@@ -50,6 +50,10 @@ impl Login {
             let expected = "must be an ID token of this connection's issuer and client";
             return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
         }
+        if hint.is_none() && provider.demands_hint() {
+            let expected = "must be given: this IdP's logout refuses whoever comes without the session's ID token";
+            return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
+        }
         Ok(match provider.end_session_url(&registered, hint, request.state.as_deref()) {
             Some(redirect_url) => LogoutTarget { redirect_url, ends_idp_session: true },
             None => LogoutTarget { redirect_url: registered, ends_idp_session: false },

@@ -265,20 +265,10 @@ impl Provider {
         if answer.status != StatusCode::OK {
             return Err(invalid(format!("UserInfo answered HTTP {}", answer.status.as_u16())));
         }
-        let claims = if answer.media_type() == "application/jwt" {
-            let text = std::str::from_utf8(&answer.body).map_err(|_| invalid("UserInfo is no text".to_owned()))?;
-            // No nonce is in it; the expectation of one is not looked at.
-            let nonce = Nonce::new(String::new());
-            verify::signed_userinfo(text.trim(), &self.keys, &self.expected(tokens, &nonce, None, now))
-                .map_err(|error| invalid(format!("signed UserInfo: {error}")))?
-        } else {
-            json::parse_object(&answer.body).map_err(|detail| invalid(format!("UserInfo: {detail}")))?
-        };
-        // OIDC Core 5.3.2: the sub must be there and match exactly.
-        if claims.get("sub").and_then(Value::as_str) != Some(subject.subject.as_str()) {
-            return Err(invalid("UserInfo is of another subject than the ID token".to_owned()));
-        }
-        Ok(claims)
+        // No nonce is in it; the expectation of one is not looked at.
+        let nonce = Nonce::new(String::new());
+        let is_signed = answer.media_type() == "application/jwt";
+        read_userinfo(&answer.body, is_signed, &self.keys, &self.expected(tokens, &nonce, None, now), subject)
     }
 
     /// Whether this ID token, perhaps expired, is of this issuer and client.
@@ -321,6 +311,13 @@ impl Provider {
         }
     }
 
+    /// Whether its logout refuses whoever comes without an ID token: Okta's does, on its own domains and a customer's.
+    #[must_use]
+    pub fn demands_hint(&self) -> bool {
+        let Some(Logout::RpInitiated(endpoint)) = self.logout_style() else { return false };
+        endpoint.path().starts_with("/oauth2/") && endpoint.path().ends_with("/v1/logout")
+    }
+
     fn logout_style(&self) -> Option<Logout<'_>> {
         let endpoints = &self.fixed.metadata.endpoints;
         let standard = || endpoints.end_session.as_ref().map(Logout::RpInitiated);
@@ -333,14 +330,19 @@ impl Provider {
         let auth0 = || Url::parse(self.issuer().as_str()).ok().map(|issuer| Logout::Auth0(at(&issuer, "/v2/logout")));
         let cognito = || Some(Logout::Cognito(at(&endpoints.authorization, "/logout")));
         let is_at = |url: &str, domain: &str| host_of(url).strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        let issuer = self.issuer().as_str();
+        let is_cognito = || {
+            is_at(issuer, "amazonaws.com") && host_of(issuer).starts_with("cognito-idp.")
+                || is_at(endpoints.authorization.as_str(), "amazoncognito.com")
+        };
         match self.fixed.logout_style {
             LogoutStyle::RpInitiated => standard(),
             LogoutStyle::Auth0V2 => auth0(),
             LogoutStyle::Cognito => cognito(),
             LogoutStyle::None => None,
-            LogoutStyle::Auto => standard()
-                .or_else(|| is_at(self.issuer().as_str(), "auth0.com").then(auth0).flatten())
-                .or_else(|| is_at(endpoints.authorization.as_str(), "amazoncognito.com").then(cognito).flatten()),
+            // Cognito advertises its own logout as if it were the standard's.
+            LogoutStyle::Auto if is_cognito() => cognito(),
+            LogoutStyle::Auto => standard().or_else(|| is_at(issuer, "auth0.com").then(auth0).flatten()),
         }
     }
 
@@ -380,6 +382,28 @@ async fn fetch_keys(url: &Url, http: &HttpClient) -> Result<(KeySet, Option<Dura
     Ok((keys, answer.max_age()))
 }
 
+/// Reads UserInfo's answer, plain or signed.
+pub(super) fn read_userinfo(
+    body: &[u8],
+    is_signed: bool,
+    keys: &KeySet,
+    expected: &Expected<'_>,
+    subject: &VerifiedClaims,
+) -> Result<Map<String, Value>, UserInfoError> {
+    let invalid = |text: String| UserInfoError::Invalid(text);
+    let claims = if is_signed {
+        let text = std::str::from_utf8(body).map_err(|_| invalid("UserInfo is no text".to_owned()))?;
+        verify::signed_userinfo(text.trim(), keys, expected).map_err(|error| invalid(format!("signed UserInfo: {error}")))?
+    } else {
+        json::parse_object(body).map_err(|detail| invalid(format!("UserInfo: {detail}")))?
+    };
+    // OIDC Core 5.3.2: the sub must be there and match exactly.
+    if claims.get("sub").and_then(Value::as_str) != Some(subject.subject.as_str()) {
+        return Err(invalid("UserInfo is of another subject than the ID token".to_owned()));
+    }
+    Ok(claims)
+}
+
 /// Calls the token endpoint for the crate. An OAuth error answer ends here, told apart by who was refused; the content
 /// type isn't looked at, since the body's form decides.
 struct TokenEndpoint(HttpClient);
@@ -403,7 +427,7 @@ impl<'c> AsyncHttpClient<'c> for TokenEndpoint {
 }
 
 /// RFC 6749 5.2.
-fn token_error(status: StatusCode, body: &[u8]) -> ExchangeError {
+pub(super) fn token_error(status: StatusCode, body: &[u8]) -> ExchangeError {
     let document = json::parse_object(body).unwrap_or_default();
     let text = |name: &str| document.get(name).and_then(Value::as_str).map(shown);
     let description = text("error_description");
@@ -465,9 +489,9 @@ fn oidc_client(connection: &Connection, metadata: &Metadata, redirect_uri: &str)
 /// A token response, read leniently where a login doesn't depend on it (`expires_in` and `token_type` as IdPs send them)
 /// and strictly elsewhere: the crate's own type refuses the whole response for one odd member.
 #[derive(Clone, Debug)]
-struct TokenAnswer {
-    access_token: AccessToken,
-    id_token: Option<RawIdToken>,
+pub(super) struct TokenAnswer {
+    pub(super) access_token: AccessToken,
+    pub(super) id_token: Option<RawIdToken>,
     token_type: CoreTokenType,
 }
 

@@ -57,6 +57,14 @@ pub(crate) struct Behaviour {
     pub(crate) token_delay: Duration,
     /// client_secret_post, else basic.
     pub(crate) expects_post: bool,
+    /// Paths of another IdP's, with the own ones that answer there.
+    pub(crate) routes: HashMap<String, String>,
+    /// The whole metadata document.
+    pub(crate) document: Option<Value>,
+    /// The whole key set.
+    pub(crate) keys: Option<Value>,
+    /// By own path; else application/json.
+    pub(crate) content_types: HashMap<String, String>,
 }
 
 /// An algorithm, and with it the key that signs.
@@ -146,6 +154,10 @@ impl Default for Behaviour {
             metadata_delay: Duration::ZERO,
             token_delay: Duration::ZERO,
             expects_post: false,
+            routes: HashMap::new(),
+            document: None,
+            keys: None,
+            content_types: HashMap::new(),
         }
     }
 }
@@ -315,13 +327,14 @@ impl FakeIdp {
 
 async fn answer(State(idp): State<Arc<Inner>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
-    let path = uri.path().to_owned();
+    let path = locked(&idp.behaviour).routes.get(uri.path()).cloned().unwrap_or_else(|| uri.path().to_owned());
     locked(&idp.seen).push(Seen { path: path.clone(), headers: headers.clone(), form: form.clone() });
     if let Some((status, body, location)) = locked(&idp.behaviour).answers.get(path.as_str()).cloned() {
         let status = StatusCode::from_u16(status).expect("a status");
         return (status, [("location", location), ("content-type", "application/json".to_owned())], body).into_response();
     }
-    match (method.as_str(), path.as_str()) {
+    let content_type = locked(&idp.behaviour).content_types.get(path.as_str()).cloned();
+    let mut response = match (method.as_str(), path.as_str()) {
         ("GET", "/.well-known/openid-configuration") => {
             let delay = locked(&idp.behaviour).metadata_delay;
             let cache_control = locked(&idp.behaviour).cache_control;
@@ -339,11 +352,18 @@ async fn answer(State(idp): State<Arc<Inner>>, method: Method, uri: Uri, headers
         }
         ("GET", "/userinfo") => idp.userinfo(&headers),
         _ => StatusCode::NOT_FOUND.into_response(),
+    };
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert("content-type", content_type.parse().expect("a media type"));
     }
+    response
 }
 
 impl Inner {
     fn metadata(&self) -> Value {
+        if let Some(document) = &locked(&self.behaviour).document {
+            return document.clone();
+        }
         let at = |path: &str| format!("{}{path}", self.issuer);
         let mut document = json!({
             "issuer": self.issuer,
@@ -364,6 +384,9 @@ impl Inner {
     }
 
     fn keys(&self) -> Value {
+        if let Some(keys) = &locked(&self.behaviour).keys {
+            return keys.clone();
+        }
         let rsa = rsa_key();
         let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let ec = |key: &EcdsaKeyPair, kid: &str, crv: &str| {
@@ -442,12 +465,12 @@ impl Inner {
         if behaviour.at_hash {
             claims["at_hash"] = behaviour.signer.half_hash(access_token).into();
         }
-        merge(&mut claims, &behaviour.claims);
         if !behaviour.userinfo.is_null() {
             for name in ["email", "email_verified", "given_name", "family_name"] {
                 claims.as_object_mut().expect("an object").remove(name);
             }
         }
+        merge(&mut claims, &behaviour.claims);
         let mut header = json!({ "alg": behaviour.signer.alg(), "typ": "JWT", "kid": behaviour.signer.kid() });
         merge(&mut header, &behaviour.header);
         self.signed(&header, &claims.to_string(), behaviour)
@@ -491,7 +514,7 @@ impl Inner {
     }
 }
 
-fn merge(into: &mut Value, patch: &Value) {
+pub(crate) fn merge(into: &mut Value, patch: &Value) {
     let (Some(into), Some(patch)) = (into.as_object_mut(), patch.as_object()) else { return };
     for (name, value) in patch {
         if value.is_null() {

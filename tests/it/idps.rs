@@ -1,11 +1,264 @@
 //! The customer guide's IdPs and some others as they are: what each sends, and what becomes of it. The documents and
 //! tokens are served by the fake IdP, under its own issuer where theirs would stand.
 
+use std::path::Path;
+
 use peerpanda_sso::pb;
 use serde_json::{Value, json};
+use tonic::Status;
 use tonic_types::StatusExt;
 
+use crate::fake_idp::merge;
 use crate::harness::{Service, begin_request, complete_request, reason, refused};
+
+/// An IdP as it is: `tests/it/idps/*.json`. The documents are the IdP's own, but for the endpoints that the service calls,
+/// which are the fake IdP's (`{fake}`), under the IdP's own paths.
+struct Fixture {
+    service: Service,
+    is: Value,
+}
+
+impl Fixture {
+    async fn of(name: &str) -> Self {
+        let mut service = Service::start().await;
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/idps/{name}.json"));
+        let now = peerpanda_sso::ambient::Clock::unix_seconds(service.clock.as_ref()).to_string();
+        let text = std::fs::read_to_string(path).expect("a fixture").replace("{fake}", &service.idp.issuer);
+        let text = text.replace("{client_id}", &service.idp.client_id).replace("\"{now}\"", &now);
+        let is: Value = serde_json::from_str(&text).expect("JSON");
+        let mut keys = service.idp.published_keys(|kid| kid == "rsa");
+        merge(&mut keys["keys"][0], &is["signing_key"]);
+        let kid = keys["keys"][0]["kid"].clone();
+        keys["keys"].as_array_mut().expect("an array").extend(is["other_keys"].as_array().into_iter().flatten().cloned());
+        let mut claims = json!({
+            "iss": is["metadata"]["issuer"], "email": null, "email_verified": null, "given_name": null, "family_name": null,
+            "amr": null, "sid": null, "tid": null,
+        });
+        for (name, value) in is["claims"].as_object().expect("claims") {
+            claims[name] = value.clone();
+        }
+        let mut token_response = json!({ "expires_in": null, "ext_expires_in": null, "refresh_token": null });
+        for (name, value) in is["token_response"].as_object().expect("a token response") {
+            token_response[name] = value.clone();
+        }
+        let mut header = json!({ "kid": kid });
+        merge(&mut header, &is["header"]);
+        let texts = |value: &Value| -> std::collections::HashMap<String, String> {
+            value.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text_of(value))).collect()
+        };
+        {
+            let mut behaviour = service.idp.behave();
+            (behaviour.document, behaviour.keys) = (Some(is["metadata"].clone()), Some(keys));
+            (behaviour.claims, behaviour.header, behaviour.token_response) = (claims, header, token_response);
+            behaviour.userinfo = is["userinfo"].clone();
+            behaviour.at_hash = is["at_hash"] == json!(true);
+            (behaviour.routes, behaviour.content_types) = (texts(&is["routes"]), texts(&is["content_types"]));
+        }
+        let mapping = &is["mapping"];
+        let names = |name: &str| mapping[name].as_array().into_iter().flatten().map(text_of).collect();
+        let claim_mapping = pb::ClaimMapping {
+            email: names("email"),
+            given_name: names("given_name"),
+            family_name: names("family_name"),
+            groups: mapping["groups"].as_str().unwrap_or_default().to_owned(),
+        };
+        let required = is["required_claims"].as_object().into_iter().flatten();
+        let required_claims: Vec<_> = required
+            .map(|(name, values)| pb::RequiredClaim {
+                name: name.clone(),
+                values: values.as_array().into_iter().flatten().map(text_of).collect(),
+            })
+            .collect();
+        let authorization_params = texts(&is["authorization_params"]);
+        let issuer = text_of(&is["metadata"]["issuer"]);
+        let paths = ["issuer", "claim_mapping", "required_claims", "authorization_params"];
+        let edited = service.edit(&paths, |connection| {
+            connection.issuer = issuer;
+            connection.claim_mapping = Some(claim_mapping);
+            connection.required_claims = required_claims;
+            connection.authorization_params = authorization_params.into_iter().collect();
+        });
+        edited.await.expect("edited");
+        Self { service, is }
+    }
+
+    async fn log_in(&mut self) -> Result<pb::CompleteLoginResponse, Status> {
+        let approved = self.service.approved().await;
+        let iss = self.is["callback_iss"].as_str().map(str::to_owned);
+        self.service.complete(pb::CompleteLoginRequest { iss, ..complete_request(&approved) }).await
+    }
+
+    /// Logs in and out, and compares with what the fixture expects.
+    async fn logs_in_and_out(mut self) {
+        let about = self.is["about"].clone();
+        let completed = self.log_in().await.unwrap_or_else(|status| panic!("{about}: {status}"));
+        let identity = completed.identity.expect("an Identity");
+        let expected = self.is["identity"].clone();
+        let verification = identity.email_verification().as_str_name().trim_start_matches("EMAIL_VERIFICATION_").to_owned();
+        let found = json!({
+            "email": identity.email, "email_verification": verification, "given_name": identity.given_name,
+            "family_name": identity.family_name, "groups": identity.groups, "amr": identity.amr, "acr": identity.acr,
+            "session_id": identity.session_id,
+        });
+        for (name, value) in expected.as_object().expect("an object").iter().filter(|(name, _)| *name != "sources") {
+            assert_eq!(&found[name], value, "{about}: {name}");
+        }
+        for (name, source) in expected["sources"].as_object().into_iter().flatten() {
+            assert_eq!(identity.claim_sources[name], text_of(source), "{about}: source of {name}");
+        }
+        assert_eq!(identity.issuer, text_of(&self.is["metadata"]["issuer"]), "{about}");
+        assert_eq!(identity.subject, text_of(&self.is["claims"]["sub"]), "{about}");
+
+        let mut request = pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() };
+        if self.is["logout_needs_hint"] == json!(true) {
+            let refusal = refused(self.service.login.logout_url(request.clone()).await);
+            assert_eq!((refusal.reason.as_str(), refusal.fields), ("BAD_REQUEST", vec!["id_token_hint".to_owned()]), "{about}");
+            request.id_token_hint = Some(completed.id_token);
+        }
+        let logout = self.service.login.logout_url(request).await.expect("an URL").into_inner();
+        match &self.is["logout"] {
+            Value::Null => assert!(!logout.ends_idp_session && logout.redirect_url.ends_with("/login/"), "{about}"),
+            expected => {
+                assert!(
+                    logout.ends_idp_session && logout.redirect_url.starts_with(&text_of(expected)),
+                    "{}",
+                    logout.redirect_url
+                );
+            }
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+/// OIDC Discovery 3, Core 3.1.3.3; architecture of each IdP's own documents.
+#[tokio::test]
+async fn keycloak_logs_in_as_it_is() {
+    Fixture::of("keycloak").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn entra_v2_logs_in_as_it_is() {
+    Fixture::of("entra_v2").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn entra_v1_logs_in_as_it_is() {
+    Fixture::of("entra_v1").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn oktas_org_server_logs_in_as_it_is() {
+    Fixture::of("okta_org").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn oktas_custom_server_logs_in_as_it_is() {
+    Fixture::of("okta_custom").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn google_workspace_logs_in_as_it_is() {
+    Fixture::of("google").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn auth0_logs_in_as_it_is() {
+    Fixture::of("auth0").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn pingfederate_logs_in_as_it_is() {
+    Fixture::of("pingfederate").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn onelogin_logs_in_as_it_is() {
+    Fixture::of("onelogin").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn jumpcloud_logs_in_as_it_is() {
+    Fixture::of("jumpcloud").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn adfs_logs_in_as_it_is() {
+    Fixture::of("adfs").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn cognito_logs_in_as_it_is() {
+    Fixture::of("cognito").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn gitlab_logs_in_as_it_is() {
+    Fixture::of("gitlab").await.logs_in_and_out().await;
+}
+
+#[tokio::test]
+async fn salesforce_logs_in_as_it_is() {
+    Fixture::of("salesforce").await.logs_in_and_out().await;
+}
+
+/// What is missing is said in the words of the IdP at which it is to be added.
+#[tokio::test]
+async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
+    for (name, missing, link, words) in [
+        ("entra_v2", "email", "learn.microsoft.com", "Add optional claim"),
+        ("okta_org", "email", "developer.okta.com", "Okta"),
+        ("google", "email", "support.google.com", "Admin console"),
+        ("auth0", "email", "auth0.com", "Action"),
+        ("keycloak", "email", "openid.net", "scopes email and profile"),
+    ] {
+        let mut fixture = Fixture::of(name).await;
+        fixture.service.edit(&["claim_mapping"], |connection| connection.claim_mapping = None).await.expect("edited");
+        fixture.service.idp.behave().claims["email"] = Value::Null;
+        fixture.service.idp.behave().userinfo = json!({ "sub": fixture.is["claims"]["sub"], "given_name": "Ada" });
+        let status = fixture.log_in().await.expect_err("no e-mail");
+        let help = status.get_details_help().expect("Help").links;
+        assert!(help[0].url.contains(link) && help[0].description.contains(words), "{name}: {help:?}");
+        let refusal = refused::<()>(Err(status));
+        assert_eq!((refusal.reason.as_str(), refusal.owner.as_str()), ("CLAIM_MISSING", "customer_idp_admin"), "{name}");
+        assert!(refusal.metadata["claim"].split(", ").any(|claim| claim == missing), "{name}: {:?}", refusal.metadata);
+    }
+}
+
+/// Entra leaves out more than 200 groups: it says so by `_claim_names` or `hasgroups`, and so does the Identity.
+#[tokio::test]
+async fn entras_group_overage_is_said() {
+    for overage in [
+        json!({ "_claim_names": { "groups": "src1" }, "_claim_sources": { "src1": { "endpoint": "https://graph.windows.net/x" } } }),
+        json!({ "hasgroups": true }),
+    ] {
+        let mut fixture = Fixture::of("entra_v2").await;
+        let mapped = fixture.service.edit(&["claim_mapping"], |connection| {
+            connection.claim_mapping.get_or_insert_default().groups = "groups".to_owned();
+        });
+        mapped.await.expect("edited");
+        merge(&mut fixture.service.idp.behave().claims, &overage);
+        let identity = fixture.log_in().await.expect("a login").identity.expect("an Identity");
+        assert_eq!(identity.groups, Vec::<String>::new());
+        assert!(identity.claim_sources["groups"].starts_with("overage"), "{:?}", identity.claim_sources);
+        merge(
+            &mut fixture.service.idp.behave().claims,
+            &json!({ "groups": ["g1", "g2"], "_claim_names": null, "hasgroups": null }),
+        );
+        let identity = fixture.log_in().await.expect("a login").identity.expect("an Identity");
+        assert_eq!((identity.groups.len(), identity.claim_sources["groups"].as_str()), (2, "id_token.groups"));
+    }
+}
+
+/// GitLab has one name: it is never split, and the refusal names what is to be mapped.
+#[tokio::test]
+async fn one_name_is_not_split() {
+    let mut fixture = Fixture::of("gitlab").await;
+    fixture.service.edit(&["claim_mapping"], |connection| connection.claim_mapping = None).await.expect("edited");
+    assert_eq!(refused(fixture.log_in().await).metadata["claim"], "given_name, family_name");
+}
 
 fn map_email(connection: &mut pb::Connection, names: &[&str]) {
     let email = names.iter().map(|name| (*name).to_owned()).collect();
