@@ -25,6 +25,8 @@ pub mod ambient;
 pub mod app;
 pub mod config;
 pub mod connections;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod login;
 pub mod model;
 pub mod oidc;

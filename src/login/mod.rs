@@ -12,6 +12,8 @@
 
 mod begin;
 mod complete;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod limits;
 mod logout;
 mod state;

@@ -62,7 +62,7 @@ impl Metadata {
         })
     }
 
-    fn read(
+    pub(super) fn read(
         document: &Map<String, Value>,
         connection: &Connection,
         url: &Url,
@@ -98,7 +98,7 @@ impl Metadata {
     }
 }
 
-enum Problem {
+pub(super) enum Problem {
     Document(String),
     Address { host: String, kind: &'static str },
 }

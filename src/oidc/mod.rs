@@ -3,6 +3,8 @@
 
 pub mod claims;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gate;
 pub mod http;
 mod json;

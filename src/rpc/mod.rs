@@ -3,6 +3,8 @@
 
 mod connections;
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod login;
 pub mod server;
 mod status;

@@ -1,0 +1,31 @@
+//! A door for the fuzzer to what a browser brings back.
+
+use std::time::Duration;
+
+use super::state::StateKeys;
+use crate::ambient::Entropy;
+use crate::model::login::{BrowserBinding, Callback};
+use crate::model::slug::Slug;
+use crate::seal::{Keyring, MasterKey};
+
+/// Only the one state that was issued is admitted, for its account and browser alone.
+pub fn admit(callback: &Callback) {
+    let key = MasterKey::generate(&NoEntropy);
+    let keys = StateKeys::new(&Keyring::new(vec![key]).expect("a key"), Duration::from_secs(900));
+    let (slug, binding) = (Slug::parse("acme").expect("a slug"), BrowserBinding::new("binding-0123456789".to_owned()));
+    let (issued, ticket) = keys.issue(&NoEntropy, &slug, Some(&binding), NOW);
+    if let Ok(admitted) = keys.admit(&callback.state, &callback.slug, callback.browser_binding.as_ref(), NOW) {
+        assert!(callback.state.expose() == issued.expose() && callback.slug == slug && admitted.key == ticket.key);
+        assert_eq!(callback.browser_binding.as_ref().map(BrowserBinding::expose), Some(binding.expose()));
+    }
+}
+
+struct NoEntropy;
+
+impl Entropy for NoEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+}
+
+const NOW: u64 = 1_800_000_000;

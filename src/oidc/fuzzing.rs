@@ -1,0 +1,187 @@
+//! Doors for the fuzzer to what an IdP sends. Each takes bytes as they come over the wire, and fails where something that
+//! must always hold doesn't.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::StatusCode;
+use serde_json::json;
+use url::Url;
+
+use super::claims;
+use super::json::parse_object;
+use super::keys::KeySet;
+use super::metadata::Metadata;
+use super::provider::{TokenAnswer, read_userinfo, token_error};
+use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
+use crate::model::address::AddressPolicy;
+use crate::model::connection::{
+    ClaimMapping, ClientSecret, Connection, ConnectionSettings, ConnectionState, Issuer, LogoutStyle, MetadataSource, SigningAlg,
+    TokenEndpointAuthMethod,
+};
+use crate::model::login::{Nonce, RawIdToken};
+use crate::model::slug::Slug;
+
+/// A metadata document: whatever is taken over is an URL that may be called, of the issuer that was asked.
+pub fn discovery(bytes: &[u8]) {
+    let url = Url::parse("https://idp.example/.well-known/openid-configuration").expect("a URL");
+    let connection = connection(MetadataSource::Discovery(url.clone()));
+    let Ok(document) = parse_object(bytes) else { return };
+    if let Ok(metadata) = Metadata::read(&document, &connection, &url, &AddressPolicy::default()) {
+        assert_eq!(metadata.issuer.as_str().trim_end_matches('/'), ISSUER);
+        assert!(!metadata.algs.is_empty());
+        let endpoints = &metadata.endpoints;
+        let optional = [&endpoints.userinfo, &endpoints.end_session].into_iter().flatten();
+        for endpoint in [&endpoints.authorization, &endpoints.token, &endpoints.jwks].into_iter().chain(optional) {
+            assert!(endpoint.scheme() == "https" && endpoint.has_host() && endpoint.username().is_empty(), "{endpoint}");
+        }
+    }
+}
+
+/// A key set: its keys say no to a made-up signature.
+pub fn key_set(bytes: &[u8]) {
+    let Ok(keys) = KeySet::parse(bytes) else { return };
+    for alg in SigningAlg::ALL {
+        for key in keys.candidates(alg, None) {
+            assert!(!key.verifies(alg, b"message", bytes));
+        }
+    }
+}
+
+/// A token endpoint's answer, good or bad.
+pub fn token_response(bytes: &[u8]) {
+    if let Ok(answer) = serde_json::from_slice::<TokenAnswer>(bytes) {
+        assert!(answer.access_token.secret().len() <= verify::MAX_TOKEN);
+        let shown = format!("{answer:?}");
+        let is_telling = |secret: &str| secret.len() > 20 && shown.contains(secret);
+        assert!(!is_telling(answer.access_token.secret()) && !answer.id_token.is_some_and(|token| is_telling(token.expose())));
+    }
+    for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {
+        let text = token_error(status, bytes).to_string();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+}
+
+/// An ID token: as it came, and with a good signature over what stands before and after the first line's end.
+pub fn id_token(bytes: &[u8]) {
+    let (issuer, nonce) = (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new("nonce".to_owned()));
+    let keys = key_pair();
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = verify::id_token(&RawIdToken::new(text.to_owned()), &keys.published, &expected(&issuer, &nonce));
+        let _ = verify::is_hint_for(text, &issuer, CLIENT);
+    }
+    let mut halves = bytes.splitn(2, |byte| *byte == b'\n');
+    let (header, payload) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+    let token = RawIdToken::new(keys.signed(header, payload));
+    let Ok(verified) = verify::id_token(&token, &keys.published, &expected(&issuer, &nonce)) else { return };
+    assert_eq!(verified.issuer.as_str(), ISSUER);
+    assert!((1..=255).contains(&verified.subject.len()) && verified.subject.is_ascii());
+    assert_eq!(verified.all["nonce"], "nonce");
+    check_identity(verified, None);
+}
+
+/// A UserInfo answer: as it came, and signed as for [`id_token`].
+pub fn userinfo(bytes: &[u8]) {
+    let (issuer, nonce) = (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new(String::new()));
+    let keys = key_pair();
+    let expected = expected(&issuer, &nonce);
+    let signed = keys.signed(br#"{"alg":"EdDSA"}"#, bytes);
+    for (body, is_signed) in [(bytes, false), (bytes, true), (signed.as_bytes(), true)] {
+        let subject = subject();
+        if let Ok(claims) = read_userinfo(body, is_signed, &keys.published, &expected, &subject) {
+            assert_eq!(claims["sub"], "ada");
+            check_identity(subject, Some(&claims));
+        }
+    }
+}
+
+fn check_identity(verified: VerifiedClaims, userinfo: Option<&serde_json::Map<String, serde_json::Value>>) {
+    let slug = Slug::parse("acme").expect("a slug");
+    let settings = connection(MetadataSource::Discovery(Url::parse(ISSUER).expect("a URL"))).settings;
+    let (issuer, subject) = (verified.issuer.clone(), verified.subject.clone());
+    let _ = claims::needs_userinfo(&verified, &settings);
+    let Ok(identity) = claims::identity(&slug, verified, userinfo, &settings) else { return };
+    assert!(identity.issuer == issuer && identity.subject == subject);
+    assert_eq!(identity.email.matches('@').count(), 1);
+    assert!(!identity.given_name.is_empty() && !identity.family_name.is_empty());
+    assert!(!identity.claims.contains_key("nonce") && !identity.claims.contains_key("iss"));
+}
+
+fn subject() -> VerifiedClaims {
+    let all = json!({ "iss": ISSUER, "sub": "ada", "auth_time": 7, "sid": "s" });
+    let all = all.as_object().expect("an object").clone();
+    VerifiedClaims { issuer: Issuer::new(ISSUER.to_owned()), subject: "ada".to_owned(), issued_at: NOW, all }
+}
+
+fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
+    Expected {
+        issuer,
+        client_id: CLIENT,
+        additional_audiences: &[],
+        algs: &SigningAlg::ALL,
+        nonce,
+        max_age: None,
+        access_token: "access",
+        now: NOW,
+    }
+}
+
+struct Keys {
+    pair: Ed25519KeyPair,
+    published: KeySet,
+}
+
+impl Keys {
+    fn signed(&self, header: &[u8], payload: &[u8]) -> String {
+        let message = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(payload));
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(self.pair.sign(message.as_bytes()));
+        format!("{message}.{signature}")
+    }
+}
+
+fn key_pair() -> &'static Keys {
+    static KEYS: std::sync::OnceLock<Keys> = std::sync::OnceLock::new();
+    KEYS.get_or_init(|| {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("32 bytes");
+        let x = BASE64_URL_SAFE_NO_PAD.encode(pair.public_key());
+        let jwks = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": x }] });
+        let published = KeySet::parse(jwks.to_string().as_bytes()).expect("a key set");
+        Keys { pair, published }
+    })
+}
+
+fn connection(source: MetadataSource) -> Connection {
+    Connection {
+        slug: Slug::parse("acme").expect("a slug"),
+        incarnation: 1,
+        revision: 1,
+        settings: ConnectionSettings {
+            display_name: String::new(),
+            state: ConnectionState::Active,
+            issuer: None,
+            source,
+            client_id: CLIENT.to_owned(),
+            auth_method: TokenEndpointAuthMethod::ClientSecretBasic,
+            scopes: vec!["openid".to_owned()],
+            claim_mapping: ClaimMapping { groups: Some("groups".to_owned()), ..ClaimMapping::default() },
+            allowed_email_domains: Vec::new(),
+            require_verified_email: false,
+            id_token_signing_algs: Vec::new(),
+            additional_audiences: Vec::new(),
+            logout_style: LogoutStyle::Auto,
+            allowed_tenant_ids: Vec::new(),
+            authorization_params: BTreeMap::new(),
+            required_claims: Vec::new(),
+        },
+        pinned_issuer: None,
+        client_secret: ClientSecret::new("secret".to_owned()),
+        create_time: 0,
+        update_time: 0,
+    }
+}
+
+const ISSUER: &str = "https://idp.example";
+const CLIENT: &str = "client";
+const NOW: u64 = 1_800_000_000;

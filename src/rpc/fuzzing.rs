@@ -1,0 +1,30 @@
+//! A door for the fuzzer to what a caller sends.
+
+use prost::Message;
+
+use super::convert::Parsed;
+use crate::login::fuzzing::admit;
+use crate::model::login::{Callback, LoginRequest};
+use crate::model::return_to::ReturnRule;
+use crate::pb;
+
+/// A `CompleteLogin` message, and the same bytes as a `BeginLogin`: what leads back leads to a place of ours.
+pub fn callback(bytes: &[u8]) {
+    if let Ok(message) = pb::CompleteLoginRequest::decode(bytes) {
+        match Callback::parse(message) {
+            Ok(callback) => admit(&callback),
+            Err(violations) => assert!(!violations.is_empty()),
+        }
+    }
+    if let Ok(message) = pb::BeginLoginRequest::decode(bytes)
+        && let Ok(request) = LoginRequest::parse(message)
+        && let Some((text, _)) = request.return_to
+    {
+        let rule = ReturnRule::new("https://ours.example".to_owned(), vec!["https://reports.ours.example".to_owned()]);
+        if let Ok(return_to) = rule.check(&text) {
+            let base = url::Url::parse("https://ours.example/app/").expect("a URL");
+            let led_to = base.join(return_to.as_str()).expect("what was accepted is a URL");
+            assert!(matches!(led_to.host_str(), Some("ours.example" | "reports.ours.example")), "{led_to}");
+        }
+    }
+}
