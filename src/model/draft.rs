@@ -226,6 +226,10 @@ pub fn check_endpoint_url(text: &str, policy: &AddressPolicy) -> Result<Url, (St
     if text.len() > MAX_URL_LEN {
         return Err((format!("must be at most {MAX_URL_LEN} bytes"), false));
     }
+    // What URL parsers mend, and not all alike: one of them would see another host than this one.
+    if text.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
+        return Err(("must not hold backslashes, white space or control characters".to_owned(), false));
+    }
     let url = Url::parse(text).map_err(|error| (format!("must be an absolute URL ({error}): {:?}", shown(text)), false))?;
     let shown = shown(text);
     match url.scheme() {

@@ -1,15 +1,17 @@
-//! The one HTTP client that calls IdPs: https only, addresses of the public internet only, no redirects, no proxy, no
-//! compression, bounded bodies and deadlines. The address guard is the connector: it sees each socket address before it
+//! The one HTTP client that calls IdPs: https only, addresses of the public internet only, no redirects, no proxy,
+//! bounded bodies and deadlines. The address guard is the connector: it sees each socket address before it
 //! is dialled, so a name that resolves differently the second time gains nothing.
 
 use std::fmt;
 use std::future::Future;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -93,7 +95,7 @@ impl HttpClient {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
-        let guarded = GuardedConnector::new(Arc::clone(&addresses));
+        let guarded = GuardedConnector::new(Arc::clone(&addresses), system_lookup);
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
         let builder = if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
         let inner = Client::builder(TokioExecutor::new())
@@ -141,9 +143,6 @@ impl HttpClient {
         if head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS {
             return Err(unavailable(format!("HTTP {}", head.status.as_u16())));
         }
-        if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-            return Err(unusable("a compressed body, which was not asked for".to_owned()));
-        }
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 unusable(format!("a body of more than {limit} bytes"))
@@ -151,7 +150,23 @@ impl HttpClient {
                 unavailable("the connection broke within the body".to_owned())
             }
         })?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        let body = decoded(&head.headers, body.to_bytes(), limit).map_err(unusable)?;
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// Some servers compress unasked. What comes out is bounded like what comes in.
+fn decoded(headers: &HeaderMap, body: Bytes, limit: usize) -> Result<Bytes, String> {
+    let codings: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().map(|coding| coding.to_str().unwrap_or_default()).collect();
+    match codings.as_slice() {
+        [] | ["identity"] => Ok(body),
+        ["gzip" | "x-gzip"] => {
+            let mut out = Vec::new();
+            let mut decoder = GzDecoder::new(body.as_ref()).take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
+            decoder.read_to_end(&mut out).map_err(|_| "a body that is not the gzip that it claims to be".to_owned())?;
+            if out.len() > limit { Err(format!("a body of more than {limit} bytes")) } else { Ok(out.into()) }
+        }
+        _ => Err("a body in a coding that was not asked for".to_owned()),
     }
 }
 
@@ -201,8 +216,8 @@ struct GuardedConnector {
 }
 
 impl GuardedConnector {
-    fn new(addresses: Arc<AddressPolicy>) -> Self {
-        let mut inner = HttpConnector::new_with_resolver(GuardedResolver { addresses: Arc::clone(&addresses) });
+    fn new(addresses: Arc<AddressPolicy>, lookup: Lookup) -> Self {
+        let mut inner = HttpConnector::new_with_resolver(GuardedResolver { addresses: Arc::clone(&addresses), lookup });
         inner.enforce_http(false);
         inner.set_nodelay(true);
         inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -234,6 +249,14 @@ impl Service<Uri> for GuardedConnector {
 #[derive(Clone)]
 struct GuardedResolver {
     addresses: Arc<AddressPolicy>,
+    lookup: Lookup,
+}
+
+/// Resolves a name to all its addresses.
+type Lookup = fn(Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
+
+fn system_lookup(name: Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
+    Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
 }
 
 impl Service<Name> for GuardedResolver {
@@ -247,20 +270,13 @@ impl Service<Name> for GuardedResolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let addresses = Arc::clone(&self.addresses);
+        let lookup = (self.lookup)(name);
         Box::pin(async move {
-            let resolved: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let mut refused = None;
-            let (mut passed, mut all) = (Vec::new(), resolved.into_iter());
-            for addr in &mut all {
-                match addresses.forbidden(addr.ip()) {
-                    Some(kind) => refused = Some(kind),
-                    None => passed.push(addr),
-                }
-            }
-            match refused {
-                // A name that leads inside and outside is somebody's trick: none of its addresses is dialled.
+            let resolved = lookup.await?;
+            // A name that leads inside and outside is somebody's trick: none of its addresses is dialled.
+            match resolved.iter().find_map(|addr| addresses.forbidden(addr.ip())) {
                 Some(kind) => Err(std::io::Error::other(Forbidden(kind))),
-                None => Ok(passed.into_iter()),
+                None => Ok(resolved.into_iter()),
             }
         })
     }
@@ -274,3 +290,40 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const USER_AGENT_TEXT: &str = concat!("peerpanda-sso/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// DNS rebinding: outside the first time it is asked (which 127.0.0.2 stands for), inside the second time.
+    fn rebinding(_name: Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let last = if ASKED.fetch_add(1, Ordering::Relaxed) == 0 { 2 } else { 1 };
+        Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, last], 0))]) })
+    }
+
+    fn both(_name: Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
+        Box::pin(async { Ok([2, 1].map(|last| SocketAddr::from(([127, 0, 0, last], 0))).to_vec()) })
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_the_second_time_is_not_dialled() {
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a port");
+        let uri: Uri =
+            format!("https://idp.example:{}/", listener.local_addr().expect("an address").port()).parse().expect("a URI");
+        let policy =
+            AddressPolicy { allowed_networks: vec!["127.0.0.2/32".parse().expect("a network")], ..AddressPolicy::default() };
+        let mut connector = GuardedConnector::new(Arc::new(policy.clone()), rebinding);
+        assert!(connector.call(uri.clone()).await.is_ok(), "the allowed address is dialled");
+        let error = connector.call(uri.clone()).await.expect_err("inside");
+        let refused = |error: &BoxError| {
+            std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |error| error.source())
+                .any(|error| forbidden_in(error).is_some())
+        };
+        assert!(refused(&error), "{error:?}");
+        let mut connector = GuardedConnector::new(Arc::new(policy), both);
+        assert!(refused(&connector.call(uri).await.expect_err("inside and outside")));
+    }
+}

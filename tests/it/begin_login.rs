@@ -62,6 +62,7 @@ async fn a_message_too_large_is_a_bad_request() {
     service.log_in().await.expect("the service goes on");
 }
 
+/// RFC 9700 4.11.
 #[tokio::test]
 async fn return_to_leads_to_a_place_of_ours_or_nowhere() {
     let mut service = Service::start().await;
@@ -104,6 +105,7 @@ async fn a_disabled_connection_begins_no_login() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CONNECTION_DISABLED"));
 }
 
+/// oidcc-client-test-3rd-party-init-login; parameters smuggled.
 #[tokio::test]
 async fn a_third_party_names_the_connections_own_issuer_or_is_refused() {
     let mut service = Service::start().await;
@@ -121,6 +123,7 @@ async fn a_third_party_names_the_connections_own_issuer_or_is_refused() {
     assert!(!parameters(&begun.redirect_url).contains_key("prompt"));
 }
 
+/// oidcc-client-test.
 #[tokio::test]
 async fn the_authorization_request_is_complete_and_fresh() {
     let mut service = Service::start().await;
@@ -151,6 +154,7 @@ async fn the_authorization_request_is_complete_and_fresh() {
     }
 }
 
+/// RFC 6749 3.1: no parameter is smuggled in.
 #[tokio::test]
 async fn a_connections_constant_parameters_are_sent_once() {
     let mut service = Service::start().await;
@@ -182,6 +186,7 @@ async fn a_connections_constant_parameters_are_sent_once() {
     }
 }
 
+/// oidcc-client-test-discovery-issuer-mismatch; RFC 9700 4.9.1.
 #[tokio::test]
 async fn metadata_that_cannot_be_used_begins_no_login_and_heals() {
     let mut service = Service::start().await;
@@ -213,6 +218,7 @@ async fn an_idp_that_is_away_is_told_as_such() {
     assert_eq!((refused.retry.as_str(), refused.owner.as_str()), ("call", "transient"));
 }
 
+/// OIDC Core 16.20 and RFC 9700 4.9.1: the address guard, at save and at use.
 #[tokio::test]
 async fn a_private_address_is_saved_neither_nor_called() {
     // A name that leads inside is stored by a service that may call it; one that may not meets it in the connector.

@@ -29,6 +29,7 @@ async fn a_malformed_callback_is_refused_and_loses_nothing() {
     service.complete(good).await.expect("the login is still there for its owner");
 }
 
+/// RFC 9700 4.7.
 #[tokio::test]
 async fn a_state_that_is_not_ours_is_refused() {
     let mut service = Service::start().await;
@@ -50,6 +51,7 @@ async fn a_state_that_is_not_ours_is_refused() {
     service.complete(good).await.expect("the login is still there for its owner");
 }
 
+/// RFC 9700 4.7.
 #[tokio::test]
 async fn a_login_ends_in_the_browser_in_which_it_began() {
     let mut service = Service::start().await;
@@ -79,6 +81,7 @@ async fn a_state_is_used_once_and_expires() {
     assert_eq!(reason(service.complete(complete_request(&late)).await), "STATE_EXPIRED");
 }
 
+/// RFC 9700 4.7.
 #[tokio::test]
 async fn a_failed_login_has_spent_its_state() {
     let mut service = Service::start().await;
@@ -88,6 +91,7 @@ async fn a_failed_login_has_spent_its_state() {
     assert_eq!(reason(service.complete(complete_request(&callback)).await), "STATE_USED");
 }
 
+/// RFC 6749 4.1.2.1: error texts as injection.
 #[tokio::test]
 async fn the_idps_refusal_is_one_of_a_known_login() {
     let mut service = Service::start().await;
@@ -106,6 +110,7 @@ async fn the_idps_refusal_is_one_of_a_known_login() {
     assert!(!refused.message.contains("script"), "the IdP's text goes to the log alone");
 }
 
+/// FAPI 2: iss of the callback (RFC 9207); RFC 9700 4.4, RFC 9207.
 #[tokio::test]
 async fn the_callbacks_issuer_is_the_connections() {
     let mut service = Service::start().await;
@@ -117,6 +122,7 @@ async fn the_callbacks_issuer_is_the_connections() {
     assert_eq!(service.idp.count("/token"), 0, "no code goes to an IdP that may not have issued it");
 }
 
+/// A connection that changed between begin and complete.
 #[tokio::test]
 async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
     let mut service = Service::start().await;
@@ -128,6 +134,7 @@ async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CONNECTION_CHANGED"));
 }
 
+/// A connection that changed between begin and complete.
 #[tokio::test]
 async fn a_connection_deleted_disabled_or_created_again_ends_the_logins_begun_before() {
     let mut service = Service::start().await;
@@ -143,6 +150,7 @@ async fn a_connection_deleted_disabled_or_created_again_ends_the_logins_begun_be
     assert_eq!(reason(service.complete(complete_request(&third)).await), "CONNECTION_CHANGED");
 }
 
+/// RFC 6749 5.2; a redirect of the token endpoint (RFC 9700 4.12).
 #[tokio::test]
 async fn the_token_endpoints_refusals_are_told_apart() {
     let mut service = Service::start().await;
@@ -250,6 +258,7 @@ async fn an_id_token_signed_by_nobody_or_by_another_is_refused() {
     }
 }
 
+/// oidcc-client-test-signing-key-rotation, -just-before-signing.
 #[tokio::test]
 async fn keys_that_were_rotated_are_fetched_once() {
     let mut service = Service::start().await;
@@ -273,6 +282,7 @@ async fn keys_that_were_rotated_are_fetched_once() {
     assert_eq!(service.idp.count("/keys"), fetched + 1);
 }
 
+/// oidcc-client-test-signing-key-rotation, -just-before-signing.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
     let mut service = Service::start().await;
@@ -291,6 +301,7 @@ async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
     assert_eq!(service.idp.count("/keys"), fetched + 1);
 }
 
+/// max_age (OIDC Core 3.1.3.7-13).
 #[tokio::test]
 async fn max_age_demands_a_recent_auth_time() {
     let mut service = Service::start().await;
@@ -308,6 +319,7 @@ async fn max_age_demands_a_recent_auth_time() {
     }
 }
 
+/// oidcc-client-test; oidcc-client-test-discovery-openid-config, -jwks-uri-keys.
 #[tokio::test]
 async fn a_login_answers_with_the_identity() {
     let mut service = Service::start().await;
@@ -331,6 +343,7 @@ async fn a_login_answers_with_the_identity() {
     assert_eq!(service.get("acme").await.expect("there").issuer, service.idp.issuer, "the issuer was pinned at first use");
 }
 
+/// oidcc-client-test-client-secret-basic.
 #[tokio::test]
 async fn the_client_authenticates_by_exactly_one_method() {
     let mut service = Service::start().await;
@@ -353,6 +366,7 @@ async fn reason_after_post(service: &mut Service) -> String {
     reason(service.log_in().await)
 }
 
+/// oidcc-client-test-userinfo-invalid-sub; oidcc-client-test-scope-userinfo-claims.
 #[tokio::test]
 async fn userinfo_fills_in_what_the_id_token_lacks() {
     let mut service = Service::start().await;
@@ -429,6 +443,7 @@ async fn a_mapped_claim_is_no_verified_email() {
     assert_eq!(identity.groups, ["a", "b"]);
 }
 
+/// Bounds: slow senders.
 #[tokio::test]
 async fn a_slow_token_endpoint_is_given_up_after_ten_seconds() {
     let mut service = Service::start().await;

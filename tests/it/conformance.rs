@@ -1,7 +1,7 @@
 //! The OpenID Foundation's relying-party modules and the published attacks on ID tokens, through the RPCs. The ids stand
 //! in the doc comments and, with the tests' names, in `docs/conformance.md`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
@@ -301,16 +301,25 @@ async fn an_endless_body_is_given_up() {
     assert_eq!(reason(service.begin(begin_request()).await), "PROVIDER_METADATA_INVALID");
 }
 
-/// Every test that `docs/conformance.md` names is there.
+/// Every test that `docs/conformance.md` names is there, and says where it comes from.
 #[test]
 fn the_conformance_table_names_tests_that_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut tests = BTreeSet::new();
-    for folder in ["tests/it", "src/login", "src/model", "src/oidc", "src/rpc"] {
+    let mut tests = BTreeMap::new();
+    for folder in ["tests/it", "src", "src/login", "src/model", "src/oidc", "src/rpc"] {
         for entry in std::fs::read_dir(root.join(folder)).expect("a folder") {
-            let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a file");
-            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
-            tests.extend(names.map(str::to_owned));
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(path).expect("a file");
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            for window in lines.windows(3) {
+                let name = window[2].split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next());
+                if let Some(name) = name.filter(|_| window[1].ends_with("test]") || window[1].contains("test(")) {
+                    tests.insert(name.to_owned(), window[0].starts_with("///") || folder.starts_with("src"));
+                }
+            }
         }
     }
     let table = std::fs::read_to_string(root.join("docs/conformance.md")).expect("docs/conformance.md");
@@ -320,7 +329,8 @@ fn the_conformance_table_names_tests_that_are_there() {
         let named: Vec<&str> = row.rsplit('|').nth(1).expect("a cell").split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "a row without a test: {row}");
         for name in named {
-            assert!(tests.contains(name), "docs/conformance.md names {name}, which is nowhere");
+            let says = tests.get(name).unwrap_or_else(|| panic!("docs/conformance.md names {name}, which is nowhere"));
+            assert!(says, "{name} doesn't say where it comes from");
         }
     }
 }

@@ -262,6 +262,11 @@ impl FakeIdp {
         locked(&self.inner.last_id_token).clone()
     }
 
+    /// Anything, signed with its RSA key.
+    pub(crate) fn signed(&self, header: &str, payload: &str) -> String {
+        self.inner.signed(&serde_json::from_str(header).expect("JSON"), payload, &Behaviour::default())
+    }
+
     /// The key set that it would publish, of these keys alone.
     pub(crate) fn published_keys(&self, is_published: impl Fn(&str) -> bool) -> Value {
         let mut document = self.inner.keys();

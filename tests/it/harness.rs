@@ -145,6 +145,27 @@ impl Service {
         self.idp.approve(&begun.redirect_url, "alice")
     }
 
+    /// The account `other`, at an IdP of its own.
+    pub(crate) async fn with_another_account(&mut self) -> FakeIdp {
+        let other = FakeIdp::start(Arc::clone(&self.clock) as Arc<dyn Clock>).await;
+        let connection = pb::Connection {
+            slug: "other".to_owned(),
+            discovery_url: other.discovery_url(),
+            client_id: other.client_id.clone(),
+            client_secret: other.client_secret.clone(),
+            ..pb::Connection::default()
+        };
+        self.create(connection).await.expect("created");
+        other
+    }
+
+    /// A whole login of `bob` at `other`.
+    pub(crate) async fn log_in_at_other(&mut self, idp: &FakeIdp) -> Result<pb::CompleteLoginResponse, Status> {
+        let begun = self.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await?;
+        let callback = idp.approve(&begun.redirect_url, "bob");
+        self.complete(pb::CompleteLoginRequest { slug: "other".to_owned(), ..complete_request(&callback) }).await
+    }
+
     /// A whole login of `alice` at `acme`.
     pub(crate) async fn log_in(&mut self) -> Result<pb::CompleteLoginResponse, Status> {
         let callback = self.approved().await;

@@ -139,66 +139,79 @@ async fn keycloak_logs_in_as_it_is() {
     Fixture::of("keycloak").await.logs_in_and_out().await;
 }
 
+/// Entra ID v2.
 #[tokio::test]
 async fn entra_v2_logs_in_as_it_is() {
     Fixture::of("entra_v2").await.logs_in_and_out().await;
 }
 
+/// Entra ID v1.
 #[tokio::test]
 async fn entra_v1_logs_in_as_it_is() {
     Fixture::of("entra_v1").await.logs_in_and_out().await;
 }
 
+/// Okta, org authorization server.
 #[tokio::test]
 async fn oktas_org_server_logs_in_as_it_is() {
     Fixture::of("okta_org").await.logs_in_and_out().await;
 }
 
+/// Okta, custom authorization server.
 #[tokio::test]
 async fn oktas_custom_server_logs_in_as_it_is() {
     Fixture::of("okta_custom").await.logs_in_and_out().await;
 }
 
+/// Google Workspace.
 #[tokio::test]
 async fn google_workspace_logs_in_as_it_is() {
     Fixture::of("google").await.logs_in_and_out().await;
 }
 
+/// Auth0.
 #[tokio::test]
 async fn auth0_logs_in_as_it_is() {
     Fixture::of("auth0").await.logs_in_and_out().await;
 }
 
+/// PingFederate.
 #[tokio::test]
 async fn pingfederate_logs_in_as_it_is() {
     Fixture::of("pingfederate").await.logs_in_and_out().await;
 }
 
+/// OneLogin.
 #[tokio::test]
 async fn onelogin_logs_in_as_it_is() {
     Fixture::of("onelogin").await.logs_in_and_out().await;
 }
 
+/// JumpCloud.
 #[tokio::test]
 async fn jumpcloud_logs_in_as_it_is() {
     Fixture::of("jumpcloud").await.logs_in_and_out().await;
 }
 
+/// AD FS.
 #[tokio::test]
 async fn adfs_logs_in_as_it_is() {
     Fixture::of("adfs").await.logs_in_and_out().await;
 }
 
+/// AWS Cognito.
 #[tokio::test]
 async fn cognito_logs_in_as_it_is() {
     Fixture::of("cognito").await.logs_in_and_out().await;
 }
 
+/// GitLab.
 #[tokio::test]
 async fn gitlab_logs_in_as_it_is() {
     Fixture::of("gitlab").await.logs_in_and_out().await;
 }
 
+/// Salesforce.
 #[tokio::test]
 async fn salesforce_logs_in_as_it_is() {
     Fixture::of("salesforce").await.logs_in_and_out().await;
@@ -298,6 +311,7 @@ async fn entra_sends_no_email_until_it_is_told_to() {
     }
 }
 
+/// Entra ID v2.
 #[tokio::test]
 async fn entra_says_by_xms_edov_whether_the_domains_owner_is_verified() {
     let mut service = Service::start().await;

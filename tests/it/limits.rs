@@ -1,20 +1,18 @@
 //! Limits: how many logins begin, how many wait for one IdP, and what one bad IdP does to the others.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::Clock;
 use peerpanda_sso::model::rate::Rate;
 use peerpanda_sso::pb;
 use tonic_types::StatusExt;
 
-use crate::fake_idp::FakeIdp;
 use crate::harness::{Service, begin_request, complete_request, eventually, reason, refused};
 
 fn from(client_key: &str) -> pb::BeginLoginRequest {
     pb::BeginLoginRequest { client_key: Some(client_key.to_owned()), ..begin_request() }
 }
 
+/// Bounds: floods of begun logins.
 #[tokio::test]
 async fn a_network_that_begins_too_many_logins_waits_and_nobody_else_does() {
     let mut service = Service::start_with(|config| config.begin_rate_per_client = Rate::parse("3/1m").expect("a rate")).await;
@@ -35,6 +33,7 @@ async fn a_network_that_begins_too_many_logins_waits_and_nobody_else_does() {
     service.begin(from("203.0.113.7")).await.expect("after the wait");
 }
 
+/// Bounds: floods of begun logins.
 #[tokio::test]
 async fn an_account_has_a_ceiling_of_its_own() {
     let mut service = Service::start_with(|config| config.begin_rate = Rate::parse("2/1m").expect("a rate")).await;
@@ -56,31 +55,11 @@ async fn a_full_store_in_memory_refuses_and_evicts_nobody() {
     service.complete(complete_request(&first)).await.expect("the first is still there");
 }
 
-/// The account `other`, at an IdP of its own.
-async fn with_another_account(service: &mut Service) -> FakeIdp {
-    let other = FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn Clock>).await;
-    let connection = pb::Connection {
-        slug: "other".to_owned(),
-        discovery_url: other.discovery_url(),
-        client_id: other.client_id.clone(),
-        client_secret: other.client_secret.clone(),
-        ..pb::Connection::default()
-    };
-    service.create(connection).await.expect("created");
-    other
-}
-
-async fn log_in_at_other(service: &mut Service, idp: &FakeIdp) {
-    let begun = service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("begun");
-    let callback = idp.approve(&begun.redirect_url, "bob");
-    let request = pb::CompleteLoginRequest { slug: "other".to_owned(), ..complete_request(&callback) };
-    service.complete(request).await.expect("a login at the other account");
-}
-
+/// Bounds: a hung or dead IdP.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
     let mut service = Service::start().await;
-    let other = with_another_account(&mut service).await;
+    let other = service.with_another_account().await;
     service.idp.behave().token_delay = Duration::from_secs(60);
     let mut hanging = Vec::new();
     for _ in 0..500 {
@@ -92,7 +71,7 @@ async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
     let surplus = service.approved().await;
     let refusal = refused(service.complete(complete_request(&surplus)).await);
     assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "call"), "the state is not spent");
-    log_in_at_other(&mut service, &other).await;
+    service.log_in_at_other(&other).await.expect("a login at the other account");
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
     service.idp.behave().token_delay = Duration::ZERO;
     eventually("callers that went away have left", || {
@@ -103,10 +82,11 @@ async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
     .await;
 }
 
+/// Bounds: a hung or dead IdP.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idp_that_does_not_answer_is_left_alone_for_a_while() {
     let mut service = Service::start().await;
-    let other = with_another_account(&mut service).await;
+    let other = service.with_another_account().await;
     service.idp.behave().token_answer = Some((503, String::new()));
     for _ in 0..5 {
         let refusal = refused(service.log_in().await);
@@ -117,7 +97,7 @@ async fn an_idp_that_does_not_answer_is_left_alone_for_a_while() {
     let refusal = refused(service.complete(complete_request(&callback)).await);
     assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "call"), "the state is not spent");
     assert_eq!(service.idp.count("/token"), 5);
-    log_in_at_other(&mut service, &other).await;
+    service.log_in_at_other(&other).await.expect("a login at the other account");
     service.clock.advance(Duration::from_secs(10));
     service.complete(complete_request(&callback)).await.expect("the same callback, when the IdP is asked again");
     service.log_in().await.expect("and everybody else");

@@ -59,6 +59,7 @@ async fn the_logout_url_keeps_the_endpoints_query() {
     assert_eq!(sent, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 }
 
+/// Google Workspace.
 #[tokio::test]
 async fn where_the_idp_has_no_logout_the_person_just_comes_back() {
     let mut service = Service::start().await;

@@ -2,8 +2,10 @@
 //! a fake IdP that can misbehave, a certified provider that nobody here wrote, and real Redis and PostgreSQL servers.
 //! `tests/run` starts those servers and says where they are.
 
+mod attacks;
 mod begin_login;
 mod binary;
+mod bounds;
 mod call_budgets;
 mod complete_login;
 mod conformance;

@@ -108,6 +108,7 @@ async fn approve(browser: &mut Browser, authorization_url: &str, decision: &str)
     browser.post(endpoint, &form).await.location()
 }
 
+/// oidcc-client-test-rp-init-logout-other-state, -no-state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_logs_in_and_out() {
     let quickstart = start();
@@ -143,6 +144,7 @@ async fn a_person_logs_in_and_out() {
     assert!(started.location().contains("/authorize?"), "the button starts a login");
 }
 
+/// RFC 9700 4.7.
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_tabs_all_finish_and_a_stranger_does_not() {
     let quickstart = start();

@@ -132,6 +132,7 @@ fn callback_of(url: &Url) -> Callback {
     Callback { code: parameter("code"), state: parameter("state"), iss: parameter("iss") }
 }
 
+/// oidcc-client-test-scope-userinfo-claims; oidcc-client-test-discovery-openid-config, -jwks-uri-keys; oidcc-client-test-rp-init-logout.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
     let provider = start();
@@ -167,6 +168,7 @@ async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
     }
 }
 
+/// RFC 9700 4.5.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
     let provider = start();

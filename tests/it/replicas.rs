@@ -26,6 +26,7 @@ async fn a_login_begins_on_one_and_is_completed_on_the_other() {
     assert_eq!(reason(one.complete(complete_request(&callback)).await), "STATE_USED");
 }
 
+/// RFC 9700 4.7.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_raced_on_both_is_used_once() {
     let (mut one, two) = two_replicas().await;

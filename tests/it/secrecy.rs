@@ -12,6 +12,7 @@ use crate::binary::Program;
 use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{BINDING, begin_request, complete_request, key, postgres_url, redis_url};
 
+/// RFC 9700 4.2.4: secrets in logs and errors.
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_at_trace_and_errors_hold_no_secret() {
     let data = tempfile::tempdir().expect("a directory");
@@ -99,6 +100,7 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
     }
 }
 
+/// RFC 9700 4.2.4: secrets in logs and errors.
 #[test]
 fn debug_output_redacts() {
     use peerpanda_sso::model::connection::ClientSecret;

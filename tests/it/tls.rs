@@ -48,6 +48,7 @@ async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
     (ca.pem(), idp)
 }
 
+/// OIDC Core 16.17: TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idp_of_an_unknown_ca_or_another_name_is_refused_and_of_a_listed_ca_accepted() {
     for (name, is_listed, is_accepted) in
