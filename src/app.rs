@@ -15,7 +15,9 @@ use crate::login::{Login, LoginPolicy};
 use crate::model::return_to::ReturnRule;
 use crate::oidc::http::{CallPolicy, HttpClient};
 use crate::oidc::providers::Providers;
-use crate::rpc::server::{Door, Health};
+use crate::rpc::caller::{Callers, WatchedCallers};
+use crate::rpc::server::{Door, Entrance, Health};
+use crate::rpc::tls::{self, WatchedTls};
 use crate::store::known::{KnownConnections, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::postgres::PostgresConnections;
@@ -52,6 +54,7 @@ impl App {
     /// # Errors
     /// An address can't be listened on, the database can't be opened, or the Redis URL is none.
     pub async fn start(config: Config, world: World) -> Result<Self, String> {
+        let (tls, callers) = open_entrance(&config)?;
         let listener = |address: SocketAddr| async move {
             TcpListener::bind(address).await.map_err(|error| format!("can't listen on {address}: {error}"))
         };
@@ -89,8 +92,16 @@ impl App {
         look(&connections, pending.as_ref(), &health).await;
         let login = Arc::new(login);
         let watch = tokio::spawn(keep_looking(connections, pending, Arc::clone(&login), health.clone()));
-        let door =
-            Door::open(login_listener, admin_listener, login, Arc::new(desk), config.public_origin, health, config.drain_timeout);
+        let entrance = Entrance {
+            login_listener,
+            admin_listener,
+            tls,
+            callers,
+            reflection: config.reflection,
+            max_in_flight: config.max_in_flight,
+            drain_timeout: config.drain_timeout,
+        };
+        let door = Door::open(entrance, login, Arc::new(desk), config.public_origin, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
         Ok(Self { login_addr, admin_addr, door, watch })
     }
@@ -113,6 +124,22 @@ impl App {
         self.door.close().await;
         tracing::info!("peerpanda-sso has stopped");
     }
+}
+
+type Guards = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
+
+/// The listeners' certificate, and who may call.
+fn open_entrance(config: &Config) -> Result<Guards, String> {
+    let tls = config.tls.clone().map(|files| tls::open(files.cert, files.key, files.client_ca)).transpose()?;
+    let callers = config.callers_file.clone().map(|file| {
+        let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
+        let has_client_cas = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if callers.current().need_certificates() && !has_client_cas {
+            return Err("SSO_CALLERS_FILE knows callers by certificate (san): that needs SSO_TLS_CLIENT_CA_FILE".to_owned());
+        }
+        Ok(callers)
+    });
+    Ok((tls.map(Arc::new), callers.transpose()?.map(Arc::new)))
 }
 
 async fn open_connections(config: &Config, world: &World) -> Result<Arc<dyn Connections>, String> {

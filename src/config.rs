@@ -86,7 +86,27 @@ pub struct Settings {
     /// PEM file of CAs to trust for IdPs, beside the operating system's.
     #[arg(long, env = "SSO_PROVIDER_CA_FILE", value_name = "FILE")]
     pub provider_ca_file: Option<PathBuf>,
-    /// Listen on a non-loopback address though callers aren't known: behind a service mesh.
+    /// PEM certificate chain of both listeners, read again when it changes. Needs SSO_TLS_KEY_FILE.
+    #[arg(long, env = "SSO_TLS_CERT_FILE", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM private key of that certificate.
+    #[arg(long, env = "SSO_TLS_KEY_FILE", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// PEM file of the CAs that sign callers' certificates. Callers are asked for one; who needs one says SSO_CALLERS_FILE.
+    #[arg(long, env = "SSO_TLS_CLIENT_CA_FILE", value_name = "FILE")]
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// TOML file of the programs that may call, read again when it changes: per [[caller]] a name, roles (login,
+    /// identity, admin), and token_sha256 (hex, several while a token is changed) or san (DNS names or URIs of its
+    /// certificate). Unset: everybody who reaches the listeners may call.
+    #[arg(long, env = "SSO_CALLERS_FILE", value_name = "FILE")]
+    pub callers_file: Option<PathBuf>,
+    /// Offer gRPC server reflection, to everybody. Default: true where both listeners are loopback.
+    #[arg(long, env = "SSO_REFLECTION", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub reflection: Option<String>,
+    /// How many calls may be in flight at once; further ones are refused with OVERLOADED: 1 to 10000000.
+    #[arg(long, env = "SSO_MAX_IN_FLIGHT", value_name = "N", default_value = DEFAULT_MAX_IN_FLIGHT)]
+    pub max_in_flight: String,
+    /// Listen on a non-loopback address without TLS or without callers: behind a service mesh.
     #[arg(long, env = "SSO_ALLOW_INSECURE_LISTEN", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_listen: String,
     /// How long calls in flight have to finish after SIGTERM: 1s to 10m.
@@ -133,8 +153,59 @@ pub struct Config {
     pub provider_addresses: AddressPolicy,
     /// Private CAs for IdPs.
     pub provider_cas: Vec<CertificateDer<'static>>,
+    /// Of both listeners; `None`: plain.
+    pub tls: Option<TlsFiles>,
+    /// Who may call; `None`: everybody.
+    pub callers_file: Option<PathBuf>,
+    /// Whether server reflection is offered.
+    pub reflection: bool,
+    /// Calls at once.
+    pub max_in_flight: usize,
     /// For calls in flight at the end.
     pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// For a service within another program, such as a test: on loopback at free ports, with memory, and every default.
+    #[must_use]
+    pub fn local(public_origin: String, database: Database, keyring: Keyring) -> Self {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let rate = |text| Rate::parse(text).unwrap_or(Rate { count: std::num::NonZeroU32::MIN, period: MINUTE });
+        let count = |text: &str| text.parse().unwrap_or(1);
+        Self {
+            listen: anywhere,
+            admin_listen: anywhere,
+            public_origin,
+            database,
+            redis_url: None,
+            keyring,
+            state_ttl: 15 * MINUTE,
+            require_browser_binding: false,
+            allowed_return_origins: Vec::new(),
+            begin_rate_per_client: rate(DEFAULT_BEGIN_RATE_PER_CLIENT),
+            begin_rate: rate(DEFAULT_BEGIN_RATE),
+            memory_pending_logins: count(DEFAULT_MEMORY_PENDING_LOGINS),
+            known_connections: count(DEFAULT_KNOWN_CONNECTIONS) as u64,
+            provider_addresses: AddressPolicy::default(),
+            provider_cas: Vec::new(),
+            tls: None,
+            callers_file: None,
+            reflection: true,
+            max_in_flight: count(DEFAULT_MAX_IN_FLIGHT),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where the listeners' certificate is, all PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// CAs of callers' certificates.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Where connections are kept.
@@ -192,9 +263,10 @@ impl Settings {
             check.errors.extend(errors);
         }
         let allow_insecure_listen = check.boolean("SSO_ALLOW_INSECURE_LISTEN", &self.allow_insecure_listen);
-        let listen = check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), allow_insecure_listen);
-        let admin_listen =
-            check.listen("SSO_ADMIN_LISTEN", or_default(&self.admin_listen, DEFAULT_ADMIN_LISTEN), allow_insecure_listen);
+        let (tls, callers_file) = (self.tls(&mut check), given(self.callers_file.as_deref()));
+        let is_closed = tls.is_some() && callers_file.is_some() || allow_insecure_listen;
+        let listen = check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), is_closed);
+        let admin_listen = check.listen("SSO_ADMIN_LISTEN", or_default(&self.admin_listen, DEFAULT_ADMIN_LISTEN), is_closed);
         if listen == admin_listen && listen.port() != 0 {
             check.wrong("SSO_ADMIN_LISTEN", "must differ from SSO_LISTEN".to_owned());
         }
@@ -204,6 +276,10 @@ impl Settings {
         let require_browser_binding = match self.require_browser_binding.as_deref().map(str::trim) {
             None | Some("") => !listen.ip().is_loopback(),
             Some(text) => check.boolean("SSO_REQUIRE_BROWSER_BINDING", text),
+        };
+        let reflection = match self.reflection.as_deref().map(str::trim) {
+            None | Some("") => listen.ip().is_loopback() && admin_listen.ip().is_loopback(),
+            Some(text) => check.boolean("SSO_REFLECTION", text),
         };
         let config = Config {
             listen,
@@ -227,6 +303,10 @@ impl Settings {
                 allowed_networks: check.networks("SSO_ALLOWED_PROVIDER_CIDRS", &self.allowed_provider_cidrs),
             },
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
+            tls,
+            callers_file,
+            reflection,
+            max_in_flight: check.count("SSO_MAX_IN_FLIGHT", or_default(&self.max_in_flight, DEFAULT_MAX_IN_FLIGHT)),
             drain_timeout: check.duration(
                 "SSO_DRAIN_TIMEOUT",
                 or_default(&self.drain_timeout, DEFAULT_DRAIN_TIMEOUT),
@@ -239,6 +319,20 @@ impl Settings {
             },
         };
         check.done(config)
+    }
+
+    fn tls(&self, check: &mut Check) -> Option<TlsFiles> {
+        let client_ca = given(self.tls_client_ca_file.as_deref());
+        match (given(self.tls_cert_file.as_deref()), given(self.tls_key_file.as_deref())) {
+            (Some(cert), Some(key)) => return Some(TlsFiles { cert, key, client_ca }),
+            (Some(_), None) => check.wrong("SSO_TLS_KEY_FILE", "must be given with SSO_TLS_CERT_FILE".to_owned()),
+            (None, Some(_)) => check.wrong("SSO_TLS_CERT_FILE", "must be given with SSO_TLS_KEY_FILE".to_owned()),
+            (None, None) if client_ca.is_some() => {
+                check.wrong("SSO_TLS_CLIENT_CA_FILE", "needs SSO_TLS_CERT_FILE and SSO_TLS_KEY_FILE".to_owned());
+            }
+            (None, None) => {}
+        }
+        None
     }
 
     fn database(&self, check: &mut Check) -> Database {
@@ -367,16 +461,16 @@ impl Check {
         }
     }
 
-    fn listen(&mut self, name: &str, text: &str, allow_insecure: bool) -> SocketAddr {
+    fn listen(&mut self, name: &str, text: &str, is_closed: bool) -> SocketAddr {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let Ok(address) = text.parse::<SocketAddr>() else {
             self.wrong(name, format!("must be an IP address and a port such as 127.0.0.1:50051, not {text:?}"));
             return nowhere;
         };
-        if !address.ip().is_loopback() && !allow_insecure {
+        if !address.ip().is_loopback() && !is_closed {
             self.wrong(
                 name,
-                format!("is {address}, which others can reach, and callers are not known yet: set SSO_ALLOW_INSECURE_LISTEN=true if a service mesh guards it"),
+                format!("is {address}, which others can reach: give SSO_TLS_CERT_FILE, SSO_TLS_KEY_FILE and SSO_CALLERS_FILE, or SSO_ALLOW_INSECURE_LISTEN=true if a service mesh guards it"),
             );
         }
         address
@@ -492,6 +586,11 @@ fn origin(text: &str) -> Option<(String, bool)> {
     is_bare.then(|| (url.origin().ascii_serialization(), is_safe))
 }
 
+/// A file that is named; an empty name counts as none.
+fn given(file: Option<&Path>) -> Option<PathBuf> {
+    file.filter(|file| !file.as_os_str().is_empty()).map(Path::to_owned)
+}
+
 /// An environment variable that is set to nothing counts as unset.
 fn or_default<'a>(text: &'a str, default: &'a str) -> &'a str {
     match text.trim() {
@@ -510,6 +609,7 @@ const DEFAULT_BEGIN_RATE_PER_CLIENT: &str = "120/1m";
 const DEFAULT_BEGIN_RATE: &str = "6000/1m";
 const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";
 const DEFAULT_KNOWN_CONNECTIONS: &str = "20000";
+const DEFAULT_MAX_IN_FLIGHT: &str = "4096";
 const DEFAULT_DRAIN_TIMEOUT: &str = "25s";
 const DEFAULT_LOG_FORMAT: &str = "text";
 const DEFAULT_LOG_FILTER: &str = "info";

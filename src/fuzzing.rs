@@ -7,9 +7,11 @@ pub use crate::rpc::fuzzing::callback;
 mod tests {
     use std::path::Path;
 
+    type Door = (&'static str, fn(&[u8]));
+
     #[test]
     fn every_seed_of_the_fuzzer_passes() {
-        let doors: [(&str, fn(&[u8])); 6] = [
+        let doors: [Door; 6] = [
             ("callback", super::callback),
             ("discovery", super::discovery),
             ("id_token", super::id_token),

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main -> app -> rpc -> login, connections -> store (traits), oidc -> model
-//! ambient, seal, config, telemetry are leaves
+//! ambient, seal, config, telemetry, watched are leaves
 //! ```
 //!
 //! A login's walk:
@@ -35,3 +35,4 @@ pub mod rpc;
 pub mod seal;
 pub mod store;
 pub mod telemetry;
+pub mod watched;

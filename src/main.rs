@@ -1,10 +1,14 @@
-//! The command line: parse, then `serve`; nothing else.
+//! The command line: parse, then `serve`, or make a key or a token; nothing else.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use peerpanda_sso::ambient::SystemEntropy;
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::Settings;
+use peerpanda_sso::rpc::caller::new_token;
+use peerpanda_sso::seal::MasterKey;
 use peerpanda_sso::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,17 +24,46 @@ struct CommandLine {
 enum Command {
     /// Runs the service until SIGTERM or SIGINT. Every setting is a flag and an environment variable.
     Serve(Box<Settings>),
+    /// Keys that protect client secrets and pending logins.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Bearer tokens of the programs that call.
+    #[command(subcommand)]
+    Tokens(Tokens),
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Prints a new key for SSO_ENCRYPTION_KEYS.
+    Generate,
+}
+
+#[derive(Subcommand)]
+enum Tokens {
+    /// Prints a new token for a caller, and what SSO_CALLERS_FILE wants of it: token_sha256.
+    Generate,
 }
 
 fn main() -> ExitCode {
-    let Command::Serve(settings) = CommandLine::parse().command;
-    match serve(&settings) {
+    let done = match CommandLine::parse().command {
+        Command::Serve(settings) => serve(&settings),
+        Command::Keys(Keys::Generate) => print(MasterKey::generate(&SystemEntropy).encoded().as_str()),
+        Command::Tokens(Tokens::Generate) => {
+            let (token, hash) = new_token(&SystemEntropy);
+            print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str()))
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    writeln!(std::io::stdout(), "{text}").map_err(|error| error.to_string())
 }
 
 #[expect(clippy::print_stderr, reason = "the logs may not be there yet")]

@@ -16,7 +16,6 @@ use clap::Parser;
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
-use peerpanda_sso::model::rate::Rate;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::seal::{Keyring, MasterKey};
@@ -49,24 +48,14 @@ async fn main() -> Result<(), Failure> {
     // The service, as `peerpanda-sso serve` would run it with SQLite and memory.
     let data = tempfile::tempdir()?;
     let world = World::default();
+    let keyring = Keyring::new(vec![MasterKey::generate(world.entropy.as_ref())]).ok_or("no key")?;
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], ports[2])),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], ports[3])),
-        public_origin: public_origin.clone(),
-        database: Database::Sqlite(data.path().join("quickstart.db")),
-        redis_url: None,
-        keyring: Keyring::new(vec![MasterKey::generate(world.entropy.as_ref())]).ok_or("no key")?,
-        state_ttl: std::time::Duration::from_secs(15 * 60),
         require_browser_binding: true,
-        begin_rate_per_client: Rate::parse("120/1m").ok_or("no rate")?,
-        begin_rate: Rate::parse("6000/1m").ok_or("no rate")?,
-        allowed_return_origins: Vec::new(),
-        memory_pending_logins: 10_000,
-        known_connections: 1_000,
         // The development IdP is at http://localhost.
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
-        provider_cas: Vec::new(),
-        drain_timeout: std::time::Duration::from_secs(5),
+        ..Config::local(public_origin.clone(), Database::Sqlite(data.path().join("quickstart.db")), keyring)
     };
     let app = App::start(config, world).await?;
 

@@ -1,6 +1,8 @@
 //! The door: the only rooms that know gRPC. Requests are parsed into the model here, and every refusal becomes a status
 //! in one table.
 
+mod admission;
+pub mod caller;
 mod connections;
 mod convert;
 #[cfg(any(test, fuzzing))]
@@ -8,3 +10,4 @@ pub mod fuzzing;
 mod login;
 pub mod server;
 mod status;
+pub mod tls;

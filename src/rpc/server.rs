@@ -6,21 +6,26 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::admission::AdmissionLayer;
+use super::caller::{Gatekeeper, Role, WatchedCallers};
 use super::connections::ConnectionRpc;
 use super::login::LoginRpc;
 use super::status::name_reason;
+use super::tls::{Incoming, WatchedTls, accept};
 use crate::connections::ConnectionDesk;
 use crate::login::Login;
 use crate::pb;
 use crate::pb::connection_service_server::ConnectionServiceServer;
 use crate::pb::login_service_server::LoginServiceServer;
+use crate::watched::LOOK_INTERVAL;
 
 /// What the health service says (grpc.health.v1), on both listeners.
 #[derive(Clone)]
@@ -67,37 +72,55 @@ impl Default for Health {
     }
 }
 
+/// Who may come in, and how.
+pub struct Entrance {
+    /// LoginService's.
+    pub login_listener: TcpListener,
+    /// ConnectionService's.
+    pub admin_listener: TcpListener,
+    /// `None`: plain.
+    pub tls: Option<Arc<WatchedTls>>,
+    /// `None`: everybody is let in.
+    pub callers: Option<Arc<WatchedCallers>>,
+    /// Whether grpc.reflection is offered.
+    pub reflection: bool,
+    /// Calls at once.
+    pub max_in_flight: usize,
+    /// For calls in flight at the end.
+    pub drain_timeout: Duration,
+}
+
 /// The open listeners.
 pub struct Door {
     health: Health,
     close: watch::Sender<bool>,
     servers: [JoinHandle<()>; 2],
+    watch: JoinHandle<()>,
     drain_timeout: Duration,
 }
 
 impl Door {
     /// Serves on both listeners.
     #[must_use]
-    pub fn open(
-        login_listener: TcpListener,
-        admin_listener: TcpListener,
-        login: Arc<Login>,
-        desk: Arc<ConnectionDesk>,
-        public_origin: String,
-        health: Health,
-        drain_timeout: Duration,
-    ) -> Self {
+    pub fn open(entrance: Entrance, login: Arc<Login>, desk: Arc<ConnectionDesk>, public_origin: String, health: Health) -> Self {
+        let Entrance { login_listener, admin_listener, tls, callers, reflection, max_in_flight, drain_timeout } = entrance;
         let (close, closed) = watch::channel(false);
-        let login_routes =
-            Routes::new(LoginServiceServer::new(LoginRpc::new(login)).max_decoding_message_size(MAX_LOGIN_MESSAGE));
-        let admin_routes = Routes::new(
-            ConnectionServiceServer::new(ConnectionRpc::new(desk, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE),
-        );
-        let servers = [
-            tokio::spawn(serve(login_listener, login_routes, LOGIN_SERVICE, health.clone(), closed.clone())),
-            tokio::spawn(serve(admin_listener, admin_routes, CONNECTION_SERVICE, health.clone(), closed)),
-        ];
-        Self { health, close, servers, drain_timeout }
+        let login = LoginServiceServer::new(LoginRpc::new(login)).max_decoding_message_size(MAX_LOGIN_MESSAGE);
+        let desk =
+            ConnectionServiceServer::new(ConnectionRpc::new(desk, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE);
+        let gatekeeper = |role| Gatekeeper::new(callers.clone(), role);
+        let login_routes = Routes::new(InterceptedService::new(login, gatekeeper(Role::Login)));
+        let admin_routes = Routes::new(InterceptedService::new(desk, gatekeeper(Role::Admin)));
+        let admission = AdmissionLayer::new(max_in_flight);
+        let start = |listener, routes: Routes, service| {
+            let routes = routes.add_service(health.service());
+            let routes = if reflection { with_reflection(routes, service) } else { routes };
+            tokio::spawn(serve(accept(listener, tls.clone()), routes, service, admission.clone(), closed.clone()))
+        };
+        let servers =
+            [start(login_listener, login_routes, LOGIN_SERVICE), start(admin_listener, admin_routes, CONNECTION_SERVICE)];
+        let watch = tokio::spawn(keep_watching(tls, callers));
+        Self { health, close, servers, watch, drain_timeout }
     }
 
     /// Says NOT_SERVING, takes no more calls, waits for those in flight, at most the drain timeout.
@@ -106,6 +129,7 @@ impl Door {
         tokio::time::sleep(SAY_GOODBYE).await;
         self.close.send_replace(true);
         self.health.clone().end_watches().await;
+        self.watch.abort();
         let [mut login, mut admin] = self.servers;
         let both = async { tokio::join!(&mut login, &mut admin) };
         if tokio::time::timeout(self.drain_timeout, both).await.is_err() {
@@ -116,19 +140,23 @@ impl Door {
     }
 }
 
-async fn serve(listener: TcpListener, routes: Routes, service: &str, health: Health, mut closed: watch::Receiver<bool>) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let routes = routes.add_service(health.service());
-    let routes = match with_reflection(routes, service) {
-        Ok(routes) => routes,
-        Err(error) => {
-            tracing::error!(%error, "server reflection can't be offered");
-            return;
-        }
-    };
+async fn serve(
+    incoming: ReceiverStream<std::io::Result<Incoming>>,
+    routes: Routes,
+    service: &str,
+    admission: AdmissionLayer,
+    mut closed: watch::Receiver<bool>,
+) {
+    let layers = tower::ServiceBuilder::new().map_response(name_reason).layer(admission).into_inner();
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .layer(tower::util::MapResponseLayer::new(name_reason))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_connection_age(MAX_CONNECTION_AGE)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
+        .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move {
             // An error means that the sender is gone: the door closes then too.
@@ -140,8 +168,28 @@ async fn serve(listener: TcpListener, routes: Routes, service: &str, health: Hea
     }
 }
 
+/// Reads certificates and callers again when they change.
+async fn keep_watching(tls: Option<Arc<WatchedTls>>, callers: Option<Arc<WatchedCallers>>) {
+    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let (tls, callers) = (tls.clone(), callers.clone());
+        let look = tokio::task::spawn_blocking(move || {
+            if let Some(tls) = tls {
+                tls.look();
+            }
+            if let Some(callers) = callers {
+                callers.look();
+            }
+        });
+        if let Err(error) = look.await {
+            tracing::error!(%error, "the watched files could not be looked at");
+        }
+    }
+}
+
 /// grpc.reflection v1 and v1alpha, of what this listener serves.
-fn with_reflection(routes: Routes, service: &str) -> Result<Routes, tonic_reflection::server::Error> {
+fn with_reflection(routes: Routes, service: &str) -> Routes {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
@@ -151,7 +199,13 @@ fn with_reflection(routes: Routes, service: &str) -> Result<Routes, tonic_reflec
             .with_service_name(service)
             .with_service_name("grpc.health.v1.Health")
     };
-    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+    match (builder().build_v1(), builder().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "server reflection can't be offered");
+            routes
+        }
+    }
 }
 
 const LOGIN_SERVICE: &str = pb::login_service_server::SERVICE_NAME;
@@ -160,5 +214,15 @@ const CONNECTION_SERVICE: &str = pb::connection_service_server::SERVICE_NAME;
 const MAX_LOGIN_MESSAGE: usize = 256 * 1024;
 const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// A caller that doesn't answer a ping for so long is gone.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Afterwards the caller connects anew: so that new replicas get their share.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+/// Calls of one connection at once.
+const MAX_STREAMS: u32 = 512;
+/// Bytes of one call's headers: a bearer token, and a trace.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Streams that a connection may open and reset before it is closed (CVE-2023-44487, CVE-2025-8671).
+const MAX_RESETS: usize = 32;
 /// Time for those who watch the health to read NOT_SERVING before their stream ends.
 const SAY_GOODBYE: Duration = Duration::from_millis(100);

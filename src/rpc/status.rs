@@ -83,6 +83,8 @@ reasons! {
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, Transient, Call;
     RateLimited = "RATE_LIMITED", ResourceExhausted, Transient, Call;
     Overloaded = "OVERLOADED", ResourceExhausted, Transient, Call;
+    CallerUnknown = "CALLER_UNKNOWN", Unauthenticated, Support, Never;
+    CallerNotAllowed = "CALLER_NOT_ALLOWED", PermissionDenied, Support, Never;
     ConnectionExists = "CONNECTION_EXISTS", AlreadyExists, Support, Never;
     RevisionConflict = "REVISION_CONFLICT", Aborted, Support, Never;
     Internal = "INTERNAL", Internal, Support, Never;
@@ -131,6 +133,26 @@ impl Refusal {
         self
     }
 
+    /// A calling program that isn't known.
+    pub(super) fn caller_unknown(why: &'static str) -> Self {
+        Self::new(Reason::CallerUnknown, why)
+    }
+
+    /// A calling program without the role.
+    pub(super) fn caller_not_allowed(caller: &str, role: &str) -> Self {
+        Self::new(Reason::CallerNotAllowed, format!("the caller {caller:?} has not the role {role:?} that this service is for"))
+    }
+
+    /// No room, or no time left.
+    pub(super) fn overloaded(why: &'static str) -> Self {
+        Self::new(Reason::Overloaded, why)
+    }
+
+    /// A defect of ours.
+    pub(super) fn defect() -> Self {
+        Self::new(Reason::Internal, "a defect of this service: the log has more")
+    }
+
     /// Fields that are missing or malformed, or addresses that must not be called.
     pub(super) fn violations(violations: Vec<Violation>) -> Self {
         let is_all_addresses = !violations.is_empty() && violations.iter().all(|violation| violation.forbidden_address);
@@ -152,6 +174,11 @@ pub(super) struct SlugOf {
 }
 
 impl SlugOf {
+    /// For what is refused before its request was read.
+    pub(super) fn unread() -> Self {
+        Self { method: "unknown", slug: String::new() }
+    }
+
     pub(super) fn request(method: &'static str, text: &str) -> Self {
         Self { method, slug: Slug::parse(text).map(|slug| slug.to_string()).unwrap_or_default() }
     }
@@ -361,7 +388,7 @@ pub(super) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
         Code::Internal => Refusal::new(Reason::Internal, "the message is no valid protocol buffer of this method"),
         _ => return response,
     };
-    let status = SlugOf { method: "unknown", slug: String::new() }.refused(refusal.logged(Some(shown(status.message()))));
+    let status = SlugOf::unread().refused(refusal.logged(Some(shown(status.message()))));
     let (mut head, body) = response.into_parts();
     match status.add_header(&mut head.headers) {
         Ok(()) | Err(_) => http::Response::from_parts(head, body),

@@ -32,8 +32,18 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs `peerpanda-sso serve` in `data` on free ports, with these settings.
+    /// Runs `peerpanda-sso serve` in `data` on free ports, with these settings, until it answers.
     pub(crate) async fn serve(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let program = Self::start(data, settings).await;
+        eventually("the program answers", || async {
+            Channel::from_shared(program.login_url.clone()).expect("a URL").connect().await.is_ok()
+        })
+        .await;
+        program
+    }
+
+    /// The same without waiting: for one that speaks TLS.
+    pub(crate) async fn start(data: &Path, settings: &[(&str, &str)]) -> Self {
         let (login_port, admin_port) = (free_port(), free_port());
         let mut child = command(data)
             .arg("serve")
@@ -51,12 +61,8 @@ impl Program {
         });
         let process = Process(child);
         let (login_url, admin_url) = (format!("http://127.0.0.1:{login_port}"), format!("http://127.0.0.1:{admin_port}"));
-        eventually("the program answers", || async {
-            Channel::from_shared(login_url.clone()).expect("a URL").connect().await.is_ok()
-        })
-        .await;
-        let login = LoginServiceClient::connect(login_url.clone()).await.expect("connected");
-        let admin = ConnectionServiceClient::connect(admin_url.clone()).await.expect("connected");
+        let lazily = |url: &str| Channel::from_shared(url.to_owned()).expect("a URL").connect_lazy();
+        let (login, admin) = (LoginServiceClient::new(lazily(&login_url)), ConnectionServiceClient::new(lazily(&admin_url)));
         Self { process, log, login, admin, login_url, admin_url }
     }
 
@@ -85,7 +91,7 @@ impl Program {
     }
 }
 
-fn command(data: &Path) -> Command {
+pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerpanda-sso"));
     command.current_dir(data).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
     command
@@ -133,6 +139,20 @@ fn every_error_in_the_settings_is_reported_at_once_and_no_secret_with_it() {
         assert!(text.contains(name), "{name} in {text}");
     }
     assert!(!text.contains("CANARY"), "{text}");
+}
+
+#[test]
+fn keys_and_tokens_are_made() {
+    let data = tempfile::tempdir().expect("a directory");
+    let made = |arguments: [&str; 2]| {
+        let output = command(data.path()).args(arguments).output().expect("the program runs");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let (first, second) = (made(["keys", "generate"]), made(["keys", "generate"]));
+    assert!(first != second && peerpanda_sso::seal::MasterKey::parse(&first).is_some());
+    let token = made(["tokens", "generate"]);
+    assert!(token.contains("token_sha256: ") && token.lines().count() == 2, "one line each");
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! A service under test and its callers.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::{Clock, ManualClock, SystemEntropy};
+use peerpanda_sso::ambient::{Clock, Entropy, ManualClock, SystemEntropy};
 use peerpanda_sso::app::{App, World};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
-use peerpanda_sso::model::rate::Rate;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
@@ -28,7 +26,7 @@ pub(crate) const BINDING: &str = "CANARYbinding-0123456789";
 
 /// A service in this process, its callers, and one account `acme` at a fake IdP.
 pub(crate) struct Service {
-    _app: App,
+    app: App,
     pub(crate) login: LoginServiceClient<Channel>,
     pub(crate) admin: ConnectionServiceClient<Channel>,
     pub(crate) clock: Arc<ManualClock>,
@@ -42,24 +40,13 @@ pub(crate) fn key() -> MasterKey {
 }
 
 pub(crate) fn config(database: Database, redis_url: Option<String>, key: &MasterKey) -> Config {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
-        listen: anywhere,
-        admin_listen: anywhere,
-        public_origin: PUBLIC.to_owned(),
-        database,
         redis_url: redis_url.map(Into::into),
-        keyring: Keyring::new(vec![key.clone()]).expect("a key"),
-        state_ttl: Duration::from_secs(900),
-        require_browser_binding: false,
-        begin_rate_per_client: Rate::parse("120/1m").expect("a rate"),
-        begin_rate: Rate::parse("6000/1m").expect("a rate"),
         allowed_return_origins: vec!["https://reports.example.com".to_owned()],
         memory_pending_logins: 1000,
         known_connections: 100,
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
-        provider_cas: Vec::new(),
-        drain_timeout: Duration::from_secs(5),
+        ..Config::local(PUBLIC.to_owned(), database, Keyring::new(vec![key.clone()]).expect("a key"))
     }
 }
 
@@ -88,12 +75,21 @@ impl Service {
 
     /// Over these stores; no account is set up.
     pub(crate) async fn over(config: Config, clock: Arc<ManualClock>) -> Self {
-        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(SystemEntropy) };
+        Self::over_with(config, clock, Arc::new(SystemEntropy)).await
+    }
+
+    /// With chance of its own, too.
+    pub(crate) async fn over_with(config: Config, clock: Arc<ManualClock>, entropy: Arc<dyn Entropy>) -> Self {
+        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy };
         let app = App::start(config, world).await.expect("the service starts");
         let login = LoginServiceClient::connect(format!("http://{}", app.login_addr())).await.expect("connected");
         let admin = ConnectionServiceClient::connect(format!("http://{}", app.admin_addr())).await.expect("connected");
         let idp = FakeIdp::start(Arc::clone(&clock) as Arc<dyn Clock>).await;
-        Self { _app: app, login, admin, clock, idp, _data: None }
+        Self { app, login, admin, clock, idp, _data: None }
+    }
+
+    pub(crate) fn login_url(&self) -> String {
+        format!("http://{}", self.app.login_addr())
     }
 
     /// The account `acme` at the fake IdP, by discovery.

@@ -7,6 +7,7 @@ mod begin_login;
 mod binary;
 mod bounds;
 mod call_budgets;
+mod callers;
 mod complete_login;
 mod conformance;
 mod connections;

@@ -13,11 +13,16 @@ use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
 use crate::harness::refused;
 
-/// A private CA, as PEM, and a TLS front at https://localhost with a certificate of it for `name`, before a fake IdP.
-async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
+/// A private CA.
+pub(crate) fn private_ca() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
+}
+
+/// A private CA, as PEM, and a TLS front at https://localhost with a certificate of it for `name`, before a fake IdP.
+async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
+    let ca = private_ca();
     let key = KeyPair::generate().expect("a key");
     let certificate = CertificateParams::new(vec![name.to_owned()]).expect("parameters").signed_by(&key, &ca).expect("signed");
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

@@ -1,0 +1,275 @@
+//! Who calls: other programs, known by client certificate or bearer token, with roles. Health and reflection are for
+//! everybody; every other service is for a role.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, digest};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::status::{Refusal, SlugOf};
+use super::tls::Peer;
+use crate::ambient::Entropy;
+use crate::watched::{Contents, Watched};
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// LoginService.
+    Login,
+    /// IdentityService.
+    Identity,
+    /// ConnectionService.
+    Admin,
+}
+
+impl Role {
+    /// As the callers file names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Identity => "identity",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The programs that may call, as the callers file says now.
+pub type WatchedCallers = Watched<Callers>;
+
+/// The programs that may call.
+#[derive(Debug, Default)]
+pub struct Callers {
+    callers: Vec<Caller>,
+    /// SHA-256 of each token, and whose it is.
+    tokens: Vec<([u8; 32], usize)>,
+    /// Each name of a certificate, and whose it is.
+    names: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    name: Arc<str>,
+    roles: HashSet<Role>,
+}
+
+/// The callers file: TOML.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallersFile {
+    #[serde(default)]
+    caller: Vec<CallerEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallerEntry {
+    name: String,
+    roles: Vec<Role>,
+    #[serde(default)]
+    token_sha256: Vec<String>,
+    #[serde(default)]
+    san: Vec<String>,
+}
+
+impl Callers {
+    /// Reads the callers file, now and whenever it changes.
+    ///
+    /// # Errors
+    /// It can't be read, or what is wrong in it.
+    pub fn open(file: PathBuf) -> Result<WatchedCallers, String> {
+        Watched::open(vec![file], |contents: &[Contents]| {
+            let text =
+                std::str::from_utf8(contents.first().map_or(&[][..], |bytes| bytes)).map_err(|_| "it is no UTF-8".to_owned())?;
+            Self::parse(text)
+        })
+    }
+
+    /// Whether any of them is known by certificate.
+    #[must_use]
+    pub fn need_certificates(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // toml's own message quotes the line, which can hold a token that was pasted there by mistake.
+        let file: CallersFile = toml::from_str(text).map_err(|error| match error.span() {
+            Some(span) => {
+                let line = text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
+                format!("line {line}: {}", error.message())
+            }
+            None => error.message().to_owned(),
+        })?;
+        let mut callers = Self::default();
+        for entry in file.caller {
+            let name = entry.name.trim();
+            let wrong = |what: &str| format!("caller {name:?} {what}");
+            if name.is_empty() || name.len() > 64 || callers.callers.iter().any(|known| &*known.name == name) {
+                return Err(wrong("needs a name of its own, of at most 64 bytes"));
+            }
+            if entry.roles.is_empty() {
+                return Err(wrong("needs one of the roles login, identity, admin"));
+            }
+            if entry.token_sha256.is_empty() && entry.san.is_empty() {
+                return Err(wrong("needs token_sha256 or san"));
+            }
+            let index = callers.callers.len();
+            for hex in &entry.token_sha256 {
+                let hash = from_hex(hex).ok_or_else(|| wrong("has a token_sha256 that is not 64 hex digits"))?;
+                if callers.tokens.iter().any(|(known, _)| *known == hash) {
+                    return Err(wrong("has a token_sha256 that stands twice"));
+                }
+                callers.tokens.push((hash, index));
+            }
+            for san in entry.san {
+                if san.trim().is_empty() || callers.names.insert(san, index).is_some() {
+                    return Err(wrong("has a san that is empty or stands twice"));
+                }
+            }
+            callers.callers.push(Caller { name: name.into(), roles: entry.roles.into_iter().collect() });
+        }
+        if callers.callers.is_empty() { Err("it names no [[caller]]".to_owned()) } else { Ok(callers) }
+    }
+
+    fn by_token(&self, token: &str) -> Option<&Caller> {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        // Every one is compared, so that the time taken tells nothing.
+        let mut found = None;
+        for (known, index) in &self.tokens {
+            if constant_time::verify_slices_are_equal(known, hash.as_ref()).is_ok() {
+                found = Some(*index);
+            }
+        }
+        self.callers.get(found?)
+    }
+
+    fn by_certificate(&self, peer: &Peer) -> Option<&Caller> {
+        let leaf = peer.certificates.as_ref()?.first()?;
+        let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+        let names = certificate.subject_alternative_name().ok()??;
+        let index = names.value.general_names.iter().find_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => self.names.get(*name),
+            _ => None,
+        })?;
+        self.callers.get(*index)
+    }
+}
+
+/// A new bearer token of 256 bits, and its SHA-256 as [`Callers`] reads it.
+#[must_use]
+pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
+    let mut bytes = Zeroizing::new([0; 32]);
+    entropy.fill(bytes.as_mut_slice());
+    let token = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()));
+    let hash = digest::digest(&digest::SHA256, token.as_bytes());
+    (token, hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// The name of whoever calls, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct CallerName(#[expect(dead_code, reason = "read by Debug in traces")] pub(super) Arc<str>);
+
+/// Stands before one service and lets a role in.
+#[derive(Clone)]
+pub(super) struct Gatekeeper {
+    callers: Option<Arc<WatchedCallers>>,
+    role: Role,
+}
+
+impl Gatekeeper {
+    /// Without callers everybody is let in.
+    pub(super) fn new(callers: Option<Arc<WatchedCallers>>, role: Role) -> Self {
+        Self { callers, role }
+    }
+}
+
+impl Interceptor for Gatekeeper {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else { return Ok(request) };
+        let token = match request.metadata().get("authorization").map(|value| value.to_str()) {
+            None => None,
+            Some(Ok(value)) if value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) => {
+                Some(value[7..].trim())
+            }
+            Some(_) => return Err(refused(Refusal::caller_unknown("the authorization header is no bearer token"))),
+        };
+        let caller = match token {
+            // One who shows a token is known by it, or not at all.
+            Some(token) => callers.by_token(token).ok_or("the bearer token is not one that is known"),
+            None => {
+                let peer = request.extensions().get::<Peer>();
+                let caller = peer.and_then(|peer| callers.by_certificate(peer));
+                caller.ok_or("neither a bearer token nor a client certificate that is known was shown")
+            }
+        };
+        let caller = caller.map_err(|why| refused(Refusal::caller_unknown(why)))?;
+        if !caller.roles.contains(&self.role) {
+            return Err(refused(Refusal::caller_not_allowed(&caller.name, self.role.name())));
+        }
+        let name = CallerName(Arc::clone(&caller.name));
+        request.extensions_mut().insert(name);
+        Ok(request)
+    }
+}
+
+fn refused(refusal: Refusal) -> Status {
+    SlugOf::unread().refused(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_was_made_is_one_that_is_known() {
+        let (token, hash) = new_token(&crate::ambient::SystemEntropy);
+        let file = format!("[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n");
+        let callers = Callers::parse(&file).expect("read");
+        assert!(callers.by_token(&token).is_some_and(|caller| &*caller.name == "web"));
+        assert!(callers.by_token(&hash).is_none());
+    }
+
+    #[test]
+    fn a_callers_file_is_read_or_told_what_is_wrong() {
+        let hash = "ab".repeat(32);
+        let good =
+            format!("[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\nsan = [\"web.example\"]\n");
+        let callers = Callers::parse(&good).expect("read");
+        assert!(callers.need_certificates() && callers.tokens.len() == 1);
+        for (bad, expected) in [
+            (String::new(), "no [[caller]]"),
+            ("[[caller]]\nname = \"a\"\nroles = [\"root\"]\n".to_owned(), "line 3"),
+            ("[[caller]]\nname = \"a\"\nroles = [\"login\"]\n".to_owned(), "needs token_sha256 or san"),
+            ("[[caller]]\nname = \"a\"\nroles = []\nsan = [\"x\"]\n".to_owned(), "needs one of the roles"),
+            ("[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken_sha256 = [\"s3cret\"]\n".to_owned(), "64 hex digits"),
+            ("[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken = \"s3cret\"\n".to_owned(), "unknown field"),
+            (format!("{good}{}", good.replace("web\"", "other\"")), "stands twice"),
+            (format!("{good}{good}"), "a name of its own"),
+        ] {
+            let error = Callers::parse(&bad).expect_err(&bad);
+            assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
+        }
+    }
+}
