@@ -366,6 +366,36 @@ async fn reason_after_post(service: &mut Service) -> String {
     reason(service.log_in().await)
 }
 
+/// OIDC Core 5.3: UserInfo is asked where any one thing is missing, and only then.
+#[tokio::test]
+async fn whatever_alone_is_missing_is_looked_for_at_userinfo() {
+    let mut service = Service::start().await;
+    service
+        .edit(&["claim_mapping", "required_claims"], |connection| {
+            connection.claim_mapping = Some(pb::ClaimMapping { groups: "groups".to_owned(), ..pb::ClaimMapping::default() });
+            connection.required_claims = vec![pb::RequiredClaim { name: "org".to_owned(), values: vec!["o1".to_owned()] }];
+        })
+        .await
+        .expect("edited");
+    let all = json!({
+        "email": "ada@example.com", "given_name": "Ada", "family_name": "Lovelace", "groups": ["g"], "org": "o1",
+    });
+    for missing in ["nothing", "email", "given_name", "family_name", "groups", "org"] {
+        let mut in_token = all.clone();
+        in_token.as_object_mut().expect("an object").remove(missing);
+        service.idp.behave().claims = in_token;
+        service.idp.behave().userinfo = all.clone();
+        let asked = service.idp.count("/userinfo");
+        let identity = service.log_in().await.expect(missing).identity.expect("an Identity");
+        assert_eq!(service.idp.count("/userinfo") - asked, usize::from(missing != "nothing"), "{missing}");
+        assert_eq!((identity.email.as_str(), identity.given_name.as_str()), ("ada@example.com", "Ada"));
+        assert_eq!((identity.family_name.as_str(), identity.groups), ("Lovelace", vec!["g".to_owned()]));
+        if missing != "nothing" && missing != "org" {
+            assert_eq!(identity.claim_sources[missing], format!("userinfo.{missing}"));
+        }
+    }
+}
+
 /// oidcc-client-test-userinfo-invalid-sub; oidcc-client-test-scope-userinfo-claims.
 #[tokio::test]
 async fn userinfo_fills_in_what_the_id_token_lacks() {
