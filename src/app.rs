@@ -18,12 +18,12 @@ use crate::oidc::providers::Providers;
 use crate::rpc::caller::{Callers, WatchedCallers};
 use crate::rpc::server::{Door, Entrance, Health};
 use crate::rpc::tls::{self, WatchedTls};
+use crate::store::PendingLogins;
 use crate::store::known::{KnownConnections, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::postgres::PostgresConnections;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::sqlite::{RowCodec, SqliteConnections};
-use crate::store::{Connections, PendingLogins};
 
 /// Time and chance for the whole service.
 #[derive(Clone)]
@@ -46,6 +46,8 @@ pub struct App {
     admin_addr: SocketAddr,
     door: Door,
     watch: JoinHandle<()>,
+    /// What waits for the database, where it was away at the start.
+    opening: Option<JoinHandle<()>>,
 }
 
 impl App {
@@ -62,9 +64,9 @@ impl App {
         let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
         let (login_addr, admin_addr) = (address(&login_listener)?, address(&admin_listener)?);
 
-        let stored = open_connections(&config, &world).await?;
         let pending = open_pending_logins(&config, &world)?;
-        let connections = Arc::new(KnownConnections::new(stored, Arc::clone(&world.clock), config.known_connections));
+        let connections = Arc::new(KnownConnections::new(Arc::clone(&world.clock), config.known_connections));
+        let opening = open_connections(&config, &world, Arc::clone(&connections)).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
@@ -89,9 +91,10 @@ impl App {
         let desk = ConnectionDesk::new(Arc::clone(&connections), config.provider_addresses.clone());
 
         let health = Health::new();
-        look(&connections, pending.as_ref(), &health).await;
+        let mut stores = Stores { health: health.clone(), ..Stores::default() };
+        stores.look(&connections, pending.as_ref()).await;
         let login = Arc::new(login);
-        let watch = tokio::spawn(keep_looking(connections, pending, Arc::clone(&login), health.clone()));
+        let watch = tokio::spawn(keep_looking(stores, connections, pending, Arc::clone(&login)));
         let entrance = Entrance {
             login_listener,
             admin_listener,
@@ -103,7 +106,7 @@ impl App {
         };
         let door = Door::open(entrance, login, Arc::new(desk), config.public_origin, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self { login_addr, admin_addr, door, watch })
+        Ok(Self { login_addr, admin_addr, door, watch, opening })
     }
 
     /// Where LoginService answers.
@@ -121,6 +124,9 @@ impl App {
     /// Says NOT_SERVING, takes no more calls, and waits for those in flight, at most the drain timeout.
     pub async fn shut_down(self) {
         self.watch.abort();
+        if let Some(opening) = self.opening {
+            opening.abort();
+        }
         self.door.close().await;
         tracing::info!("peerpanda-sso has stopped");
     }
@@ -142,59 +148,99 @@ fn open_entrance(config: &Config) -> Result<Guards, String> {
     Ok((tls.map(Arc::new), callers.transpose()?.map(Arc::new)))
 }
 
-async fn open_connections(config: &Config, world: &World) -> Result<Arc<dyn Connections>, String> {
+/// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
+async fn open_connections(
+    config: &Config,
+    world: &World,
+    connections: Arc<KnownConnections>,
+) -> Result<Option<JoinHandle<()>>, String> {
     let codec = RowCodec {
         keyring: Arc::new(config.keyring.clone()),
         entropy: Arc::clone(&world.entropy),
         clock: Arc::clone(&world.clock),
     };
-    Ok(match &config.database {
+    match &config.database {
         Database::Sqlite(file) => {
-            Arc::new(SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?)
+            let opened = SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?;
+            connections.open(Arc::new(opened));
+            Ok(None)
         }
         Database::Postgres(url) => {
-            Arc::new(PostgresConnections::open(url.expose_secret(), codec).await.map_err(|error| error.to_string())?)
+            let options = PostgresConnections::options(url.expose_secret()).map_err(|error| error.to_string())?;
+            let mut opening = tokio::spawn(async move {
+                let mut pause = OPEN_PAUSE_AT_FIRST;
+                loop {
+                    match PostgresConnections::open(options.clone(), codec.clone()).await {
+                        Ok(opened) => return connections.open(Arc::new(opened)),
+                        Err(error) => tracing::warn!(%error, "the database can't be opened yet; trying again in {pause:?}"),
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(OPEN_PAUSE_AT_MOST);
+                }
+            });
+            // Where it is there, the service serves from its first moment.
+            let is_open = tokio::time::timeout(OPEN_PATIENCE, &mut opening).await.is_ok();
+            Ok((!is_open).then_some(opening))
         }
-    })
+    }
 }
 
 fn open_pending_logins(config: &Config, world: &World) -> Result<Arc<dyn PendingLogins>, String> {
     Ok(match &config.redis_url {
-        Some(url) => Arc::new(RedisPendingLogins::lazy(url.expose_secret())?),
+        Some(url) => Arc::new(RedisPendingLogins::lazy(url, config.redis_ca.clone())?),
         None => Arc::new(MemoryPendingLogins::new(Arc::clone(&world.clock), config.memory_pending_logins)),
     })
 }
 
-/// Looks for changes of other replicas, and whether the stores answer.
-async fn look(connections: &KnownConnections, pending: &dyn PendingLogins, health: &Health) {
-    let (polled, pinged) = tokio::join!(connections.poll(), pending.ping());
-    let store_errors = [
-        polled.err(),
-        pinged
-            .as_ref()
-            .err()
-            .map(ToString::to_string)
-            .map(|detail| crate::store::StoreError::Unavailable { store: "pending logins", detail }),
-    ];
-    for error in store_errors.iter().flatten() {
-        tracing::warn!(%error, "a store does not answer");
-    }
-    health.set(pinged.is_ok() && connections.was_read(), connections.is_reachable()).await;
+/// What was seen of the stores at the last look, so that a change is told once.
+#[derive(Default)]
+struct Stores {
+    health: Health,
+    connections_away: Option<String>,
+    pending_away: Option<String>,
 }
 
-async fn keep_looking(connections: Arc<KnownConnections>, pending: Arc<dyn PendingLogins>, login: Arc<Login>, health: Health) {
+impl Stores {
+    /// Looks for changes of other replicas, and whether the stores answer.
+    async fn look(&mut self, connections: &KnownConnections, pending: &dyn PendingLogins) {
+        let patiently = tokio::time::timeout(LOOK_DEADLINE, connections.poll());
+        let (polled, pinged) = tokio::join!(patiently, pending.ping());
+        let polled = polled
+            .map_or_else(|_| Err(format!("no answer within {LOOK_DEADLINE:?}")), |polled| polled.map_err(|e| e.to_string()));
+        let pinged = pinged.map_err(|error| error.to_string());
+        self.health.set(pinged.is_ok() && connections.was_read(), polled.is_ok()).await;
+        tell("connections", &mut self.connections_away, polled.err());
+        tell("pending logins", &mut self.pending_away, pinged.err());
+    }
+}
+
+fn tell(store: &str, before: &mut Option<String>, now: Option<String>) {
+    match (&before, &now) {
+        (None, Some(error)) => tracing::warn!(store, error, "a store does not answer"),
+        (Some(_), None) => tracing::info!(store, "a store answers again"),
+        _ => {}
+    }
+    *before = now;
+}
+
+async fn keep_looking(
+    mut stores: Stores,
+    connections: Arc<KnownConnections>,
+    pending: Arc<dyn PendingLogins>,
+    login: Arc<Login>,
+) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
         login.forget_idle();
-        let looked = tokio::time::timeout(LOOK_DEADLINE, look(&connections, pending.as_ref(), &health)).await;
-        if looked.is_err() {
-            tracing::warn!("the stores did not answer within {LOOK_DEADLINE:?}");
-            health.set(pending.ping().await.is_ok() && connections.was_read(), false).await;
-        }
+        stores.look(&connections, pending.as_ref()).await;
     }
 }
 
 const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+const OPEN_PAUSE_AT_FIRST: Duration = Duration::from_millis(250);
+const OPEN_PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+/// How long the start waits for the database, before it goes on without.
+const OPEN_PATIENCE: Duration = Duration::from_secs(2);

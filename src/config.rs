@@ -18,6 +18,7 @@ use url::{Host, Url};
 use crate::ambient::SystemEntropy;
 use crate::model::address::AddressPolicy;
 use crate::model::rate::Rate;
+use crate::redis_url::RedisUrl;
 use crate::seal::{Keyring, MasterKey};
 use crate::telemetry::LogFormat;
 
@@ -41,13 +42,18 @@ pub struct Settings {
     /// File that holds the database URL.
     #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
-    /// Where pending logins are kept: redis://USER:PASSWORD@HOST:PORT/DB or rediss://... Unset: in this process's
-    /// memory, which is for one replica alone.
+    /// Where pending logins are kept: redis://USER:PASSWORD@HOST:PORT/DB,
+    /// redis+sentinel://USER:PASSWORD@HOST:PORT,.../SERVICE/DB?sentinel_username=...&sentinel_password=..., or
+    /// redis+cluster://USER:PASSWORD@HOST:PORT,...; rediss in place of redis: over TLS. Unset: in this process's memory,
+    /// which is for one replica alone.
     #[arg(long, env = "SSO_REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
     /// File that holds the Redis URL.
     #[arg(long, env = "SSO_REDIS_URL_FILE", value_name = "FILE")]
     pub redis_url_file: Option<PathBuf>,
+    /// PEM file of the CAs of Redis's certificate. Default: the operating system's.
+    #[arg(long, env = "SSO_REDIS_CA_FILE", value_name = "FILE")]
+    pub redis_ca_file: Option<PathBuf>,
     /// Keys that protect client secrets and pending logins: base64 of 32 random bytes each (openssl rand -base64 32),
     /// comma separated; the first seals, all open. With SQLite and memory a key file is made beside the database where
     /// none is given; with PostgreSQL or Redis they are required.
@@ -132,7 +138,9 @@ pub struct Config {
     /// Where connections are kept.
     pub database: Database,
     /// Where pending logins are kept; `None`: in memory.
-    pub redis_url: Option<SecretString>,
+    pub redis_url: Option<RedisUrl>,
+    /// PEM of the CAs of Redis's certificate; `None`: the operating system's.
+    pub redis_ca: Option<Vec<u8>>,
     /// What seals.
     pub keyring: Keyring,
     /// Between begin and complete.
@@ -178,6 +186,7 @@ impl Config {
             public_origin,
             database,
             redis_url: None,
+            redis_ca: None,
             keyring,
             state_ttl: 15 * MINUTE,
             require_browser_binding: false,
@@ -287,6 +296,7 @@ impl Settings {
             public_origin,
             database,
             redis_url,
+            redis_ca: check.pem("SSO_REDIS_CA_FILE", self.redis_ca_file.as_deref()),
             state_ttl: check.duration("SSO_STATE_TTL", or_default(&self.state_ttl, DEFAULT_STATE_TTL), MINUTE..=1440 * MINUTE),
             require_browser_binding,
             allowed_return_origins: check.origins("SSO_ALLOWED_RETURN_ORIGINS", &self.allowed_return_origins),
@@ -349,13 +359,15 @@ impl Settings {
         Database::Sqlite(file.into())
     }
 
-    fn redis(&self, check: &mut Check) -> Option<SecretString> {
+    fn redis(&self, check: &mut Check) -> Option<RedisUrl> {
         let url = check.secret("SSO_REDIS_URL", self.redis_url.as_deref(), self.redis_url_file.as_deref())?;
-        let is_redis = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.host().is_some());
-        if !is_redis {
-            check.wrong("SSO_REDIS_URL", "must be redis://USER:PASSWORD@HOST:PORT/DB or rediss://…".to_owned());
+        match RedisUrl::parse(&url) {
+            Ok(url) => Some(url),
+            Err(what) => {
+                check.wrong("SSO_REDIS_URL", what.to_owned());
+                None
+            }
         }
-        Some(url.into())
     }
 
     fn keyring(&self, check: &mut Check, database: &Database, has_redis: bool) -> Option<Keyring> {
@@ -553,17 +565,26 @@ impl Check {
     }
 
     fn cas(&mut self, name: &str, file: Option<&Path>) -> Vec<CertificateDer<'static>> {
-        let Some(file) = file.filter(|file| !file.as_os_str().is_empty()) else { return Vec::new() };
-        let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        match read {
-            Ok(cas) if !cas.is_empty() => cas,
-            Ok(_) => {
-                self.wrong(name, format!("{} holds no certificate", file.display()));
-                Vec::new()
+        let Some(pem) = self.pem(name, file) else { return Vec::new() };
+        CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect()
+    }
+
+    /// A PEM file of certificates.
+    fn pem(&mut self, name: &str, file: Option<&Path>) -> Option<Vec<u8>> {
+        let file = given(file)?;
+        let read = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|pem| {
+            let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+            match certificates {
+                Ok(certificates) if certificates.is_empty() => Err("it holds no certificate".to_owned()),
+                Ok(_) => Ok(pem),
+                Err(error) => Err(error.to_string()),
             }
+        });
+        match read {
+            Ok(pem) => Some(pem),
             Err(error) => {
-                self.wrong(name, format!("{} can't be read: {error}", file.display()));
-                Vec::new()
+                self.wrong(name, format!("{} can't be used: {error}", file.display()));
+                None
             }
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main -> app -> rpc -> login, connections -> store (traits), oidc -> model
-//! ambient, seal, config, telemetry, watched are leaves
+//! ambient, seal, config, redis_url, telemetry, watched are leaves
 //! ```
 //!
 //! A login's walk:
@@ -31,6 +31,7 @@ pub mod login;
 pub mod model;
 pub mod oidc;
 pub mod pb;
+pub mod redis_url;
 pub mod rpc;
 pub mod seal;
 pub mod store;

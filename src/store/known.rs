@@ -1,8 +1,8 @@
 //! The connections that this replica knows: a login reads them from memory, without SQL. What another replica changes
 //! is seen within [`POLL_INTERVAL`] and a bit; while SQL is away, what is known goes on being used.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -14,14 +14,14 @@ use crate::model::slug::Slug;
 
 /// Connections with a memory in front of them.
 pub struct KnownConnections {
-    stored: Arc<dyn Connections>,
+    /// Empty until the store could be opened.
+    stored: OnceLock<Arc<dyn Connections>>,
     clock: Arc<dyn Clock>,
     known: Cache<Slug, Known>,
     /// The latest change that has been taken over into `known`; `UNREAD` until the first look.
     seen: AtomicU64,
     /// Grows with every change taken over, so that a row read before it isn't remembered after it.
     generation: AtomicU64,
-    reachable: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -32,17 +32,26 @@ enum Known {
 }
 
 impl KnownConnections {
-    /// Remembers at most `limit` connections.
+    /// Remembers at most `limit` connections, of a store that is still to be opened.
     #[must_use]
-    pub fn new(stored: Arc<dyn Connections>, clock: Arc<dyn Clock>, limit: u64) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, limit: u64) -> Self {
         Self {
-            stored,
+            stored: OnceLock::new(),
             clock,
             known: Cache::new(limit),
             seen: AtomicU64::new(UNREAD),
             generation: AtomicU64::new(0),
-            reachable: AtomicBool::new(false),
         }
+    }
+
+    /// Takes the store that could be opened; the first one stays.
+    pub fn open(&self, stored: Arc<dyn Connections>) {
+        let _ = self.stored.set(stored);
+    }
+
+    fn stored(&self) -> Result<&Arc<dyn Connections>, StoreError> {
+        let detail = || "it could not be opened since the start".to_owned();
+        self.stored.get().ok_or_else(|| StoreError::Unavailable { store: "connections", detail: detail() })
     }
 
     /// The connection; `None`: there is none.
@@ -56,7 +65,7 @@ impl KnownConnections {
             _ => {}
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let found = self.stored.get(slug).await?.map(Arc::new);
+        let found = in_time(self.stored()?.get(slug)).await?.map(Arc::new);
         // Until a poll has succeeded nobody would tell that a remembered row has changed.
         if self.was_read() {
             self.remember(slug, found.clone()).await;
@@ -79,7 +88,7 @@ impl KnownConnections {
         settings: &ConnectionSettings,
         secret: &ClientSecret,
     ) -> Result<Connection, ChangeError> {
-        let created = self.stored.create(slug, settings, secret).await;
+        let created = in_time(self.stored()?.create(slug, settings, secret)).await;
         self.forget(slug).await;
         created
     }
@@ -89,7 +98,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
-        let updated = self.stored.update(change).await;
+        let updated = in_time(self.stored()?.update(change)).await;
         self.forget(change.slug).await;
         updated
     }
@@ -99,7 +108,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), ChangeError> {
-        let deleted = self.stored.delete(slug, revision).await;
+        let deleted = in_time(self.stored()?.delete(slug, revision)).await;
         self.forget(slug).await;
         deleted
     }
@@ -109,7 +118,7 @@ impl KnownConnections {
     /// # Errors
     /// As [`Connections::get`].
     pub async fn read(&self, slug: &Slug) -> Result<Option<Connection>, StoreError> {
-        self.stored.get(slug).await
+        in_time(self.stored()?.get(slug)).await
     }
 
     /// See [`Connections::list`].
@@ -117,7 +126,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
-        self.stored.list(after, limit).await
+        in_time(self.stored()?.list(after, limit)).await
     }
 
     /// Keeps the issuer named at first use; see [`Connections::pin_issuer`]. Answers with the connection as it stands
@@ -126,7 +135,7 @@ impl KnownConnections {
     /// # Errors
     /// The store is unreachable.
     pub async fn pin_issuer(&self, connection: &Connection, issuer: &Issuer) -> Result<Option<Arc<Connection>>, StoreError> {
-        self.stored.pin_issuer(&connection.slug, connection.revision, issuer).await?;
+        in_time(self.stored()?.pin_issuer(&connection.slug, connection.revision, issuer)).await?;
         self.forget(&connection.slug).await;
         self.get(&connection.slug).await
     }
@@ -136,15 +145,7 @@ impl KnownConnections {
     /// # Errors
     /// The store is unreachable; what is known stays.
     pub async fn poll(&self) -> Result<(), StoreError> {
-        let polled = self.take_changes_over().await;
-        self.reachable.store(polled.is_ok(), Ordering::Release);
-        polled
-    }
-
-    /// Whether the store answered the last look.
-    #[must_use]
-    pub fn is_reachable(&self) -> bool {
-        self.reachable.load(Ordering::Acquire)
+        self.take_changes_over().await
     }
 
     /// Whether the store answered at least once.
@@ -156,13 +157,13 @@ impl KnownConnections {
     async fn take_changes_over(&self) -> Result<(), StoreError> {
         let seen = self.seen.load(Ordering::Acquire);
         if seen == UNREAD {
-            let latest = self.stored.latest_change().await?;
+            let latest = in_time(self.stored()?.latest_change()).await?;
             self.seen.store(latest, Ordering::Release);
             return Ok(());
         }
         let mut seen = seen;
         loop {
-            let changes = self.stored.changes_since(seen).await?;
+            let changes = in_time(self.stored()?.changes_since(seen)).await?;
             let Some((latest, _)) = changes.last() else { return Ok(()) };
             seen = *latest;
             for (change, slug) in changes {
@@ -178,7 +179,7 @@ impl KnownConnections {
             return Ok(());
         }
         // Read before the old is dropped: if SQL goes away just now, the old one goes on being used.
-        let latest = match self.stored.get(slug).await {
+        let latest = match in_time(self.stored()?.get(slug)).await {
             Ok(latest) => latest,
             // One row that can't be read must not hold up all that changed after it.
             Err(StoreError::Unreadable(detail)) => {
@@ -202,8 +203,16 @@ impl KnownConnections {
     }
 }
 
+/// A server that was paused neither answers nor breaks the connection.
+async fn in_time<T, E: From<StoreError>>(answer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let detail = || format!("no answer within {SQL_DEADLINE:?}");
+    let answer = tokio::time::timeout(SQL_DEADLINE, answer).await;
+    answer.unwrap_or_else(|_| Err(StoreError::Unavailable { store: "connections", detail: detail() }.into()))
+}
+
 /// How often changes of other replicas are looked for; one small query each time, whatever the number of accounts.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
+const SQL_DEADLINE: Duration = Duration::from_secs(6);
 const ABSENT_FOR_MILLIS: u64 = 2_000;
 const UNREAD: u64 = u64::MAX;

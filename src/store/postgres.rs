@@ -18,17 +18,24 @@ pub struct PostgresConnections {
 }
 
 impl PostgresConnections {
+    /// Reads the URL.
+    ///
+    /// # Errors
+    /// It isn't one of PostgreSQL.
+    pub fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(sql::unavailable("postgresql"))?;
+        Ok(options
+            .application_name("peerpanda-sso")
+            .options([("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", STATEMENT_TIMEOUT)]))
+    }
+
     /// Connects, and brings the tables up to date; replicas that start at once wait for each other (sqlx takes an
     /// advisory lock).
     ///
     /// # Errors
-    /// The URL isn't one of PostgreSQL, the server is unreachable, or the migration fails.
-    pub async fn open(url: &str, codec: RowCodec) -> Result<Self, StoreError> {
+    /// The server is unreachable, or the migration fails.
+    pub async fn open(options: PgConnectOptions, codec: RowCodec) -> Result<Self, StoreError> {
         let failed = sql::unavailable("postgresql");
-        let options: PgConnectOptions = url.parse().map_err(&failed)?;
-        let options = options
-            .application_name("peerpanda-sso")
-            .options([("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", STATEMENT_TIMEOUT)]);
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(3))

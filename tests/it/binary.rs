@@ -308,6 +308,50 @@ async fn with_redis_away_logins_are_refused_at_once_and_health_says_so() {
     program.log_in(&idp).await.expect("a login");
 }
 
+/// The database goes away under whoever uses it, or comes back.
+async fn allow_connections(postgres: &str, allowed: bool) {
+    use sqlx::Connection as _;
+    let (server, name) = postgres.rsplit_once('/').expect("a URL");
+    let mut other = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("connected");
+    for statement in [
+        format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {allowed}"),
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut other).await.expect("done");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_waits_for_sql_and_redis_and_says_so() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (postgres, key, port) = (postgres_url().await, key(), free_port());
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    allow_connections(&postgres, false).await;
+    let (encoded_key, redis_url) = (key.encoded(), format!("redis://127.0.0.1:{port}"));
+    let settings = [
+        ("SSO_DATABASE_URL", postgres.as_str()),
+        ("SSO_ENCRYPTION_KEYS", encoded_key.as_str()),
+        ("SSO_REDIS_URL", redis_url.as_str()),
+    ];
+    let mut program = Program::serve(data.path(), &settings).await;
+    assert_eq!(program.health("").await, 1, "the process is up");
+    assert_eq!(program.health("peerpanda.sso.v1.LoginService").await, 2);
+    assert_eq!(program.health("peerpanda.sso.v1.ConnectionService").await, 2);
+    assert_eq!(reason(program.login.begin_login(begin_request()).await), "STORE_UNAVAILABLE");
+    allow_connections(&postgres, true).await;
+    eventually("support can work", || async { program.health("peerpanda.sso.v1.ConnectionService").await == 1 }).await;
+    assert_eq!(program.health("peerpanda.sso.v1.LoginService").await, 2, "Redis is still away");
+    let _redis = own_redis(port);
+    eventually("people can log in", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 }).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    let log = locked(&program.log).join("\n");
+    assert!(
+        log.matches("a store does not answer").count() <= 2 && log.contains("a store answers again"),
+        "told once each: {log}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_sql_away_known_connections_go_on_working() {
     let data = tempfile::tempdir().expect("a directory");
@@ -318,16 +362,7 @@ async fn with_sql_away_known_connections_go_on_working() {
     let mut program = Program::serve(data.path(), &settings).await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
-    // The database goes away under it: renamed, its connections ended.
-    use sqlx::Connection as _;
-    let (server, name) = postgres.rsplit_once('/').expect("a URL");
-    let mut other = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("connected");
-    for statement in [
-        format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),
-        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
-    ] {
-        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut other).await.expect("done");
-    }
+    allow_connections(&postgres, false).await;
     eventually("support is told", || async { program.health("peerpanda.sso.v1.ConnectionService").await == 2 }).await;
     assert_eq!(program.health("peerpanda.sso.v1.LoginService").await, 1);
     program.log_in(&idp).await.expect("a login without SQL");

@@ -12,6 +12,7 @@ use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
+use peerpanda_sso::redis_url::RedisUrl;
 use peerpanda_sso::seal::{Keyring, MasterKey};
 use sqlx::Connection as _;
 use tempfile::TempDir;
@@ -41,7 +42,7 @@ pub(crate) fn key() -> MasterKey {
 
 pub(crate) fn config(database: Database, redis_url: Option<String>, key: &MasterKey) -> Config {
     Config {
-        redis_url: redis_url.map(Into::into),
+        redis_url: redis_url.map(|url| RedisUrl::parse(&url).expect("a Redis URL")),
         allowed_return_origins: vec!["https://reports.example.com".to_owned()],
         memory_pending_logins: 1000,
         known_connections: 100,
@@ -266,11 +267,17 @@ impl Drop for Process {
 
 /// A Redis of a test's own, which it may stop.
 pub(crate) fn own_redis(port: u16) -> Process {
-    let child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn();
+    redis_server(&["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
+}
+
+/// `redis-server` with these arguments, on loopback.
+pub(crate) fn redis_server(arguments: &[&str]) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(arguments);
+    if !arguments.contains(&"--sentinel") {
+        command.args(["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"]);
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     Process(child.expect("redis-server runs: tests/run installs it"))
 }
 

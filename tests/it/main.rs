@@ -19,6 +19,7 @@ mod logout_url;
 mod provider_cache;
 mod quickstart;
 mod real_provider;
+mod redis_topologies;
 mod replicas;
 mod secrecy;
 mod store_suite;

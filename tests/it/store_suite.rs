@@ -8,6 +8,7 @@ use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::model::connection::{ClientSecret, ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::slug::Slug;
+use peerpanda_sso::redis_url::RedisUrl;
 use peerpanda_sso::seal::Keyring;
 use peerpanda_sso::store::memory::MemoryPendingLogins;
 use peerpanda_sso::store::postgres::PostgresConnections;
@@ -15,8 +16,14 @@ use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::sqlite::{RowCodec, SqliteConnections};
 use peerpanda_sso::store::{ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, StoreError};
 
+use sqlx::postgres::PgConnectOptions;
+
 use crate::fake_idp::random;
 use crate::harness::{eventually, free_port, key, own_redis, postgres_url, redis_url};
+
+fn redis_at(url: &str) -> RedisPendingLogins {
+    RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), None).expect("a store")
+}
 
 fn pending_key() -> PendingKey {
     PendingKey::new(random())
@@ -46,7 +53,7 @@ async fn memory_gives_a_pending_login_at_most_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_gives_a_pending_login_at_most_once() {
-    a_pending_login_is_taken_at_most_once(Arc::new(RedisPendingLogins::lazy(&redis_url()).expect("a URL"))).await;
+    a_pending_login_is_taken_at_most_once(Arc::new(redis_at(&redis_url()))).await;
 }
 
 #[tokio::test]
@@ -66,7 +73,7 @@ async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
 
 #[tokio::test]
 async fn redis_expires_by_itself() {
-    let store = RedisPendingLogins::lazy(&redis_url()).expect("a URL");
+    let store = redis_at(&redis_url());
     let key = pending_key();
     store.put(&key, b"1", Duration::from_millis(100)).await.expect("put");
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -76,7 +83,7 @@ async fn redis_expires_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_away_is_told_within_a_second_and_heals_by_itself() {
     let port = free_port();
-    let store = RedisPendingLogins::lazy(&format!("redis://127.0.0.1:{port}")).expect("a URL");
+    let store = redis_at(&format!("redis://127.0.0.1:{port}"));
     let fails_quickly = async || {
         let began = tokio::time::Instant::now();
         assert!(matches!(store.put(&pending_key(), b"1", Duration::from_secs(9)).await, Err(StoreError::Unavailable { .. })));
@@ -93,6 +100,10 @@ async fn redis_away_is_told_within_a_second_and_heals_by_itself() {
     fails_quickly().await;
     let _redis = own_redis(port);
     eventually("after a restart", || async { store.ping().await.is_ok() }).await;
+}
+
+fn options(url: &str) -> PgConnectOptions {
+    PostgresConnections::options(url).expect("a URL")
 }
 
 fn codec(keyring: &Arc<Keyring>) -> RowCodec {
@@ -180,7 +191,7 @@ async fn sqlite_keeps_the_law_of_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_keeps_the_law_of_connections() {
     let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
-    let store = PostgresConnections::open(&postgres_url().await, codec(&keyring)).await.expect("opened");
+    let store = PostgresConnections::open(options(&postgres_url().await), codec(&keyring)).await.expect("opened");
     connections_keep_their_law(Arc::new(store)).await;
 }
 
@@ -193,7 +204,7 @@ async fn replicas_that_start_at_once_migrate_once() {
     let starts = (0..5).map(|_| {
         let (url, file, keyring) = (url.clone(), file.clone(), Arc::clone(&keyring));
         tokio::spawn(async move {
-            PostgresConnections::open(&url, codec(&keyring)).await.expect("PostgreSQL opened");
+            PostgresConnections::open(options(&url), codec(&keyring)).await.expect("PostgreSQL opened");
             SqliteConnections::open(&file, codec(&keyring)).await.expect("SQLite opened");
         })
     });
