@@ -378,6 +378,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_token_has_at_most_64_kib() {
+        let parse = |len: usize| Jws::parse(&"x".repeat(len), &SigningAlg::ALL, &["jwt"]).err();
+        assert_eq!(parse(MAX_TOKEN), Some(invalid("the token is no JWT")));
+        assert_eq!(parse(MAX_TOKEN + 1), Some(invalid("the token has more than 65536 bytes")));
+    }
+
+    #[test]
+    fn debug_output_tells_the_issuer_and_no_claim() {
+        let all = serde_json::json!({ "email": "ada@example.com" }).as_object().expect("an object").clone();
+        let claims = VerifiedClaims { issuer: Issuer::new("https://i".to_owned()), subject: "ada".to_owned(), issued_at: 0, all };
+        let shown = format!("{claims:?}");
+        assert!(shown.contains("https://i") && !shown.contains("ada"), "{shown}");
+    }
+
     proptest::proptest! {
         /// Whatever an IdP sends for a token is refused without a panic, where no key has signed it.
         #[test]

@@ -222,6 +222,7 @@ async fn an_id_token_with_wrong_claims_is_refused() {
         json!({ "iat": now + 60 }),
         json!({ "nbf": now + 60 }),
         json!({ "iat": now - 600 }),
+        json!({ "iat": now - 660 }),
         json!({ "aud": [client_id], "azp": client_id }),
     ] {
         service.idp.behave().claims = claims.clone();
@@ -316,6 +317,10 @@ async fn max_age_demands_a_recent_auth_time() {
         let callback = service.idp.approve(&begun.redirect_url, "alice");
         let completed = service.complete(complete_request(&callback)).await;
         assert_eq!(completed.is_ok(), is_recent, "{auth_time}: {completed:?}");
+        if let Ok(completed) = completed {
+            let told = completed.identity.expect("an Identity").auth_time.expect("a time").seconds;
+            assert_eq!(json!(told), auth_time);
+        }
     }
 }
 
@@ -364,6 +369,39 @@ async fn the_client_authenticates_by_exactly_one_method() {
 async fn reason_after_post(service: &mut Service) -> String {
     service.idp.behave().expects_post = true;
     reason(service.log_in().await)
+}
+
+/// What is a field of the Identity, or mapped to one, isn't among the other claims again; required claims of any scalar type.
+#[tokio::test]
+async fn other_claims_are_those_that_are_no_field() {
+    let mut service = Service::start().await;
+    service
+        .edit(&["claim_mapping", "required_claims"], |connection| {
+            connection.claim_mapping = Some(pb::ClaimMapping {
+                email: vec!["email".to_owned(), "mail".to_owned()],
+                groups: "grp".to_owned(),
+                ..pb::ClaimMapping::default()
+            });
+            let required = |name: &str, value: &str| pb::RequiredClaim { name: name.to_owned(), values: vec![value.to_owned()] };
+            connection.required_claims = vec![required("level", "3"), required("active", "true"), required("orgs", "o2")];
+        })
+        .await
+        .expect("edited");
+    let good = json!({
+        "name": "Ada L", "mail": "ada@example.com", "grp": ["g"], "level": 3, "active": true, "orgs": ["o1", "o2"], "other": 7,
+    });
+    service.idp.behave().claims = good.clone();
+    let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
+    let mut others: Vec<String> = identity.claims.expect("claims").fields.into_keys().collect();
+    others.sort();
+    assert_eq!(others, ["active", "email_verified", "level", "orgs", "other", "tid"]);
+    for (name, wrong) in [("level", json!(4)), ("active", json!(false)), ("orgs", json!(["o1"])), ("level", json!({ "3": 3 }))] {
+        let mut claims = good.clone();
+        claims[name] = wrong;
+        service.idp.behave().claims = claims;
+        let refusal = refused(service.log_in().await);
+        assert_eq!((refusal.reason.as_str(), refusal.metadata["claim"].as_str()), ("CLAIM_NOT_ALLOWED", name));
+    }
 }
 
 /// OIDC Core 5.3: UserInfo is asked where any one thing is missing, and only then.

@@ -323,6 +323,7 @@ async fn entra_says_by_xms_edov_whether_the_domains_owner_is_verified() {
         (json!("1"), verified),
         (json!(1), verified),
         (json!(false), unverified),
+        (json!(2), unverified),
         (json!("0"), unverified),
         (Value::Null, pb::EmailVerification::NotStated as i32),
     ] {

@@ -24,7 +24,10 @@ async fn a_foreign_address_or_token_is_refused() {
         let hint = pb::LogoutUrlRequest { id_token_hint: Some(service.idp.last_id_token()), ..request() };
         assert_eq!(refused(logout(&mut service, hint).await).fields, ["id_token_hint"], "{claims}");
     }
-    for hint in ["x", "a.b.c", &"x".repeat(65_537), "a b"] {
+    service.idp.behave().claims = json!({});
+    let good = service.log_in().await.expect("a login").id_token;
+    let (two_parts, _) = good.rsplit_once('.').expect("a JWT");
+    for hint in [two_parts, &format!("{good}.AA"), "x", "a.b.c", &"x".repeat(65_537), "a b"] {
         let hint = pb::LogoutUrlRequest { id_token_hint: Some(hint.to_owned()), ..request() };
         assert_eq!(reason(logout(&mut service, hint).await), "BAD_REQUEST");
     }
