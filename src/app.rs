@@ -16,6 +16,7 @@ use crate::model::return_to::ReturnRule;
 use crate::oidc::http::{CallPolicy, HttpClient};
 use crate::oidc::providers::Providers;
 use crate::rpc::caller::{Callers, WatchedCallers};
+use crate::rpc::operations;
 use crate::rpc::server::{Door, Entrance, Health};
 use crate::rpc::tls::{self, WatchedTls};
 use crate::store::PendingLogins;
@@ -24,6 +25,7 @@ use crate::store::memory::MemoryPendingLogins;
 use crate::store::postgres::PostgresConnections;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::sqlite::{RowCodec, SqliteConnections};
+use crate::telemetry::Metrics;
 
 /// Time and chance for the whole service.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ pub struct App {
     admin_addr: SocketAddr,
     door: Door,
     watch: JoinHandle<()>,
+    /// Metrics and probes.
+    operations: Option<JoinHandle<()>>,
     /// What waits for the database, where it was away at the start.
     opening: Option<JoinHandle<()>>,
 }
@@ -91,6 +95,12 @@ impl App {
         let desk = ConnectionDesk::new(Arc::clone(&connections), config.provider_addresses.clone());
 
         let health = Health::new();
+        let operations = match config.metrics_listen {
+            Some(address) => {
+                Some(operations::serve(listener(address).await?, Metrics::start(config.metrics_accounts)?, health.readiness()))
+            }
+            None => None,
+        };
         let mut stores = Stores { health: health.clone(), ..Stores::default() };
         stores.look(&connections, pending.as_ref()).await;
         let login = Arc::new(login);
@@ -106,7 +116,7 @@ impl App {
         };
         let door = Door::open(entrance, login, Arc::new(desk), config.public_origin, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self { login_addr, admin_addr, door, watch, opening })
+        Ok(Self { login_addr, admin_addr, door, watch, operations, opening })
     }
 
     /// Where LoginService answers.
@@ -128,6 +138,9 @@ impl App {
             opening.abort();
         }
         self.door.close().await;
+        if let Some(operations) = self.operations {
+            operations.abort();
+        }
         tracing::info!("peerpanda-sso has stopped");
     }
 }

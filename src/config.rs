@@ -115,6 +115,12 @@ pub struct Settings {
     /// Listen on a non-loopback address without TLS or without callers: behind a service mesh.
     #[arg(long, env = "SSO_ALLOW_INSECURE_LISTEN", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_listen: String,
+    /// Where /metrics (Prometheus), /livez and /readyz answer over plain HTTP. Unset: nowhere.
+    #[arg(long, env = "SSO_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<String>,
+    /// How many accounts have a metrics label of their own, the first that are seen; all others share one.
+    #[arg(long, env = "SSO_METRICS_ACCOUNTS", value_name = "N", default_value = DEFAULT_METRICS_ACCOUNTS)]
+    pub metrics_accounts: String,
     /// How long calls in flight have to finish after SIGTERM: 1s to 10m.
     #[arg(long, env = "SSO_DRAIN_TIMEOUT", value_name = "DURATION", default_value = DEFAULT_DRAIN_TIMEOUT)]
     pub drain_timeout: String,
@@ -169,6 +175,10 @@ pub struct Config {
     pub reflection: bool,
     /// Calls at once.
     pub max_in_flight: usize,
+    /// Where metrics and probes answer; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How many accounts have a label of their own.
+    pub metrics_accounts: usize,
     /// For calls in flight at the end.
     pub drain_timeout: Duration,
 }
@@ -201,6 +211,8 @@ impl Config {
             callers_file: None,
             reflection: true,
             max_in_flight: count(DEFAULT_MAX_IN_FLIGHT),
+            metrics_listen: None,
+            metrics_accounts: count(DEFAULT_METRICS_ACCOUNTS),
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -317,6 +329,14 @@ impl Settings {
             callers_file,
             reflection,
             max_in_flight: check.count("SSO_MAX_IN_FLIGHT", or_default(&self.max_in_flight, DEFAULT_MAX_IN_FLIGHT)),
+            metrics_listen: self
+                .metrics_listen
+                .as_deref()
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+                // Nothing there is secret.
+                .map(|text| check.listen("SSO_METRICS_LISTEN", text, true)),
+            metrics_accounts: check.count("SSO_METRICS_ACCOUNTS", or_default(&self.metrics_accounts, DEFAULT_METRICS_ACCOUNTS)),
             drain_timeout: check.duration(
                 "SSO_DRAIN_TIMEOUT",
                 or_default(&self.drain_timeout, DEFAULT_DRAIN_TIMEOUT),
@@ -631,6 +651,7 @@ const DEFAULT_BEGIN_RATE: &str = "6000/1m";
 const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";
 const DEFAULT_KNOWN_CONNECTIONS: &str = "20000";
 const DEFAULT_MAX_IN_FLIGHT: &str = "4096";
+const DEFAULT_METRICS_ACCOUNTS: &str = "500";
 const DEFAULT_DRAIN_TIMEOUT: &str = "25s";
 const DEFAULT_LOG_FORMAT: &str = "text";
 const DEFAULT_LOG_FILTER: &str = "info";

@@ -1,6 +1,13 @@
-//! Logs. What is logged holds no secret, code, token, state, nonce or verifier: their types show none, and no error
-//! text quotes an IdP's answer.
+//! Logs and metrics. What is logged holds no secret, code, token, state, nonce or verifier: their types show none, and no
+//! error text quotes an IdP's answer. What is counted has labels of a bounded number alone.
 
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -24,4 +31,200 @@ pub fn init(format: LogFormat, filter: EnvFilter) -> Result<(), String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|error| error.to_string())
+}
+
+/// The process's metrics, as text for Prometheus.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Starts counting, once in a process. `accounts`: how many accounts have a label of their own.
+    ///
+    /// # Errors
+    /// Something else counts already.
+    pub fn start(accounts: usize) -> Result<Self, String> {
+        static STARTED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+        let started = STARTED.get_or_init(|| {
+            let handle = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Full(PROVIDER_AGE.to_owned()), &AGE_BUCKETS)
+                .and_then(|builder| builder.set_buckets(&LATENCY_BUCKETS))
+                .and_then(PrometheusBuilder::install_recorder)
+                .map_err(|error| error.to_string())?;
+            describe();
+            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            Ok(handle)
+        });
+        locked(&ACCOUNTS).limit = accounts;
+        started.clone().map(Self)
+    }
+
+    /// The text format 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+/// A login has begun.
+pub fn login_begun(account: &str) {
+    counter!(LOGINS_BEGUN, "account" => account_label(account)).increment(1);
+}
+
+/// A login has ended well.
+pub fn login_completed(account: &str) {
+    counter!(LOGINS_COMPLETED, "account" => account_label(account)).increment(1);
+}
+
+/// A call was refused.
+pub fn refused(method: &'static str, reason: &'static str, owner: &'static str) {
+    counter!(REFUSALS, "method" => method, "reason" => reason, "owner" => owner).increment(1);
+}
+
+/// A call panicked.
+pub fn panicked() {
+    counter!(PANICS).increment(1);
+}
+
+/// A store gave an error, or no answer.
+pub fn store_failed(store: &'static str) {
+    counter!(STORE_ERRORS, "store" => store).increment(1);
+}
+
+/// An IdP's metadata was asked for: `hit`, `stale` (used while it is fetched anew) or `miss` (waited for).
+pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
+    counter!(PROVIDER_LOOKUPS, "outcome" => outcome).increment(1);
+    if outcome != "miss" {
+        histogram!(PROVIDER_AGE).record(age_seconds);
+    }
+}
+
+/// An IdP's documents were fetched: `whole`, or `keys` alone for a token by an unknown key.
+pub fn provider_fetched(documents: &'static str, has_succeeded: bool) {
+    counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => if has_succeeded { "ok" } else { "error" }).increment(1);
+}
+
+/// A connection's breaker has opened or closed.
+pub fn breaker_turned(is_open: bool) {
+    gauge!(BREAKERS_OPEN).increment(if is_open { 1.0 } else { -1.0 });
+}
+
+/// Measures one phase of a login: `store`, `metadata`, `token`, `userinfo` or `verify`.
+pub async fn timed<T>(phase: &'static str, work: impl Future<Output = T>) -> T {
+    let _timer = Timer::start(PHASE, "phase", phase);
+    work.await
+}
+
+/// The same for work that doesn't wait.
+pub fn timed_now<T>(phase: &'static str, work: impl FnOnce() -> T) -> T {
+    let _timer = Timer::start(PHASE, "phase", phase);
+    work()
+}
+
+/// A call in flight, from now until it is dropped.
+pub struct Call {
+    _timer: Timer,
+}
+
+impl Call {
+    /// Of this method.
+    #[must_use]
+    pub fn begins(method: &'static str) -> Self {
+        gauge!(IN_FLIGHT).increment(1.0);
+        Self { _timer: Timer::start(CALL, "method", method) }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        gauge!(IN_FLIGHT).decrement(1.0);
+    }
+}
+
+/// Records when it is dropped: what is given up counts too.
+struct Timer {
+    started: Instant,
+    metric: &'static str,
+    label: &'static str,
+    value: &'static str,
+}
+
+impl Timer {
+    #[expect(clippy::disallowed_methods, reason = "this is where durations are measured")]
+    fn start(metric: &'static str, label: &'static str, value: &'static str) -> Self {
+        Self { started: Instant::now(), metric, label, value }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        histogram!(self.metric, self.label => self.value).record(self.started.elapsed().as_secs_f64());
+    }
+}
+
+struct Accounts {
+    labelled: Option<HashSet<String>>,
+    limit: usize,
+}
+
+static ACCOUNTS: Mutex<Accounts> = Mutex::new(Accounts { labelled: None, limit: 0 });
+
+/// The first accounts that are seen have a label of their own; all others share one.
+fn account_label(account: &str) -> String {
+    let mut accounts = locked(&ACCOUNTS);
+    let limit = accounts.limit;
+    let labelled = accounts.labelled.get_or_insert_default();
+    if labelled.contains(account) || labelled.len() < limit && labelled.insert(account.to_owned()) {
+        account.to_owned()
+    } else {
+        "other".to_owned()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn describe() {
+    describe_gauge!(BUILD_INFO, "1, with the version as label");
+    describe_counter!(LOGINS_BEGUN, "logins begun, by account");
+    describe_counter!(LOGINS_COMPLETED, "logins completed, by account");
+    describe_counter!(REFUSALS, "calls refused, by method, reason and who can act");
+    describe_counter!(PANICS, "calls that ended by a defect of the service");
+    describe_counter!(STORE_ERRORS, "errors of a store, or answers that did not come in time");
+    describe_counter!(PROVIDER_LOOKUPS, "lookups of IdP metadata: hit, stale (used while it is fetched anew) or miss");
+    describe_counter!(PROVIDER_FETCHES, "fetches of IdP documents: whole, or keys for a token by an unknown key");
+    describe_histogram!(PROVIDER_AGE, Unit::Seconds, "age of the IdP metadata that a call used");
+    describe_gauge!(BREAKERS_OPEN, "connections whose IdP is not asked for a while, since it does not answer");
+    describe_histogram!(PHASE, Unit::Seconds, "time in one phase of a login");
+    describe_histogram!(CALL, Unit::Seconds, "time of a whole call");
+    describe_gauge!(IN_FLIGHT, "calls in flight");
+}
+
+const BUILD_INFO: &str = "sso_build_info";
+const LOGINS_BEGUN: &str = "sso_logins_begun_total";
+const LOGINS_COMPLETED: &str = "sso_logins_completed_total";
+const REFUSALS: &str = "sso_refusals_total";
+const PANICS: &str = "sso_panics_total";
+const STORE_ERRORS: &str = "sso_store_errors_total";
+const PROVIDER_LOOKUPS: &str = "sso_provider_lookups_total";
+const PROVIDER_FETCHES: &str = "sso_provider_fetches_total";
+const PROVIDER_AGE: &str = "sso_provider_age_seconds";
+const BREAKERS_OPEN: &str = "sso_breakers_open";
+const PHASE: &str = "sso_phase_seconds";
+const CALL: &str = "sso_call_seconds";
+const IN_FLIGHT: &str = "sso_calls_in_flight";
+const LATENCY_BUCKETS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const AGE_BUCKETS: [f64; 6] = [300.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_accounts_have_a_label_and_no_more() {
+        locked(&ACCOUNTS).limit = 2;
+        let labels: Vec<String> = ["a", "b", "c", "a"].into_iter().map(account_label).collect();
+        assert_eq!(labels, ["a", "b", "other", "a"]);
+    }
 }

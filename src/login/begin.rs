@@ -10,6 +10,7 @@ use super::{Login, LoginError, within_deadline};
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
 use crate::model::{Violation, shown};
 use crate::oidc::provider::Authorization;
+use crate::telemetry::timed;
 
 /// A begun login.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Login {
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);
-        self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE).await?;
+        timed("store", self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE)).await?;
         let redirect_url = provider.authorization_url(&Authorization {
             state: state.expose(),
             nonce: &pending.nonce,

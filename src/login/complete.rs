@@ -11,6 +11,7 @@ use crate::oidc::claims;
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
+use crate::telemetry::{timed, timed_now};
 
 use std::sync::Arc;
 
@@ -52,12 +53,12 @@ impl Login {
         let ticket = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now)?;
         let (connection, provider) = self.ready(&slug).await?;
         let mut pass = provider.enter(self.clock.unix_millis()).map_err(LoginError::Provider)?;
-        let taken = self.pending.take(&ticket.key).await?;
+        let taken = timed("store", self.pending.take(&ticket.key)).await?;
         *is_spent = true;
         let pending = taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let exchanged = provider.exchange(code, pending.verifier.clone()).await;
+        let exchanged = timed("token", provider.exchange(code, pending.verifier.clone())).await;
         let has_answered = !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
         pass.tell(has_answered, self.clock.unix_millis());
         let tokens = exchanged.map_err(LoginError::Exchange)?;
@@ -65,7 +66,7 @@ impl Login {
         let settings = &connection.settings;
         let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
             let now = self.clock.unix_seconds();
-            Some(provider.userinfo(&tokens, &verified, now).await.map_err(LoginError::UserInfo)?)
+            Some(timed("userinfo", provider.userinfo(&tokens, &verified, now)).await.map_err(LoginError::UserInfo)?)
         } else {
             None
         };
@@ -84,7 +85,8 @@ impl Login {
         tokens: &Tokens,
     ) -> Result<(VerifiedClaims, Arc<Provider>), LoginError> {
         let max_age = pending.max_age.map(|max_age| max_age.as_secs());
-        let error = match provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds()) {
+        let first = timed_now("verify", || provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds()));
+        let error = match first {
             Ok(verified) => return Ok((verified, provider)),
             Err(error) => error,
         };

@@ -35,6 +35,7 @@ use crate::oidc::providers::Providers;
 use crate::seal::Keyring;
 use crate::store::known::KnownConnections;
 use crate::store::{PendingLogins, StoreError};
+use crate::telemetry::timed;
 
 pub use begin::BegunLogin;
 pub use complete::{CompleteError, CompletedLogin};
@@ -97,7 +98,7 @@ impl Login {
     /// The account's connection, enabled, with its issuer known, and its IdP.
     async fn ready(&self, slug: &Slug) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
         let connection = self.connection(slug).await?;
-        let provider = self.providers.of(&connection).await.map_err(LoginError::Provider)?;
+        let provider = timed("metadata", self.providers.of(&connection)).await.map_err(LoginError::Provider)?;
         if connection.issuer().is_some() {
             return Ok((connection, provider));
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::telemetry::breaker_turned;
+
 /// One connection's gate.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -57,12 +59,19 @@ impl Pass {
     pub fn tell(&mut self, has_answered: bool, now: u64) {
         self.is_trial = false;
         let mut breaker = self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_open = breaker.open_until.is_some();
         if has_answered {
             *breaker = Breaker::default();
+            if was_open {
+                breaker_turned(false);
+            }
             return;
         }
         breaker.failures_in_a_row = breaker.failures_in_a_row.saturating_add(1);
         if breaker.failures_in_a_row >= FAILURES_TO_OPEN {
+            if !was_open {
+                breaker_turned(true);
+            }
             breaker.open_until = Some(now.saturating_add(millis(OPEN)));
         }
     }
@@ -73,6 +82,15 @@ impl Drop for Pass {
     fn drop(&mut self) {
         if self.is_trial {
             self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until = Some(0);
+        }
+    }
+}
+
+/// One that is forgotten with its connection is no open one.
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if self.breaker.get_mut().unwrap_or_else(PoisonError::into_inner).open_until.is_some() {
+            breaker_turned(false);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::provider::Provider;
 use crate::ambient::Clock;
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::slug::Slug;
+use crate::telemetry;
 
 /// The cache.
 pub struct Providers {
@@ -71,13 +72,17 @@ impl Providers {
         let now = self.clock.unix_millis();
         let waiting = {
             let mut state = entry.lock();
+            let (usable, is_fresh) = (state.usable(now), state.is_fresh(now));
+            let outcome = match (&usable, is_fresh) {
+                (Some(_), true) => "hit",
+                (Some(_), false) => "stale",
+                (None, _) => "miss",
+            };
+            telemetry::provider_looked_up(outcome, state.age_seconds(now));
             if let Some(error) = state.recent_failure(now) {
-                match state.usable(now) {
-                    Some(provider) => return Ok(provider),
-                    None => return Err(error),
-                }
+                return usable.ok_or(error);
             }
-            match (state.usable(now), state.is_fresh(now)) {
+            match (usable, is_fresh) {
                 (Some(provider), true) => return Ok(provider),
                 (Some(provider), false) => {
                     self.start(Fetch::Whole, &entry, &mut state, connection);
@@ -139,6 +144,7 @@ impl Providers {
                 }
             };
             let outcome = fetched.map(Arc::new);
+            telemetry::provider_fetched(if fetch == Fetch::Whole { "whole" } else { "keys" }, outcome.is_ok());
             if let Err(error) = &outcome {
                 tracing::warn!(account.slug = %connection.slug, ?fetch, %error, "an IdP's metadata or keys could not be fetched");
             }
@@ -160,6 +166,11 @@ impl State {
         let current = self.current.as_ref()?;
         let stale_from = current.fetched_at.saturating_add(millis(current.provider.fresh_for));
         (now < stale_from.saturating_add(millis(KEEP_STALE))).then(|| Arc::clone(&current.provider))
+    }
+
+    fn age_seconds(&self, now: u64) -> f64 {
+        let fetched_at = self.current.as_ref().map_or(now, |current| current.fetched_at);
+        Duration::from_millis(now.saturating_sub(fetched_at)).as_secs_f64()
     }
 
     fn is_fresh(&self, now: u64) -> bool {

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
 use super::status::{Refusal, SlugOf};
+use crate::telemetry::{Call, panicked};
 
 /// Admits so many calls at once, to both listeners together.
 #[derive(Clone)]
@@ -56,7 +57,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let method = known_method(request.uri().path());
+        let call = Call::begins(method);
         let respond = move |refusal: Refusal| Ok(SlugOf::unread().refused(refusal).into_http());
         // Whoever asks how it goes must get an answer from a full house too.
         let is_exempt = request.uri().path().starts_with("/grpc.health.");
@@ -71,11 +73,12 @@ where
         };
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
-            let _room = room;
+            let (_room, _call) = (room, call);
             match tokio::time::timeout(CALL_DEADLINE, answer).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(_panic)) => {
                     tracing::error!(rpc.method = method, "a call panicked");
+                    panicked();
                     respond(Refusal::defect())
                 }
                 Err(_) => respond(Refusal::overloaded("the call took longer than any may")),
@@ -84,5 +87,22 @@ where
     }
 }
 
+/// The path is the caller's: what isn't a method of ours must not become a label.
+fn known_method(path: &str) -> &'static str {
+    let of_ours = path.strip_prefix("/peerpanda.sso.v1.").and_then(|rest| rest.split_once('/'));
+    let name = of_ours.map_or("", |(_, method)| method);
+    METHODS.into_iter().find(|method| *method == name).unwrap_or("other")
+}
+
+const METHODS: [&str; 8] = [
+    "BeginLogin",
+    "CompleteLogin",
+    "LogoutUrl",
+    "CreateConnection",
+    "GetConnection",
+    "ListConnections",
+    "UpdateConnection",
+    "DeleteConnection",
+];
 /// Longer than any call has by itself.
 const CALL_DEADLINE: Duration = Duration::from_secs(25);

@@ -10,6 +10,7 @@ use crate::login::Login;
 use crate::model::login::{Callback, LoginRequest};
 use crate::pb;
 use crate::pb::login_service_server::LoginService;
+use crate::telemetry;
 
 pub(super) struct LoginRpc {
     login: Arc<Login>,
@@ -28,6 +29,7 @@ impl LoginService for LoginRpc {
         let slug = SlugOf::request("BeginLogin", &request.slug);
         let request = LoginRequest::parse(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
         let begun = self.login.begin(request).await.map_err(|error| slug.refused(error.into()))?;
+        telemetry::login_begun(slug.as_str());
         Ok(Response::new(begun.into()))
     }
 
@@ -39,6 +41,7 @@ impl LoginService for LoginRpc {
         let slug = SlugOf::request("CompleteLogin", &request.slug);
         let callback = Callback::parse(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
         let completed = self.login.complete(callback).await.map_err(|error| slug.refused(error.into()))?;
+        telemetry::login_completed(slug.as_str());
         tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, "a login was completed");
         Ok(Response::new(completed.into()))
     }

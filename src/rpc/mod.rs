@@ -8,6 +8,7 @@ mod convert;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod login;
+pub mod operations;
 pub mod server;
 mod status;
 pub mod tls;

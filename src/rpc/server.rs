@@ -18,6 +18,7 @@ use super::admission::AdmissionLayer;
 use super::caller::{Gatekeeper, Role, WatchedCallers};
 use super::connections::ConnectionRpc;
 use super::login::LoginRpc;
+use super::operations::Readiness;
 use super::status::name_reason;
 use super::tls::{Incoming, WatchedTls, accept};
 use crate::connections::ConnectionDesk;
@@ -31,24 +32,33 @@ use crate::watched::LOOK_INTERVAL;
 #[derive(Clone)]
 pub struct Health {
     reporter: HealthReporter,
+    readiness: Readiness,
 }
 
 impl Health {
     /// Says nothing good yet of the services; the process itself is up.
     #[must_use]
     pub fn new() -> Self {
-        Self { reporter: HealthReporter::new() }
+        Self { reporter: HealthReporter::new(), readiness: Readiness::default() }
     }
 
     /// Whether LoginService and ConnectionService can do their work.
     pub async fn set(&self, can_log_in: bool, can_administrate: bool) {
         let status = |is_serving| if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.readiness.set(can_log_in);
         self.reporter.set_service_status("", ServingStatus::Serving).await;
         self.reporter.set_service_status(LOGIN_SERVICE, status(can_log_in)).await;
         self.reporter.set_service_status(CONNECTION_SERVICE, status(can_administrate)).await;
     }
 
+    /// The same for whoever asks over HTTP: whether people can log in.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
     async fn drain(&self) {
+        self.readiness.set(false);
         for service in ["", LOGIN_SERVICE, CONNECTION_SERVICE] {
             self.reporter.set_service_status(service, ServingStatus::NotServing).await;
         }

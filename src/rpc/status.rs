@@ -14,6 +14,7 @@ use crate::model::{Violation, shown};
 use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use crate::store::StoreError;
+use crate::telemetry;
 
 /// Who can act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +184,11 @@ impl SlugOf {
         Self { method, slug: Slug::parse(text).map(|slug| slug.to_string()).unwrap_or_default() }
     }
 
+    /// Empty where the caller's text is no slug.
+    pub(super) fn as_str(&self) -> &str {
+        &self.slug
+    }
+
     /// Logs that support changed the connection.
     pub(super) fn changed(&self, revision: u64) {
         tracing::info!(rpc.method = self.method, account.slug = self.slug, revision, "a connection was changed");
@@ -198,6 +204,7 @@ impl SlugOf {
             Owner::Support => "support",
             Owner::Transient => "transient",
         };
+        telemetry::refused(self.method, name, owner);
         let (method, slug, detail) = (self.method, self.slug.as_str(), refusal.detail.as_deref().unwrap_or_default());
         let message = cut(&refusal.message, MAX_MESSAGE);
         match refusal.reason {

@@ -11,6 +11,7 @@ use super::{ChangeError, ConnectionChange, Connections, StoreError};
 use crate::ambient::Clock;
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
+use crate::telemetry::store_failed;
 
 /// Connections with a memory in front of them.
 pub struct KnownConnections {
@@ -207,7 +208,10 @@ impl KnownConnections {
 async fn in_time<T, E: From<StoreError>>(answer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let detail = || format!("no answer within {SQL_DEADLINE:?}");
     let answer = tokio::time::timeout(SQL_DEADLINE, answer).await;
-    answer.unwrap_or_else(|_| Err(StoreError::Unavailable { store: "connections", detail: detail() }.into()))
+    answer.unwrap_or_else(|_| {
+        store_failed("connections");
+        Err(StoreError::Unavailable { store: "connections", detail: detail() }.into())
+    })
 }
 
 /// How often changes of other replicas are looked for; one small query each time, whatever the number of accounts.

@@ -21,6 +21,7 @@ use secrecy::ExposeSecret;
 
 use super::{PendingKey, PendingLogins, StoreError};
 use crate::redis_url::{RedisKind, RedisUrl};
+use crate::telemetry::store_failed;
 
 /// The store; see [`PendingLogins`] for its law.
 pub struct RedisPendingLogins {
@@ -65,7 +66,10 @@ impl RedisPendingLogins {
 
     /// Runs a command; once more over a new connection where the one in use turned out to be dead or no master's.
     async fn run<T: FromRedisValue>(&self, command: impl Fn(Attempt) -> Cmd) -> Result<T, StoreError> {
-        let unavailable = |detail| StoreError::Unavailable { store: "redis", detail };
+        let unavailable = |detail| {
+            store_failed("redis");
+            StoreError::Unavailable { store: "redis", detail }
+        };
         let both = async {
             let first = self.inner.attempt(&command(Attempt::First)).await;
             match first {

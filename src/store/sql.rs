@@ -8,6 +8,7 @@ use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Iss
 use crate::model::slug::Slug;
 use crate::seal::Keyring;
 use crate::store::StoreError;
+use crate::telemetry::store_failed;
 
 /// What turns rows into connections and back.
 #[derive(Clone)]
@@ -70,7 +71,10 @@ pub(super) fn settings_json(settings: &ConnectionSettings) -> Result<String, Sto
 }
 
 pub(super) fn unavailable(store: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |error| StoreError::Unavailable { store, detail: error.to_string() }
+    move |error| {
+        store_failed(store);
+        StoreError::Unavailable { store, detail: error.to_string() }
+    }
 }
 
 pub(super) fn to_sql(number: u64) -> i64 {

@@ -30,6 +30,33 @@ async fn every_accepted_algorithm_logs_in_with_its_at_hash() {
     }
 }
 
+/// RFC 8725 3.1: an algorithm that others may use, and this connection doesn't; each refusal says what to do.
+#[tokio::test]
+async fn an_algorithm_that_the_connection_does_not_list_is_refused() {
+    let mut service = Service::start().await;
+    let listed = service.edit(&["id_token_signing_algs"], |connection| {
+        connection.id_token_signing_algs = vec!["ES256".to_owned(), "PS256".to_owned()];
+    });
+    listed.await.expect("edited");
+    for signer in Signer::ALL {
+        service.idp.behave().signer = signer;
+        let outcome = service.log_in().await;
+        if matches!(signer, Signer::Es256 | Signer::Ps256) {
+            outcome.expect("listed");
+        } else {
+            let refusal = refused(outcome);
+            assert_eq!(refusal.reason, "ID_TOKEN_SIGNATURE_INVALID", "{signer:?}");
+            assert!(refusal.message.contains("accepted here: ES256, PS256"), "{}", refusal.message);
+        }
+    }
+    service.idp.behave().signer = Signer::Rs256;
+    for (alg, words) in [("none", "not signed"), ("NonE", "not signed"), ("HS256", "client secret"), ("RS1", "accepted here")] {
+        service.idp.behave().header = json!({ "alg": alg });
+        let refusal = refused(service.log_in().await);
+        assert!(refusal.message.contains(words), "{alg}: {}", refusal.message);
+    }
+}
+
 /// oidcc-client-test-invalid-sig-rs256, -es256.
 #[tokio::test]
 async fn a_corrupted_signature_is_refused_for_every_algorithm() {

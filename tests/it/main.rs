@@ -16,6 +16,7 @@ mod harness;
 mod idps;
 mod limits;
 mod logout_url;
+mod operations;
 mod provider_cache;
 mod quickstart;
 mod real_provider;

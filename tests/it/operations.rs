@@ -1,0 +1,104 @@
+//! What those who run the service see: metrics and probes.
+
+use std::sync::Arc;
+
+use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::pb;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::binary::Program;
+use crate::fake_idp::FakeIdp;
+use crate::harness::{begin_request, eventually, free_port, key, own_redis, reason};
+
+async fn get(port: u16, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, answer)
+}
+
+/// The value of a series, by its name and labels as they stand.
+fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+    line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_what_happened_and_probes_how_it_is() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (port, redis_port, key) = (free_port(), free_port(), key().encoded());
+    let (listen, redis_url) = (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{redis_port}"));
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let settings = [
+        ("SSO_METRICS_LISTEN", listen.as_str()),
+        ("SSO_METRICS_ACCOUNTS", "1"),
+        ("SSO_REDIS_URL", redis_url.as_str()),
+        ("SSO_ENCRYPTION_KEYS", key.as_str()),
+    ];
+    let mut program = Program::serve(data.path(), &settings).await;
+    assert_eq!(get(port, "/livez").await.0, 200, "it lives without any store");
+    assert_eq!(get(port, "/readyz").await.0, 503);
+    assert_eq!(get(port, "/elsewhere").await.0, 404);
+    let redis = own_redis(redis_port);
+    eventually("it is ready", || async { get(port, "/readyz").await.0 == 200 }).await;
+
+    program.set_up(&idp).await;
+    for _ in 0..3 {
+        program.log_in(&idp).await.expect("a login");
+    }
+    let unknown = pb::BeginLoginRequest { slug: "unknown".to_owned(), ..begin_request() };
+    assert_eq!(reason(program.login.begin_login(unknown).await), "CONNECTION_NOT_FOUND");
+    idp.behave().foreign_key = true;
+    assert_eq!(reason(program.log_in(&idp).await), "ID_TOKEN_SIGNATURE_INVALID");
+    idp.behave().foreign_key = false;
+
+    let (_, metrics) = get(port, "/metrics").await;
+    for (series, expected) in [
+        (r#"sso_logins_begun_total{account="acme"}"#, 4.0),
+        (r#"sso_logins_completed_total{account="acme"}"#, 3.0),
+        (r#"sso_refusals_total{method="BeginLogin",reason="CONNECTION_NOT_FOUND",owner="support"}"#, 1.0),
+        (r#"sso_refusals_total{method="CompleteLogin",reason="ID_TOKEN_SIGNATURE_INVALID",owner="customer_idp_admin"}"#, 1.0),
+        (r#"sso_provider_lookups_total{outcome="miss"}"#, 1.0),
+        (r#"sso_provider_fetches_total{documents="whole",outcome="ok"}"#, 1.0),
+        (r#"sso_provider_fetches_total{documents="keys",outcome="ok"}"#, 1.0),
+        (r#"sso_phase_seconds_count{phase="token"}"#, 4.0),
+        (r#"sso_phase_seconds_count{phase="verify"}"#, 4.0),
+        (r#"sso_phase_seconds_count{phase="store"}"#, 8.0),
+        (r#"sso_call_seconds_count{method="CompleteLogin"}"#, 4.0),
+        ("sso_calls_in_flight", 0.0),
+        (r#"sso_build_info{version="0.1.0"}"#, 1.0),
+    ] {
+        assert!((value(&metrics, series) - expected).abs() < f64::EPSILON, "{series} is {}:\n{metrics}", value(&metrics, series));
+    }
+    assert!(!metrics.contains("CANARY") && !metrics.contains("example.com"), "no secret and no person");
+
+    // A second account has no label left; the breaker opens and closes.
+    let other = FakeIdp::start(Arc::new(SystemClock)).await;
+    let connection = pb::Connection {
+        slug: "other".to_owned(),
+        discovery_url: other.discovery_url(),
+        client_id: other.client_id.clone(),
+        client_secret: other.client_secret.clone(),
+        ..pb::Connection::default()
+    };
+    program.admin.create_connection(pb::CreateConnectionRequest { connection: Some(connection) }).await.expect("created");
+    let begin = pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() };
+    program.login.begin_login(begin).await.expect("begun");
+    idp.behave().token_answer = Some((503, String::new()));
+    for _ in 0..5 {
+        assert_eq!(reason(program.log_in(&idp).await), "PROVIDER_UNAVAILABLE");
+    }
+    let (_, metrics) = get(port, "/metrics").await;
+    assert!((value(&metrics, r#"sso_logins_begun_total{account="other"}"#) - 1.0).abs() < f64::EPSILON, "the shared label");
+    assert!((value(&metrics, "sso_breakers_open") - 1.0).abs() < f64::EPSILON, "{metrics}");
+
+    drop(redis);
+    eventually("it is ready no more", || async { get(port, "/readyz").await.0 == 503 }).await;
+    assert_eq!(get(port, "/livez").await.0, 200);
+    let (_, metrics) = get(port, "/metrics").await;
+    assert!(value(&metrics, r#"sso_store_errors_total{store="redis"}"#) >= 1.0, "{metrics}");
+}
