@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::ambient::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::config::{Config, Database};
 use crate::connections::ConnectionDesk;
+use crate::identity::{Identities, IdentityPolicy};
 use crate::login::{Login, LoginPolicy};
 use crate::model::return_to::ReturnRule;
 use crate::oidc::http::{CallPolicy, HttpClient};
@@ -19,12 +20,12 @@ use crate::rpc::caller::{Callers, WatchedCallers};
 use crate::rpc::operations;
 use crate::rpc::server::{Door, Entrance, Health};
 use crate::rpc::tls::{self, WatchedTls};
-use crate::store::PendingLogins;
 use crate::store::known::{KnownConnections, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::postgres::PostgresConnections;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::sqlite::{RowCodec, SqliteConnections};
+use crate::store::{Connections, PendingLogins, SigningKeys};
 use crate::telemetry::Metrics;
 
 /// Time and chance for the whole service.
@@ -70,7 +71,17 @@ impl App {
 
         let pending = open_pending_logins(&config, &world)?;
         let connections = Arc::new(KnownConnections::new(Arc::clone(&world.clock), config.known_connections));
-        let opening = open_connections(&config, &world, Arc::clone(&connections)).await?;
+        let identities = config.identity_audience.clone().map(|audience| {
+            let policy = IdentityPolicy {
+                issuer: config.public_origin.clone(),
+                audience,
+                ttl: config.identity_ttl,
+                key_lifetime: config.identity_key_lifetime,
+            };
+            Arc::new(Identities::new(policy, Arc::clone(&world.clock), Arc::clone(&world.entropy)))
+        });
+        let opening =
+            open_sql(&config, &world, Sql { connections: Arc::clone(&connections), identities: identities.clone() }).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
@@ -96,12 +107,15 @@ impl App {
 
         let health = Health::new();
         let operations = match config.metrics_listen {
-            Some(address) => {
-                Some(operations::serve(listener(address).await?, Metrics::start(config.metrics_accounts)?, health.readiness()))
-            }
+            Some(address) => Some(operations::serve(
+                listener(address).await?,
+                Metrics::start(config.metrics_accounts)?,
+                health.readiness(),
+                identities.clone(),
+            )),
             None => None,
         };
-        let mut stores = Stores { health: health.clone(), ..Stores::default() };
+        let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
         stores.look(&connections, pending.as_ref()).await;
         let login = Arc::new(login);
         let watch = tokio::spawn(keep_looking(stores, connections, pending, Arc::clone(&login)));
@@ -114,7 +128,7 @@ impl App {
             max_in_flight: config.max_in_flight,
             drain_timeout: config.drain_timeout,
         };
-        let door = Door::open(entrance, login, Arc::new(desk), config.public_origin, health);
+        let door = Door::open(entrance, login, identities, Arc::new(desk), config.public_origin, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
         Ok(Self { login_addr, admin_addr, door, watch, operations, opening })
     }
@@ -161,12 +175,24 @@ fn open_entrance(config: &Config) -> Result<Guards, String> {
     Ok((tls.map(Arc::new), callers.transpose()?.map(Arc::new)))
 }
 
-/// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
-async fn open_connections(
-    config: &Config,
-    world: &World,
+/// Who reads SQL.
+struct Sql {
     connections: Arc<KnownConnections>,
-) -> Result<Option<JoinHandle<()>>, String> {
+    identities: Option<Arc<Identities>>,
+}
+
+impl Sql {
+    fn open<S: Connections + SigningKeys + 'static>(&self, opened: S) {
+        let opened = Arc::new(opened);
+        if let Some(identities) = &self.identities {
+            identities.open(Arc::clone(&opened) as Arc<dyn SigningKeys>);
+        }
+        self.connections.open(opened);
+    }
+}
+
+/// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
+async fn open_sql(config: &Config, world: &World, sql: Sql) -> Result<Option<JoinHandle<()>>, String> {
     let codec = RowCodec {
         keyring: Arc::new(config.keyring.clone()),
         entropy: Arc::clone(&world.entropy),
@@ -175,7 +201,7 @@ async fn open_connections(
     match &config.database {
         Database::Sqlite(file) => {
             let opened = SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?;
-            connections.open(Arc::new(opened));
+            sql.open(opened);
             Ok(None)
         }
         Database::Postgres(url) => {
@@ -184,7 +210,7 @@ async fn open_connections(
                 let mut pause = OPEN_PAUSE_AT_FIRST;
                 loop {
                     match PostgresConnections::open(options.clone(), codec.clone()).await {
-                        Ok(opened) => return connections.open(Arc::new(opened)),
+                        Ok(opened) => return sql.open(opened),
                         Err(error) => tracing::warn!(%error, "the database can't be opened yet; trying again in {pause:?}"),
                     }
                     tokio::time::sleep(pause).await;
@@ -209,8 +235,10 @@ fn open_pending_logins(config: &Config, world: &World) -> Result<Arc<dyn Pending
 #[derive(Default)]
 struct Stores {
     health: Health,
+    identities: Option<Arc<Identities>>,
     connections_away: Option<String>,
     pending_away: Option<String>,
+    keys_away: Option<String>,
 }
 
 impl Stores {
@@ -221,7 +249,15 @@ impl Stores {
         let polled = polled
             .map_or_else(|_| Err(format!("no answer within {LOOK_DEADLINE:?}")), |polled| polled.map_err(|e| e.to_string()));
         let pinged = pinged.map_err(|error| error.to_string());
-        self.health.set(pinged.is_ok() && connections.was_read(), polled.is_ok()).await;
+        let kept = match &self.identities {
+            Some(identities) => tokio::time::timeout(LOOK_DEADLINE, identities.keep_keys()).await,
+            None => Ok(Ok(())),
+        };
+        let kept =
+            kept.map_or_else(|_| Err(format!("no answer within {LOOK_DEADLINE:?}")), |kept| kept.map_err(|e| e.to_string()));
+        let can_sign = self.identities.as_ref().is_none_or(|identities| identities.ready().is_ok());
+        self.health.set(pinged.is_ok() && connections.was_read() && can_sign, polled.is_ok()).await;
+        tell("signing keys", &mut self.keys_away, kept.err());
         tell("connections", &mut self.connections_away, polled.err());
         tell("pending logins", &mut self.pending_away, pinged.err());
     }

@@ -115,6 +115,15 @@ pub struct Settings {
     /// Listen on a non-loopback address without TLS or without callers: behind a service mesh.
     #[arg(long, env = "SSO_ALLOW_INSECURE_LISTEN", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_listen: String,
+    /// For whom CompleteLogin issues identity tokens: their `aud`, 1 to 256 visible ASCII characters. Unset: none are issued.
+    #[arg(long, env = "SSO_IDENTITY_AUDIENCE", value_name = "AUDIENCE")]
+    pub identity_audience: Option<String>,
+    /// How long an identity token is valid: 1m to 24h.
+    #[arg(long, env = "SSO_IDENTITY_TTL", value_name = "DURATION", default_value = DEFAULT_IDENTITY_TTL)]
+    pub identity_ttl: String,
+    /// How long a key signs identity tokens before the next one does: 1d to 366d.
+    #[arg(long, env = "SSO_IDENTITY_KEY_LIFETIME", value_name = "DURATION", default_value = DEFAULT_IDENTITY_KEY_LIFETIME)]
+    pub identity_key_lifetime: String,
     /// Where /metrics (Prometheus), /livez and /readyz answer over plain HTTP. Unset: nowhere.
     #[arg(long, env = "SSO_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
@@ -175,6 +184,12 @@ pub struct Config {
     pub reflection: bool,
     /// Calls at once.
     pub max_in_flight: usize,
+    /// For whom identity tokens are; `None`: none are issued.
+    pub identity_audience: Option<String>,
+    /// How long one is valid.
+    pub identity_ttl: Duration,
+    /// How long a key signs them.
+    pub identity_key_lifetime: Duration,
     /// Where metrics and probes answer; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// How many accounts have a label of their own.
@@ -211,6 +226,9 @@ impl Config {
             callers_file: None,
             reflection: true,
             max_in_flight: count(DEFAULT_MAX_IN_FLIGHT),
+            identity_audience: None,
+            identity_ttl: 60 * MINUTE,
+            identity_key_lifetime: 30 * DAY,
             metrics_listen: None,
             metrics_accounts: count(DEFAULT_METRICS_ACCOUNTS),
             drain_timeout: Duration::from_secs(5),
@@ -329,6 +347,17 @@ impl Settings {
             callers_file,
             reflection,
             max_in_flight: check.count("SSO_MAX_IN_FLIGHT", or_default(&self.max_in_flight, DEFAULT_MAX_IN_FLIGHT)),
+            identity_audience: check.audience("SSO_IDENTITY_AUDIENCE", self.identity_audience.as_deref()),
+            identity_ttl: check.duration(
+                "SSO_IDENTITY_TTL",
+                or_default(&self.identity_ttl, DEFAULT_IDENTITY_TTL),
+                MINUTE..=1440 * MINUTE,
+            ),
+            identity_key_lifetime: check.duration(
+                "SSO_IDENTITY_KEY_LIFETIME",
+                or_default(&self.identity_key_lifetime, DEFAULT_IDENTITY_KEY_LIFETIME),
+                DAY..=366 * DAY,
+            ),
             metrics_listen: self
                 .metrics_listen
                 .as_deref()
@@ -548,6 +577,14 @@ impl Check {
         }
     }
 
+    fn audience(&mut self, name: &str, text: Option<&str>) -> Option<String> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        if text.len() > 256 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            self.wrong(name, "must be 1 to 256 visible ASCII characters".to_owned());
+        }
+        Some(text.to_owned())
+    }
+
     fn public_origin(&mut self, text: &str) -> String {
         match origin(text) {
             Some((origin, true)) => origin,
@@ -651,6 +688,9 @@ const DEFAULT_BEGIN_RATE: &str = "6000/1m";
 const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";
 const DEFAULT_KNOWN_CONNECTIONS: &str = "20000";
 const DEFAULT_MAX_IN_FLIGHT: &str = "4096";
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DEFAULT_IDENTITY_TTL: &str = "1h";
+const DEFAULT_IDENTITY_KEY_LIFETIME: &str = "30d";
 const DEFAULT_METRICS_ACCOUNTS: &str = "500";
 const DEFAULT_DRAIN_TIMEOUT: &str = "25s";
 const DEFAULT_LOG_FORMAT: &str = "text";

@@ -4,7 +4,7 @@
 //! The floors; each imports only those below it:
 //!
 //! ```text
-//! main -> app -> rpc -> login, connections -> store (traits), oidc -> model
+//! main -> app -> rpc -> login, connections, identity -> store (traits), oidc -> model
 //! ambient, seal, config, redis_url, telemetry, watched are leaves
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod config;
 pub mod connections;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod identity;
 pub mod login;
 pub mod model;
 pub mod oidc;

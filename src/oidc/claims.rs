@@ -1,6 +1,7 @@
 //! From verified claims to an Identity, by the connection's mapping. Pure. The ID token wins over UserInfo; UserInfo
 //! adds what is missing, never a protocol claim.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -73,13 +74,13 @@ pub fn identity(
     check_email(email.text, email_verification, settings)?;
 
     let mut claim_sources = BTreeMap::from([
-        ("email", email.provenance()),
-        ("given_name", given_name.provenance()),
-        ("family_name", family_name.provenance()),
+        (Cow::Borrowed("email"), email.provenance()),
+        (Cow::Borrowed("given_name"), given_name.provenance()),
+        (Cow::Borrowed("family_name"), family_name.provenance()),
     ]);
     let mut optional = |field: &'static str| {
         let found = sources.text_named(field)?;
-        claim_sources.insert(field, found.provenance());
+        claim_sources.insert(field.into(), found.provenance());
         Some(found.text.to_owned())
     };
     let (name, preferred_username) = (optional("name"), optional("preferred_username"));
@@ -177,18 +178,18 @@ impl<'a> Sources<'a> {
         })
     }
 
-    fn groups(&self, mapping: &ClaimMapping, claim_sources: &mut BTreeMap<&'static str, String>) -> Vec<String> {
+    fn groups(&self, mapping: &ClaimMapping, claim_sources: &mut BTreeMap<Cow<'static, str>, String>) -> Vec<String> {
         let Some(name) = &mapping.groups else { return Vec::new() };
         let found = self.in_order().find_map(|(source, claims)| Some((source, claims.get(name)?)));
         if let Some((source, value)) = found {
-            claim_sources.insert("groups", format!("{source}.{name}"));
+            claim_sources.insert("groups".into(), format!("{source}.{name}"));
             return texts(value);
         }
         // Entra leaves out more than 200 groups and says so; nobody must take that for "no groups".
         let is_overage = self.id_token.get("hasgroups").is_some()
             || self.id_token.get("_claim_names").is_some_and(|names| names.get(name).is_some());
         if is_overage {
-            claim_sources.insert("groups", "overage: the IdP left the groups out".to_owned());
+            claim_sources.insert("groups".into(), "overage: the IdP left the groups out".to_owned());
         }
         Vec::new()
     }

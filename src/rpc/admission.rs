@@ -94,10 +94,12 @@ fn known_method(path: &str) -> &'static str {
     METHODS.into_iter().find(|method| *method == name).unwrap_or("other")
 }
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 10] = [
     "BeginLogin",
     "CompleteLogin",
     "LogoutUrl",
+    "GetIdentity",
+    "ListSigningKeys",
     "CreateConnection",
     "GetConnection",
     "ListConnections",

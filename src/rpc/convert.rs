@@ -412,7 +412,7 @@ impl From<Identity> for pb::Identity {
             claim_sources: identity
                 .claim_sources
                 .into_iter()
-                .map(|(field, source)| (field.to_owned(), source))
+                .map(|(field, source)| (field.into_owned(), source))
                 .collect::<HashMap<_, _>>(),
         }
     }

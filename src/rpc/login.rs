@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, Parsed};
 use super::status::{Refusal, SlugOf};
+use crate::identity::Identities;
 use crate::login::Login;
 use crate::model::login::{Callback, LoginRequest};
 use crate::pb;
@@ -14,11 +15,12 @@ use crate::telemetry;
 
 pub(super) struct LoginRpc {
     login: Arc<Login>,
+    identities: Option<Arc<Identities>>,
 }
 
 impl LoginRpc {
-    pub(super) fn new(login: Arc<Login>) -> Self {
-        Self { login }
+    pub(super) fn new(login: Arc<Login>, identities: Option<Arc<Identities>>) -> Self {
+        Self { login, identities }
     }
 }
 
@@ -40,10 +42,16 @@ impl LoginService for LoginRpc {
         let request = request.into_inner();
         let slug = SlugOf::request("CompleteLogin", &request.slug);
         let callback = Callback::parse(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
+        // Asked before the state is spent.
+        self.identities.as_ref().map_or(Ok(()), |identities| identities.ready()).map_err(|error| slug.refused(error.into()))?;
         let completed = self.login.complete(callback).await.map_err(|error| slug.refused(error.into()))?;
         telemetry::login_completed(slug.as_str());
         tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, "a login was completed");
-        Ok(Response::new(completed.into()))
+        let identity_token = match &self.identities {
+            Some(identities) => identities.issue(&completed.identity).map_err(|error| slug.refused(error.into()))?,
+            None => String::new(),
+        };
+        Ok(Response::new(pb::CompleteLoginResponse { identity_token, ..completed.into() }))
     }
 
     async fn logout_url(&self, request: Request<pb::LogoutUrlRequest>) -> Result<Response<pb::LogoutUrlResponse>, Status> {

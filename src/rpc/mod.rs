@@ -7,6 +7,7 @@ mod connections;
 mod convert;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod identity;
 mod login;
 pub mod operations;
 pub mod server;

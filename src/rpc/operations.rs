@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::identity::Identities;
 use crate::telemetry::Metrics;
 
 /// Whether people can log in here now.
@@ -34,16 +35,24 @@ impl Readiness {
 struct Shown {
     metrics: Metrics,
     readiness: Readiness,
+    identities: Option<Arc<Identities>>,
 }
 
-/// Answers `/metrics`, `/livez` and `/readyz` until it is aborted.
+/// Answers `/metrics`, `/livez` and `/readyz` until it is aborted, and `/.well-known/jwks.json` where identity tokens are
+/// issued.
 #[must_use]
-pub fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness) -> JoinHandle<()> {
+pub fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    readiness: Readiness,
+    identities: Option<Arc<Identities>>,
+) -> JoinHandle<()> {
     let routes = Router::new()
         .route("/metrics", get(render))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shown { metrics, readiness });
+        .route("/.well-known/jwks.json", get(jwks))
+        .with_state(Shown { metrics, readiness, identities });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "the metrics listener failed");
@@ -53,6 +62,17 @@ pub fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness) -> J
 
 async fn render(State(shown): State<Shown>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.metrics.render()).into_response()
+}
+
+async fn jwks(State(shown): State<Shown>) -> Response {
+    match shown.identities {
+        Some(identities) if identities.ready().is_ok() => {
+            let headers = [(CONTENT_TYPE, "application/jwk-set+json"), (CACHE_CONTROL, "public, max-age=3600")];
+            (headers, identities.jwks()).into_response()
+        }
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "no signing key is known yet\n").into_response(),
+        None => (StatusCode::NOT_FOUND, "SSO_IDENTITY_AUDIENCE is not set\n").into_response(),
+    }
 }
 
 async fn ready(State(shown): State<Shown>) -> Response {

@@ -17,14 +17,17 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::admission::AdmissionLayer;
 use super::caller::{Gatekeeper, Role, WatchedCallers};
 use super::connections::ConnectionRpc;
+use super::identity::IdentityRpc;
 use super::login::LoginRpc;
 use super::operations::Readiness;
 use super::status::name_reason;
 use super::tls::{Incoming, WatchedTls, accept};
 use crate::connections::ConnectionDesk;
+use crate::identity::Identities;
 use crate::login::Login;
 use crate::pb;
 use crate::pb::connection_service_server::ConnectionServiceServer;
+use crate::pb::identity_service_server::IdentityServiceServer;
 use crate::pb::login_service_server::LoginServiceServer;
 use crate::watched::LOOK_INTERVAL;
 
@@ -112,23 +115,41 @@ pub struct Door {
 impl Door {
     /// Serves on both listeners.
     #[must_use]
-    pub fn open(entrance: Entrance, login: Arc<Login>, desk: Arc<ConnectionDesk>, public_origin: String, health: Health) -> Self {
+    pub fn open(
+        entrance: Entrance,
+        login: Arc<Login>,
+        identities: Option<Arc<Identities>>,
+        desk: Arc<ConnectionDesk>,
+        public_origin: String,
+        health: Health,
+    ) -> Self {
         let Entrance { login_listener, admin_listener, tls, callers, reflection, max_in_flight, drain_timeout } = entrance;
         let (close, closed) = watch::channel(false);
-        let login = LoginServiceServer::new(LoginRpc::new(login)).max_decoding_message_size(MAX_LOGIN_MESSAGE);
+        let login =
+            LoginServiceServer::new(LoginRpc::new(login, identities.clone())).max_decoding_message_size(MAX_LOGIN_MESSAGE);
         let desk =
             ConnectionServiceServer::new(ConnectionRpc::new(desk, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE);
         let gatekeeper = |role| Gatekeeper::new(callers.clone(), role);
         let login_routes = Routes::new(InterceptedService::new(login, gatekeeper(Role::Login)));
+        let login_routes = match &identities {
+            Some(identities) => {
+                let service = IdentityServiceServer::new(IdentityRpc::new(Arc::clone(identities)));
+                let service = service.max_decoding_message_size(MAX_LOGIN_MESSAGE);
+                login_routes.add_service(InterceptedService::new(service, gatekeeper(Role::Identity)))
+            }
+            None => login_routes,
+        };
         let admin_routes = Routes::new(InterceptedService::new(desk, gatekeeper(Role::Admin)));
         let admission = AdmissionLayer::new(max_in_flight);
-        let start = |listener, routes: Routes, service| {
+        let start = |listener, routes: Routes, services: &[&'static str]| {
             let routes = routes.add_service(health.service());
-            let routes = if reflection { with_reflection(routes, service) } else { routes };
-            tokio::spawn(serve(accept(listener, tls.clone()), routes, service, admission.clone(), closed.clone()))
+            let routes = if reflection { with_reflection(routes, services) } else { routes };
+            let name = services.first().copied().unwrap_or_default();
+            tokio::spawn(serve(accept(listener, tls.clone()), routes, name, admission.clone(), closed.clone()))
         };
+        let login_services: &[&str] = if identities.is_some() { &[LOGIN_SERVICE, IDENTITY_SERVICE] } else { &[LOGIN_SERVICE] };
         let servers =
-            [start(login_listener, login_routes, LOGIN_SERVICE), start(admin_listener, admin_routes, CONNECTION_SERVICE)];
+            [start(login_listener, login_routes, login_services), start(admin_listener, admin_routes, &[CONNECTION_SERVICE])];
         let watch = tokio::spawn(keep_watching(tls, callers));
         Self { health, close, servers, watch, drain_timeout }
     }
@@ -199,15 +220,15 @@ async fn keep_watching(tls: Option<Arc<WatchedTls>>, callers: Option<Arc<Watched
 }
 
 /// grpc.reflection v1 and v1alpha, of what this listener serves.
-fn with_reflection(routes: Routes, service: &str) -> Routes {
+fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
     let builder = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // So that grpcurl shows what is inside a refusal.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name(service)
-            .with_service_name("grpc.health.v1.Health")
+            .with_service_name("grpc.health.v1.Health");
+        services.iter().fold(builder, |builder, service| builder.with_service_name(*service))
     };
     match (builder().build_v1(), builder().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
@@ -219,6 +240,7 @@ fn with_reflection(routes: Routes, service: &str) -> Routes {
 }
 
 const LOGIN_SERVICE: &str = pb::login_service_server::SERVICE_NAME;
+const IDENTITY_SERVICE: &str = pb::identity_service_server::SERVICE_NAME;
 const CONNECTION_SERVICE: &str = pb::connection_service_server::SERVICE_NAME;
 /// An id_token_hint has at most 64 KiB, and what else a request holds has less.
 const MAX_LOGIN_MESSAGE: usize = 256 * 1024;

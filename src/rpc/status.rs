@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::connections::DeskError;
+use crate::identity::IdentityError;
 use crate::login::{CompleteError, LoginError, StateError};
 use crate::model::slug::Slug;
 use crate::model::{Violation, shown};
@@ -86,6 +87,8 @@ reasons! {
     Overloaded = "OVERLOADED", ResourceExhausted, Transient, Call;
     CallerUnknown = "CALLER_UNKNOWN", Unauthenticated, Support, Never;
     CallerNotAllowed = "CALLER_NOT_ALLOWED", PermissionDenied, Support, Never;
+    IdentityTokenInvalid = "IDENTITY_TOKEN_INVALID", PermissionDenied, EndUser, Login;
+    IdentityTokenExpired = "IDENTITY_TOKEN_EXPIRED", PermissionDenied, EndUser, Login;
     ConnectionExists = "CONNECTION_EXISTS", AlreadyExists, Support, Never;
     RevisionConflict = "REVISION_CONFLICT", Aborted, Support, Never;
     Internal = "INTERNAL", Internal, Support, Never;
@@ -269,6 +272,17 @@ impl SlugOf {
 impl From<CompleteError> for Refusal {
     fn from(CompleteError { error, is_spent }: CompleteError) -> Self {
         Self { is_spent, ..error.into() }
+    }
+}
+
+impl From<IdentityError> for Refusal {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::NoKey => Self::because(Reason::StoreUnavailable, &error),
+            IdentityError::Invalid(_) => Self::because(Reason::IdentityTokenInvalid, &error),
+            IdentityError::Expired => Self::because(Reason::IdentityTokenExpired, &error),
+            IdentityError::Store(error) => error.into(),
+        }
     }
 }
 

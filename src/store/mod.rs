@@ -12,6 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use zeroize::Zeroizing;
 
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
@@ -118,6 +119,40 @@ pub trait Connections: Send + Sync {
     /// # Errors
     /// The store is unreachable.
     async fn changes_since(&self, seen: u64) -> Result<Vec<(u64, Slug)>, StoreError>;
+}
+
+/// Keeps the keys that sign identity tokens.
+///
+/// The law: of two keys of one generation the first that was added is the one, over all replicas.
+#[async_trait]
+pub trait SigningKeys: Send + Sync {
+    /// All of them.
+    ///
+    /// # Errors
+    /// The store is unreachable, or what it holds can't be opened.
+    async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
+
+    /// Adds a key, unless its generation has one.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError>;
+
+    /// Forgets a key.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn forget_signing_key(&self, generation: u64) -> Result<(), StoreError>;
+}
+
+/// A key that signs identity tokens.
+pub struct StoredSigningKey {
+    /// Counts up from 1.
+    pub generation: u64,
+    /// Seconds since the Unix epoch.
+    pub created_at: u64,
+    /// The private key (RFC 5958).
+    pub pkcs8: Zeroizing<Vec<u8>>,
 }
 
 /// What an update replaces.

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use super::sql::RowCodec;
-use super::{ChangeError, ConnectionChange, Connections, StoreError, sql};
+use super::{ChangeError, ConnectionChange, Connections, SigningKeys, StoreError, StoredSigningKey, sql};
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
 

@@ -7,7 +7,7 @@ use crate::ambient::{Clock, Entropy};
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
 use crate::seal::Keyring;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoredSigningKey};
 use crate::telemetry::store_failed;
 
 /// What turns rows into connections and back.
@@ -61,6 +61,17 @@ impl RowCodec {
         self.keyring.seal(self.entropy.as_ref(), &secret_context(slug), secret.expose().as_bytes())
     }
 
+    pub(super) fn signing_key(&self, row: (i64, i64, Vec<u8>)) -> Result<StoredSigningKey, StoreError> {
+        let (generation, create_time, sealed) = row;
+        let opened = self.keyring.open(&signing_key_context(generation), &sealed);
+        let pkcs8 = opened.map_err(|error| StoreError::Unreadable(format!("signing key {generation}: {error}")))?;
+        Ok(StoredSigningKey { generation: from_sql(generation), created_at: from_sql(create_time), pkcs8 })
+    }
+
+    pub(super) fn sealed_signing_key(&self, key: &StoredSigningKey) -> Vec<u8> {
+        self.keyring.seal(self.entropy.as_ref(), &signing_key_context(to_sql(key.generation)), &key.pkcs8)
+    }
+
     pub(super) fn now(&self) -> i64 {
         to_sql(self.clock.unix_millis())
     }
@@ -89,6 +100,10 @@ fn secret_context(slug: &Slug) -> String {
     format!("connections/{slug}/client_secret")
 }
 
+fn signing_key_context(generation: i64) -> String {
+    format!("signing_keys/{generation}/private_key")
+}
+
 /// Named, not `*`: what a later version adds must not change the shape of a statement that is prepared already.
 macro_rules! columns {
     () => {
@@ -115,7 +130,12 @@ pub(super) const PIN_ISSUER: &str =
 pub(super) const LATEST_CHANGE: &str = "SELECT latest FROM change_counter WHERE id = 1";
 pub(super) const CHANGES_SINCE: &str = "SELECT change, slug FROM connection_changes WHERE change > $1 ORDER BY change LIMIT 1000";
 
-/// Implements [`Connections`](super::Connections) for a type with fields `pool` and `codec`.
+pub(super) const SIGNING_KEYS: &str = "SELECT generation, create_time, private_key FROM signing_keys ORDER BY generation";
+pub(super) const ADD_SIGNING_KEY: &str =
+    "INSERT INTO signing_keys (generation, create_time, private_key) VALUES ($1, $2, $3) ON CONFLICT (generation) DO NOTHING";
+pub(super) const FORGET_SIGNING_KEY: &str = "DELETE FROM signing_keys WHERE generation = $1";
+
+/// Implements [`Connections`](super::Connections) and [`SigningKeys`](super::SigningKeys) for a type with fields `pool` and `codec`.
 macro_rules! connections_in_sql {
     ($store:ty, $name:literal) => {
         impl $store {
@@ -255,6 +275,35 @@ macro_rules! connections_in_sql {
                     .map_err(sql::unavailable($name))?;
                 let change = |(change, slug): (i64, String)| Some((sql::from_sql(change), Slug::parse(&slug)?));
                 Ok(rows.into_iter().filter_map(change).collect())
+            }
+        }
+
+        #[async_trait]
+        impl SigningKeys for $store {
+            async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
+                let rows: Vec<(i64, i64, Vec<u8>)> =
+                    sqlx::query_as(sql::SIGNING_KEYS).fetch_all(&self.pool).await.map_err(sql::unavailable($name))?;
+                rows.into_iter().map(|row| self.codec.signing_key(row)).collect()
+            }
+
+            async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError> {
+                sqlx::query(sql::ADD_SIGNING_KEY)
+                    .bind(sql::to_sql(key.generation))
+                    .bind(sql::to_sql(key.created_at))
+                    .bind(self.codec.sealed_signing_key(key))
+                    .execute(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                Ok(())
+            }
+
+            async fn forget_signing_key(&self, generation: u64) -> Result<(), StoreError> {
+                sqlx::query(sql::FORGET_SIGNING_KEY)
+                    .bind(sql::to_sql(generation))
+                    .execute(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                Ok(())
             }
         }
     };

@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub use super::sql::RowCodec;
-use super::{ChangeError, ConnectionChange, Connections, StoreError, sql};
+use super::{ChangeError, ConnectionChange, Connections, SigningKeys, StoreError, StoredSigningKey, sql};
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
 

@@ -374,6 +374,21 @@ async fn reason_after_post(service: &mut Service) -> String {
     reason(service.log_in().await)
 }
 
+/// OIDC Core 3.1.3.7 (3): a further audience passes only where the connection lists it.
+#[tokio::test]
+async fn a_further_audience_passes_where_it_is_listed() {
+    let mut service = Service::start().await;
+    let client_id = service.idp.client_id.clone();
+    let listed = service.edit(&["additional_audiences"], |connection| connection.additional_audiences = vec!["api".to_owned()]);
+    listed.await.expect("edited");
+    for (audience, passes) in
+        [(json!([client_id, "api"]), true), (json!([client_id, "stranger"]), false), (json!(["api"]), false)]
+    {
+        service.idp.behave().claims = json!({ "aud": audience });
+        assert_eq!(service.log_in().await.is_ok(), passes, "{audience}");
+    }
+}
+
 /// What is a field of the Identity, or mapped to one, isn't among the other claims again; required claims of any scalar type.
 #[tokio::test]
 async fn other_claims_are_those_that_are_no_field() {

@@ -13,6 +13,7 @@ mod conformance;
 mod connections;
 mod fake_idp;
 mod harness;
+mod identities;
 mod idps;
 mod limits;
 mod logout_url;
