@@ -101,7 +101,7 @@ pub struct Settings {
     /// PEM file of the CAs that sign callers' certificates. Callers are asked for one; who needs one says SSO_CALLERS_FILE.
     #[arg(long, env = "SSO_TLS_CLIENT_CA_FILE", value_name = "FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
-    /// TOML file of the programs that may call, read again when it changes: per [[caller]] a name, roles (login,
+    /// TOML file of the programs that may call, read again when it changes: per caller a name, roles (login,
     /// identity, admin), and token_sha256 (hex, several while a token is changed) or san (DNS names or URIs of its
     /// certificate). Unset: everybody who reaches the listeners may call.
     #[arg(long, env = "SSO_CALLERS_FILE", value_name = "FILE")]
