@@ -68,14 +68,8 @@ impl Program {
 
     /// Sets `acme` up at this IdP.
     pub(crate) async fn set_up(&mut self, idp: &FakeIdp) {
-        let connection = pb::Connection {
-            slug: "acme".to_owned(),
-            discovery_url: idp.discovery_url(),
-            client_id: idp.client_id.clone(),
-            client_secret: idp.client_secret.clone(),
-            ..pb::Connection::default()
-        };
-        self.admin.create_connection(pb::CreateConnectionRequest { connection: Some(connection) }).await.expect("created");
+        let connection = Some(idp.connection("acme"));
+        self.admin.create_connection(pb::CreateConnectionRequest { connection }).await.expect("created");
     }
 
     pub(crate) async fn log_in(&mut self, idp: &FakeIdp) -> Result<pb::CompleteLoginResponse, tonic::Status> {

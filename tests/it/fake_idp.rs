@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use peerpanda_sso::ambient::Clock;
+use peerpanda_sso::pb;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
@@ -301,6 +302,17 @@ impl FakeIdp {
 
     pub(crate) fn discovery_url(&self) -> String {
         format!("{}/.well-known/openid-configuration", self.issuer)
+    }
+
+    /// What support enters for the account `slug` whose IdP this is: by discovery.
+    pub(crate) fn connection(&self, slug: &str) -> pb::Connection {
+        pb::Connection {
+            slug: slug.to_owned(),
+            discovery_url: self.discovery_url(),
+            client_id: self.client_id.clone(),
+            client_secret: self.client_secret.clone(),
+            ..pb::Connection::default()
+        }
     }
 
     /// What the person's browser and the person do there: the request is checked as a strict IdP would.

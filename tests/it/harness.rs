@@ -95,14 +95,7 @@ impl Service {
 
     /// The account `acme` at the fake IdP, by discovery.
     pub(crate) fn connection(&self) -> pb::Connection {
-        pb::Connection {
-            slug: "acme".to_owned(),
-            discovery_url: self.idp.discovery_url(),
-            client_id: self.idp.client_id.clone(),
-            client_secret: self.idp.client_secret.clone(),
-            state: pb::ConnectionState::Active.into(),
-            ..pb::Connection::default()
-        }
+        pb::Connection { state: pb::ConnectionState::Active.into(), ..self.idp.connection("acme") }
     }
 
     pub(crate) async fn create(&mut self, connection: pb::Connection) -> Result<pb::Connection, Status> {
@@ -145,14 +138,7 @@ impl Service {
     /// The account `other`, at an IdP of its own.
     pub(crate) async fn with_another_account(&mut self) -> FakeIdp {
         let other = FakeIdp::start(Arc::clone(&self.clock) as Arc<dyn Clock>).await;
-        let connection = pb::Connection {
-            slug: "other".to_owned(),
-            discovery_url: other.discovery_url(),
-            client_id: other.client_id.clone(),
-            client_secret: other.client_secret.clone(),
-            ..pb::Connection::default()
-        };
-        self.create(connection).await.expect("created");
+        self.create(other.connection("other")).await.expect("created");
         other
     }
 

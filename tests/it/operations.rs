@@ -78,14 +78,8 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
 
     // A second account has no label left; the breaker opens and closes.
     let other = FakeIdp::start(Arc::new(SystemClock)).await;
-    let connection = pb::Connection {
-        slug: "other".to_owned(),
-        discovery_url: other.discovery_url(),
-        client_id: other.client_id.clone(),
-        client_secret: other.client_secret.clone(),
-        ..pb::Connection::default()
-    };
-    program.admin.create_connection(pb::CreateConnectionRequest { connection: Some(connection) }).await.expect("created");
+    let connection = Some(other.connection("other"));
+    program.admin.create_connection(pb::CreateConnectionRequest { connection }).await.expect("created");
     let begin = pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() };
     program.login.begin_login(begin).await.expect("begun");
     idp.behave().token_answer = Some((503, String::new()));
