@@ -5,6 +5,7 @@
 //! signs, and an old one stays published until the last token that it signed has expired, so that nobody who keeps the key
 //! set for a while meets a key that isn't in it.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +13,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey, UnparsedPublicKey,
+};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -77,6 +80,7 @@ struct Key {
     created_at: u64,
     kid: String,
     pair: EcdsaKeyPair,
+    public: ParsedPublicKey,
     jwk: Value,
 }
 
@@ -89,7 +93,7 @@ struct Header<'a> {
 
 /// RFC 7519 4.1, and the Identity's fields beside.
 #[derive(Serialize, Deserialize)]
-struct Payload {
+struct Payload<'a> {
     iss: String,
     sub: String,
     aud: String,
@@ -97,7 +101,7 @@ struct Payload {
     exp: u64,
     jti: String,
     #[serde(flatten)]
-    identity: Identity,
+    identity: Cow<'a, Identity>,
 }
 
 impl Identities {
@@ -137,7 +141,7 @@ impl Identities {
             iat: now,
             exp: now.saturating_add(self.policy.ttl.as_secs()),
             jti: BASE64_URL_SAFE_NO_PAD.encode(jti),
-            identity: identity.clone(),
+            identity: Cow::Borrowed(identity),
         };
         let header = encoded(&Header { alg: ALG, typ: TYP, kid: &key.kid })?;
         let message = format!("{header}.{}", encoded(&payload)?);
@@ -170,9 +174,8 @@ impl Identities {
         let key = self.key(kid).await?.ok_or(IdentityError::Invalid("its key is not one of this service's"))?;
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
         let signed = format!("{header}.{payload}");
-        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.pair.public_key().as_ref());
-        public.verify(signed.as_bytes(), &signature).map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
-        let payload: Payload = decoded(payload)?;
+        key.public.verify_sig(signed.as_bytes(), &signature).map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
+        let payload: Payload<'_> = decoded(payload)?;
         if payload.iss != self.policy.issuer {
             return Err(IdentityError::Invalid("its iss is not this service"));
         }
@@ -186,7 +189,7 @@ impl Identities {
         if payload.iat > now.saturating_add(REPLICA_SKEW) {
             return Err(IdentityError::Invalid("it was issued in the future"));
         }
-        Ok(payload.identity)
+        Ok(payload.identity.into_owned())
     }
 
     /// The public keys: a JWK Set (RFC 7517 5).
@@ -282,6 +285,7 @@ impl Key {
             tracing::error!(generation = stored.generation, "a stored key for identity tokens is none");
             return None;
         };
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()).parse().ok()?;
         // The uncompressed point: 4, x, y (SEC 1 2.3.3).
         let (x, y) = pair.public_key().as_ref().get(1..)?.split_at_checked(32)?;
         let (x, y) = (BASE64_URL_SAFE_NO_PAD.encode(x), BASE64_URL_SAFE_NO_PAD.encode(y));
@@ -290,7 +294,7 @@ impl Key {
             digest::digest(&digest::SHA256, format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes());
         let kid = BASE64_URL_SAFE_NO_PAD.encode(thumbprint);
         let jwk = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y, "use": "sig", "alg": ALG, "kid": kid });
-        Some(Self { generation: stored.generation, created_at: stored.created_at, kid, pair, jwk })
+        Some(Self { generation: stored.generation, created_at: stored.created_at, kid, pair, public, jwk })
     }
 }
 
