@@ -1,5 +1,6 @@
 //! The composition root: Config in, a running service out. The only file that names a backend.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,23 +245,23 @@ struct Stores {
 impl Stores {
     /// Looks for changes of other replicas, and whether the stores answer.
     async fn look(&mut self, connections: &KnownConnections, pending: &dyn PendingLogins) {
-        let patiently = tokio::time::timeout(LOOK_DEADLINE, connections.poll());
-        let (polled, pinged) = tokio::join!(patiently, pending.ping());
-        let polled = polled
-            .map_or_else(|_| Err(format!("no answer within {LOOK_DEADLINE:?}")), |polled| polled.map_err(|e| e.to_string()));
+        let (polled, pinged) = tokio::join!(in_time(connections.poll()), pending.ping());
         let pinged = pinged.map_err(|error| error.to_string());
         let kept = match &self.identities {
-            Some(identities) => tokio::time::timeout(LOOK_DEADLINE, identities.keep_keys()).await,
-            None => Ok(Ok(())),
+            Some(identities) => in_time(identities.keep_keys()).await,
+            None => Ok(()),
         };
-        let kept =
-            kept.map_or_else(|_| Err(format!("no answer within {LOOK_DEADLINE:?}")), |kept| kept.map_err(|e| e.to_string()));
         let can_sign = self.identities.as_ref().is_none_or(|identities| identities.ready().is_ok());
         self.health.set(pinged.is_ok() && connections.was_read() && can_sign, polled.is_ok()).await;
         tell("signing keys", &mut self.keys_away, kept.err());
         tell("connections", &mut self.connections_away, polled.err());
         tell("pending logins", &mut self.pending_away, pinged.err());
     }
+}
+
+async fn in_time<E: Display>(look: impl Future<Output = Result<(), E>>) -> Result<(), String> {
+    let looked = tokio::time::timeout(LOOK_DEADLINE, look).await;
+    looked.map_err(|_| format!("no answer within {LOOK_DEADLINE:?}"))?.map_err(|error| error.to_string())
 }
 
 fn tell(store: &str, before: &mut Option<String>, now: Option<String>) {

@@ -312,14 +312,13 @@ impl Settings {
         let public_origin = check.public_origin(or_default(&self.public_url, DEFAULT_PUBLIC_URL));
         let (database, redis_url) = (self.database(&mut check), self.redis(&mut check));
         let keyring = self.keyring(&mut check, &database, redis_url.is_some());
-        let require_browser_binding = match self.require_browser_binding.as_deref().map(str::trim) {
-            None | Some("") => !listen.ip().is_loopback(),
-            Some(text) => check.boolean("SSO_REQUIRE_BROWSER_BINDING", text),
-        };
-        let reflection = match self.reflection.as_deref().map(str::trim) {
-            None | Some("") => listen.ip().is_loopback() && admin_listen.ip().is_loopback(),
-            Some(text) => check.boolean("SSO_REFLECTION", text),
-        };
+        let require_browser_binding =
+            check.boolean_or("SSO_REQUIRE_BROWSER_BINDING", self.require_browser_binding.as_deref(), !listen.ip().is_loopback());
+        let reflection = check.boolean_or(
+            "SSO_REFLECTION",
+            self.reflection.as_deref(),
+            listen.ip().is_loopback() && admin_listen.ip().is_loopback(),
+        );
         let config = Config {
             listen,
             admin_listen,
@@ -500,14 +499,13 @@ impl Check {
     /// A secret, given itself or by a file; its value is in no error.
     fn secret(&mut self, name: &str, value: Option<&str>, file: Option<&Path>) -> Option<String> {
         let value = value.map(str::trim).filter(|value| !value.is_empty());
-        let file = file.filter(|file| !file.as_os_str().is_empty());
-        match (value, file) {
+        match (value, given(file)) {
             (Some(_), Some(_)) => {
                 self.wrong(name, format!("and {name}_FILE must not both be given"));
                 None
             }
             (Some(value), None) => Some(value.to_owned()),
-            (None, Some(file)) => match std::fs::read_to_string(file) {
+            (None, Some(file)) => match std::fs::read_to_string(&file) {
                 Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
                 Ok(_) => {
                     self.wrong(&format!("{name}_FILE"), format!("{} is empty", file.display()));
@@ -545,6 +543,14 @@ impl Check {
                 self.wrong(name, format!("must be true or false, not {text:?}"));
                 false
             }
+        }
+    }
+
+    /// For a setting whose default depends on others.
+    fn boolean_or(&mut self, name: &str, text: Option<&str>, default: bool) -> bool {
+        match text.map(str::trim) {
+            None | Some("") => default,
+            Some(text) => self.boolean(name, text),
         }
     }
 
