@@ -293,7 +293,7 @@ impl ClientSecret {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.expose().as_bytes());
-        digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&digest.as_ref()[..4])
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Callers {
 
 #[derive(Debug)]
 struct Caller {
-    name: Arc<str>,
+    name: String,
     roles: HashSet<Role>,
 }
 
@@ -114,7 +114,7 @@ impl Callers {
         for entry in file.caller {
             let name = entry.name.trim();
             let wrong = |what: &str| format!("caller {name:?} {what}");
-            if name.is_empty() || name.len() > 64 || callers.callers.iter().any(|known| &*known.name == name) {
+            if name.is_empty() || name.len() > 64 || callers.callers.iter().any(|known| known.name == name) {
                 return Err(wrong("needs a name of its own, of at most 64 bytes"));
             }
             if entry.roles.is_empty() {
@@ -124,8 +124,10 @@ impl Callers {
                 return Err(wrong("needs token_sha256 or san"));
             }
             let index = callers.callers.len();
-            for hex in &entry.token_sha256 {
-                let hash = from_hex(hex).ok_or_else(|| wrong("has a token_sha256 that is not 64 hex digits"))?;
+            for text in &entry.token_sha256 {
+                let mut hash = [0; 32];
+                let read = hex::decode_to_slice(text.trim(), &mut hash);
+                read.map_err(|_| wrong("has a token_sha256 that is not 64 hex digits"))?;
                 if callers.tokens.iter().any(|(known, _)| *known == hash) {
                     return Err(wrong("has a token_sha256 that stands twice"));
                 }
@@ -172,24 +174,8 @@ pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
     entropy.fill(bytes.as_mut_slice());
     let token = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()));
     let hash = digest::digest(&digest::SHA256, token.as_bytes());
-    (token, hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    (token, hex::encode(hash))
 }
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let text = text.trim();
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
-}
-
-/// The name of whoever calls, for the log.
-#[derive(Clone, Debug)]
-pub(super) struct CallerName(#[expect(dead_code, reason = "read by Debug in traces")] pub(super) Arc<str>);
 
 /// Stands before one service and lets a role in.
 #[derive(Clone)]
@@ -206,7 +192,7 @@ impl Gatekeeper {
 }
 
 impl Interceptor for Gatekeeper {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else { return Ok(request) };
         let token = match request.metadata().get("authorization").map(|value| value.to_str()) {
             None => None,
@@ -228,8 +214,6 @@ impl Interceptor for Gatekeeper {
         if !caller.roles.contains(&self.role) {
             return Err(refused(Refusal::caller_not_allowed(&caller.name, self.role.name())));
         }
-        let name = CallerName(Arc::clone(&caller.name));
-        request.extensions_mut().insert(name);
         Ok(request)
     }
 }
@@ -247,7 +231,7 @@ mod tests {
         let (token, hash) = new_token(&crate::ambient::SystemEntropy);
         let file = format!("[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n");
         let callers = Callers::parse(&file).expect("read");
-        assert!(callers.by_token(&token).is_some_and(|caller| &*caller.name == "web"));
+        assert!(callers.by_token(&token).is_some_and(|caller| caller.name == "web"));
         assert!(callers.by_token(&hash).is_none());
     }
 

@@ -28,7 +28,7 @@ use crate::harness::{Service, begin_request, channel, complete_request, config, 
 use crate::tls::private_ca;
 
 fn hash(token: &str) -> String {
-    digest::digest(&digest::SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(digest::digest(&digest::SHA256, token.as_bytes()))
 }
 
 fn caller(name: &str, role: &str, credential: &str) -> String {
