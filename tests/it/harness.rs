@@ -259,7 +259,8 @@ pub(crate) fn own_redis(port: u16) -> Process {
 /// `redis-server` with these arguments, on loopback.
 pub(crate) fn redis_server(arguments: &[&str]) -> Process {
     let mut command = Command::new("redis-server");
-    command.args(arguments);
+    // Whatever it writes, such as what a replica gets of its master, stays out of the checkout.
+    command.args(arguments).current_dir(std::env::temp_dir());
     if !arguments.contains(&"--sentinel") {
         command.args(["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"]);
     }
