@@ -21,12 +21,13 @@ use crate::rpc::caller::{Callers, WatchedCallers};
 use crate::rpc::operations;
 use crate::rpc::server::{Door, Entrance, Health};
 use crate::rpc::tls::{self, WatchedTls};
+use crate::seal::Keyring;
 use crate::store::known::{KnownConnections, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::postgres::PostgresConnections;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::sqlite::{RowCodec, SqliteConnections};
-use crate::store::{Connections, PendingLogins, SigningKeys};
+use crate::store::{Connections, PendingLogins, Reseal, Resealed, SigningKeys};
 use crate::telemetry::Metrics;
 
 /// Time and chance for the whole service.
@@ -167,6 +168,28 @@ fn open_entrance(config: &Config) -> Result<Guards, String> {
     let tls = config.tls.clone().map(|files| tls::open(files.cert, files.key, files.client_ca)).transpose()?;
     let callers = config.callers_file.clone().map(|file| {
         let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
+/// Puts all that is sealed in the database under the newest key, while others serve.
+///
+/// # Errors
+/// The database can't be opened, or fails.
+pub async fn reseal(database: &Database, keyring: Keyring, world: &World) -> Result<Resealed, String> {
+    let codec = codec(keyring, world);
+    let store: Box<dyn Reseal> = match database {
+        Database::Sqlite(file) => {
+            Box::new(SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?)
+        }
+        Database::Postgres(url) => {
+            let options = PostgresConnections::options(url.expose_secret()).map_err(|error| error.to_string())?;
+            Box::new(PostgresConnections::open(options, codec).await.map_err(|error| error.to_string())?)
+        }
+    };
+    store.reseal().await.map_err(|error| error.to_string())
+}
+
+fn codec(keyring: Keyring, world: &World) -> RowCodec {
+    RowCodec { keyring: Arc::new(keyring), entropy: Arc::clone(&world.entropy), clock: Arc::clone(&world.clock) }
+}
+
         let has_client_cas = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if callers.current().need_certificates() && !has_client_cas {
             return Err("SSO_CALLERS_FILE knows callers by certificate (san): that needs SSO_TLS_CLIENT_CA_FILE".to_owned());
@@ -194,11 +217,7 @@ impl Sql {
 
 /// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
 async fn open_sql(config: &Config, world: &World, sql: Sql) -> Result<Option<JoinHandle<()>>, String> {
-    let codec = RowCodec {
-        keyring: Arc::new(config.keyring.clone()),
-        entropy: Arc::clone(&world.entropy),
-        clock: Arc::clone(&world.clock),
-    };
+    let codec = codec(config.keyring.clone(), world);
     match &config.database {
         Database::Sqlite(file) => {
             let opened = SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?;

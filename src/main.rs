@@ -1,12 +1,12 @@
-//! The command line: parse, then `serve`, or make a key or a token; nothing else.
+//! The command line: parse, then `serve`, or work on keys and tokens; nothing else.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use peerpanda_sso::ambient::SystemEntropy;
-use peerpanda_sso::app::{App, World};
-use peerpanda_sso::config::Settings;
+use peerpanda_sso::app::{self, App, World};
+use peerpanda_sso::config::{SealedSettings, Settings};
 use peerpanda_sso::rpc::caller::new_token;
 use peerpanda_sso::seal::MasterKey;
 use peerpanda_sso::telemetry;
@@ -36,6 +36,13 @@ enum Command {
 enum Keys {
     /// Prints a new key for SSO_ENCRYPTION_KEYS.
     Generate,
+    /// Seals what the database holds anew under the first of SSO_ENCRYPTION_KEYS, while the service serves; afterwards the
+    /// other keys can be removed.
+    ///
+    /// The way: add the new key last on every replica, then move it to the front on every replica, then run this, wait for
+    /// SSO_STATE_TTL so that the logins under way have ended, and remove the old keys. Exits with 1 where a value can't be
+    /// opened by any of the keys, which it names.
+    Rotate(Box<SealedSettings>),
 }
 
 #[derive(Subcommand)]
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Serve(settings) => serve(&settings),
         Command::Keys(Keys::Generate) => print(MasterKey::generate(&SystemEntropy).encoded().as_str()),
+        Command::Keys(Keys::Rotate(settings)) => rotate(&settings),
         Command::Tokens(Tokens::Generate) => {
             let (token, hash) = new_token(&SystemEntropy);
             print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str()))
@@ -69,6 +77,17 @@ fn print(text: &str) -> Result<(), String> {
 #[expect(clippy::print_stderr, reason = "the logs may not be there yet")]
 fn complain(error: &str) {
     eprintln!("peerpanda-sso: {error}");
+}
+
+#[tokio::main]
+async fn rotate(settings: &SealedSettings) -> Result<(), String> {
+    let (database, keyring) = settings.check().map_err(|errors| errors.to_string())?;
+    let resealed = app::reseal(&database, keyring, &World::default()).await?;
+    print(&format!("{} of {} values were sealed anew under the newest key", resealed.changed, resealed.all))?;
+    if resealed.unreadable.is_empty() {
+        return print("the older keys can be removed once the logins under way have ended (SSO_STATE_TTL)");
+    }
+    Err(format!("none of SSO_ENCRYPTION_KEYS opens {}: the older keys must stay", resealed.unreadable.join(", ")))
 }
 
 #[tokio::main]

@@ -101,6 +101,12 @@ impl Keyring {
         sealed
     }
 
+    /// Whether the first key sealed it: then the others aren't needed for it.
+    #[must_use]
+    pub fn is_newest(&self, sealed: &[u8]) -> bool {
+        sealed.split_first().is_some_and(|(version, rest)| *version == SEAL_VERSION && rest.starts_with(&self.keys[0].1.id))
+    }
+
     /// Decrypts with whichever key sealed it.
     ///
     /// # Errors
@@ -189,6 +195,7 @@ mod tests {
         let after = both.seal(&SystemEntropy, "c", b"x");
         assert!(keyring(&[&new]).open("c", &after).is_ok());
         assert!(keyring(&[&old]).open("c", &after).is_err());
+        assert!(both.is_newest(&after) && !both.is_newest(&before) && !both.is_newest(&[]));
     }
 
     #[test]

@@ -146,6 +146,28 @@ pub trait SigningKeys: Send + Sync {
 }
 
 /// A key that signs identity tokens.
+/// Seals anew what a store holds sealed.
+#[async_trait]
+pub trait Reseal: Send + Sync {
+    /// Puts everything under the newest key, also what others change meanwhile under an older one, and changes nothing
+    /// else. While the service serves, too: each value is replaced only where it is still the one that was read.
+    ///
+    /// # Errors
+    /// The store is unreachable, or others seal under an older key faster than this gets on.
+    async fn reseal(&self) -> Result<Resealed, StoreError>;
+}
+
+/// What [`Reseal::reseal`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resealed {
+    /// So many values are under the newest key now and weren't before.
+    pub changed: u64,
+    /// So many values are there.
+    pub all: u64,
+    /// What none of the keys opens, by where it is; left as it is.
+    pub unreadable: Vec<String>,
+}
+
 pub struct StoredSigningKey {
     /// Counts up from 1.
     pub generation: u64,

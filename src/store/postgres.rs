@@ -7,9 +7,10 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use super::sql::RowCodec;
-use super::{ChangeError, ConnectionChange, Connections, SigningKeys, StoreError, StoredSigningKey, sql};
+use super::{ChangeError, ConnectionChange, Connections, Reseal, Resealed, SigningKeys, StoreError, StoredSigningKey, sql};
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
+use crate::seal::CannotOpen;
 
 /// The store; see [`Connections`] for its law.
 pub struct PostgresConnections {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::ambient::{Clock, Entropy};
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
-use crate::seal::Keyring;
+use crate::seal::{CannotOpen, Keyring};
 use crate::store::{StoreError, StoredSigningKey};
 use crate::telemetry::store_failed;
 
@@ -42,7 +42,7 @@ impl RowCodec {
             serde_json::from_str(&row.settings).map_err(|error| unreadable(&format!("settings: {error}")))?;
         let secret = self
             .keyring
-            .open(&secret_context(&slug), &row.client_secret)
+            .open(&secret_context(slug.as_str()), &row.client_secret)
             .map_err(|error| unreadable(&format!("client_secret: {error}")))?;
         let secret = std::str::from_utf8(&secret).map_err(|_| unreadable("client_secret: not text"))?;
         Ok(Connection {
@@ -58,7 +58,7 @@ impl RowCodec {
     }
 
     pub(super) fn sealed(&self, slug: &Slug, secret: &ClientSecret) -> Vec<u8> {
-        self.keyring.seal(self.entropy.as_ref(), &secret_context(slug), secret.expose().as_bytes())
+        self.keyring.seal(self.entropy.as_ref(), &secret_context(slug.as_str()), secret.expose().as_bytes())
     }
 
     pub(super) fn signing_key(&self, row: (i64, i64, Vec<u8>)) -> Result<StoredSigningKey, StoreError> {
@@ -70,6 +70,15 @@ impl RowCodec {
 
     pub(super) fn sealed_signing_key(&self, key: &StoredSigningKey) -> Vec<u8> {
         self.keyring.seal(self.entropy.as_ref(), &signing_key_context(to_sql(key.generation)), &key.pkcs8)
+    }
+
+    /// The same value under the newest key; `None`: it is under it already.
+    pub(super) fn resealed(&self, context: &str, sealed: &[u8]) -> Result<Option<Vec<u8>>, CannotOpen> {
+        if self.keyring.is_newest(sealed) {
+            return Ok(None);
+        }
+        let opened = self.keyring.open(context, sealed)?;
+        Ok(Some(self.keyring.seal(self.entropy.as_ref(), context, &opened)))
     }
 
     pub(super) fn now(&self) -> i64 {
@@ -96,11 +105,12 @@ pub(super) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-fn secret_context(slug: &Slug) -> String {
+/// Where a sealed value stands: the context under which it was sealed.
+pub(super) fn secret_context(slug: &str) -> String {
     format!("connections/{slug}/client_secret")
 }
 
-fn signing_key_context(generation: i64) -> String {
+pub(super) fn signing_key_context(generation: i64) -> String {
     format!("signing_keys/{generation}/private_key")
 }
 
@@ -134,8 +144,14 @@ pub(super) const SIGNING_KEYS: &str = "SELECT generation, create_time, private_k
 pub(super) const ADD_SIGNING_KEY: &str =
     "INSERT INTO signing_keys (generation, create_time, private_key) VALUES ($1, $2, $3) ON CONFLICT (generation) DO NOTHING";
 pub(super) const FORGET_SIGNING_KEY: &str = "DELETE FROM signing_keys WHERE generation = $1";
+pub(super) const SEALED_SECRETS: &str = "SELECT slug, client_secret FROM connections WHERE slug > $1 ORDER BY slug LIMIT 500";
+pub(super) const RESEAL_SECRET: &str = "UPDATE connections SET client_secret = $1 WHERE slug = $2 AND client_secret = $3";
+pub(super) const RESEAL_SIGNING_KEY: &str = "UPDATE signing_keys SET private_key = $1 WHERE generation = $2 AND private_key = $3";
+/// How often the store is gone through, until nothing is left to do.
+pub(super) const RESEAL_PASSES: u32 = 5;
 
-/// Implements [`Connections`](super::Connections) and [`SigningKeys`](super::SigningKeys) for a type with fields `pool` and `codec`.
+/// Implements [`Connections`](super::Connections), [`SigningKeys`](super::SigningKeys) and [`Reseal`](super::Reseal) for a
+/// type with fields `pool` and `codec`.
 macro_rules! connections_in_sql {
     ($store:ty, $name:literal) => {
         impl $store {
@@ -304,6 +320,63 @@ macro_rules! connections_in_sql {
                     .await
                     .map_err(sql::unavailable($name))?;
                 Ok(())
+            }
+        }
+
+        impl $store {
+            /// Goes through all that is sealed, once; whether a value was found under an older key.
+            async fn reseal_once(&self, resealed: &mut Resealed) -> Result<bool, StoreError> {
+                let failed = sql::unavailable($name);
+                let mut was_older = false;
+                (resealed.all, resealed.unreadable) = (0, Vec::new());
+                let mut after = String::new();
+                loop {
+                    let page: Vec<(String, Vec<u8>)> =
+                        sqlx::query_as(sql::SEALED_SECRETS).bind(&after).fetch_all(&self.pool).await.map_err(&failed)?;
+                    let Some((last, _)) = page.last() else { break };
+                    after.clone_from(last);
+                    for (slug, sealed) in page {
+                        resealed.all += 1;
+                        match self.codec.resealed(&sql::secret_context(&slug), &sealed) {
+                            Ok(None) => {}
+                            Ok(Some(new)) => {
+                                was_older = true;
+                                let update = sqlx::query(sql::RESEAL_SECRET).bind(new).bind(slug).bind(sealed);
+                                resealed.changed += update.execute(&self.pool).await.map_err(&failed)?.rows_affected();
+                            }
+                            Err(CannotOpen) => resealed.unreadable.push(format!("the client secret of {slug}")),
+                        }
+                    }
+                }
+                let keys: Vec<(i64, i64, Vec<u8>)> =
+                    sqlx::query_as(sql::SIGNING_KEYS).fetch_all(&self.pool).await.map_err(&failed)?;
+                for (generation, _, sealed) in keys {
+                    resealed.all += 1;
+                    match self.codec.resealed(&sql::signing_key_context(generation), &sealed) {
+                        Ok(None) => {}
+                        Ok(Some(new)) => {
+                            was_older = true;
+                            let update = sqlx::query(sql::RESEAL_SIGNING_KEY).bind(new).bind(generation).bind(sealed);
+                            resealed.changed += update.execute(&self.pool).await.map_err(&failed)?.rows_affected();
+                        }
+                        Err(CannotOpen) => resealed.unreadable.push(format!("the signing key {generation}")),
+                    }
+                }
+                Ok(was_older)
+            }
+        }
+
+        #[async_trait]
+        impl Reseal for $store {
+            async fn reseal(&self) -> Result<Resealed, StoreError> {
+                let mut resealed = Resealed::default();
+                for _ in 0..sql::RESEAL_PASSES {
+                    if !self.reseal_once(&mut resealed).await? {
+                        return Ok(resealed);
+                    }
+                }
+                let detail = "values are being sealed under an older key: does every replica have the newest one first?";
+                Err(StoreError::Unavailable { store: $name, detail: detail.to_owned() })
             }
         }
     };

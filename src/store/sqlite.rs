@@ -8,9 +8,10 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub use super::sql::RowCodec;
-use super::{ChangeError, ConnectionChange, Connections, SigningKeys, StoreError, StoredSigningKey, sql};
+use super::{ChangeError, ConnectionChange, Connections, Reseal, Resealed, SigningKeys, StoreError, StoredSigningKey, sql};
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
+use crate::seal::CannotOpen;
 
 /// The store; see [`Connections`] for its law.
 pub struct SqliteConnections {

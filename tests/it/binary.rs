@@ -149,6 +149,45 @@ fn keys_and_tokens_are_made() {
     assert!(token.contains("token_sha256: ") && token.lines().count() == 2, "one line each");
 }
 
+/// Runs `keys rotate`: whether it succeeded, and what it said.
+async fn rotate(data: &Path, postgres: &str, keys: &str) -> (bool, String) {
+    let mut program = command(data);
+    program.args(["keys", "rotate"]).env("SSO_DATABASE_URL", postgres).env("SSO_ENCRYPTION_KEYS", keys);
+    let (output, errors) = tokio::task::spawn_blocking(move || output(&mut program)).await.expect("ended");
+    (output.status.success(), String::from_utf8(output.stdout).expect("UTF-8") + &errors)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rotated_while_people_log_in() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (postgres, idp) = (postgres_url().await, FakeIdp::start(Arc::new(SystemClock)).await);
+    let (old, new) = (key().encoded().to_string(), key().encoded().to_string());
+    let both = format!("{new},{old}");
+    let settings =
+        |keys| [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", keys), ("SSO_IDENTITY_AUDIENCE", "a")];
+    let mut program = Program::serve(data.path(), &settings(&old)).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    drop(program);
+
+    let mut program = Program::serve(data.path(), &settings(&both)).await;
+    program.log_in(&idp).await.expect("a login by the old key");
+    let (is_done, text) = rotate(data.path(), &postgres, &both).await;
+    assert!(is_done && text.contains("2 of 2 values were sealed anew"), "the secret and a signing key: {text}");
+    program.log_in(&idp).await.expect("a login while it serves");
+    let (is_done, text) = rotate(data.path(), &postgres, &both).await;
+    assert!(is_done && text.contains("0 of 2 values"), "{text}");
+    drop(program);
+
+    let mut program = Program::serve(data.path(), &settings(&new)).await;
+    let completed = program.log_in(&idp).await.expect("a login without the old key");
+    assert!(!completed.identity_token.is_empty());
+    let (is_done, text) = rotate(data.path(), &postgres, &old).await;
+    assert!(!is_done && text.contains("the client secret of acme") && !text.contains(&old), "{text}");
+    let (is_done, text) = rotate(data.path(), "sqlite://nowhere.db", &old).await;
+    assert!(!is_done && text.contains("nowhere.db, which is not there"), "{text}");
+}
+
 #[test]
 fn help_names_every_setting_and_shows_no_secret() {
     let data = tempfile::tempdir().expect("a directory");

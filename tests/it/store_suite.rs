@@ -9,12 +9,14 @@ use peerpanda_sso::model::connection::{ClientSecret, ConnectionSettings, Issuer}
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::slug::Slug;
 use peerpanda_sso::redis_url::RedisUrl;
-use peerpanda_sso::seal::Keyring;
+use peerpanda_sso::seal::{Keyring, MasterKey};
 use peerpanda_sso::store::memory::MemoryPendingLogins;
 use peerpanda_sso::store::postgres::PostgresConnections;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::sqlite::{RowCodec, SqliteConnections};
-use peerpanda_sso::store::{ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, StoreError};
+use peerpanda_sso::store::{
+    ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal, SigningKeys, StoreError, StoredSigningKey,
+};
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -211,6 +213,64 @@ async fn replicas_that_start_at_once_migrate_once() {
     for start in starts.collect::<Vec<_>>() {
         start.await.expect("started");
     }
+}
+
+/// Reseal's law: everything ends under the newest key, also what is changed meanwhile, and nothing else changes.
+async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + Reseal + 'static>(
+    over: impl AsyncFn(RowCodec) -> S,
+) {
+    let (old, new) = (key(), key());
+    let ring = |keys: &[&MasterKey]| Arc::new(Keyring::new(keys.iter().map(|key| (*key).clone()).collect()).expect("keys"));
+    let before = Arc::new(over(codec(&ring(&[&old]))).await);
+    let slug = |number: usize| Slug::parse(&format!("a{number}")).expect("a slug");
+    // More than are read at once.
+    for number in 0..600 {
+        let secret = ClientSecret::new(format!("secret {number}"));
+        before.create(&slug(number), &settings("c"), &secret).await.expect("created");
+    }
+    let signing_key = StoredSigningKey { generation: 1, created_at: 1, pkcs8: b"private".to_vec().into() };
+    before.add_signing_key(&signing_key).await.expect("added");
+    let revision = before.get(&slug(7)).await.expect("answered").expect("there").revision;
+
+    let both = over(codec(&ring(&[&new, &old]))).await;
+    let resealed = both.reseal().await.expect("resealed");
+    assert_eq!((resealed.changed, resealed.all, resealed.unreadable.len()), (601, 601, 0));
+    assert_eq!(both.reseal().await.expect("resealed").changed, 0, "once is enough");
+    let after = over(codec(&ring(&[&new]))).await;
+    for number in [0, 7, 599] {
+        let connection = after.get(&slug(number)).await.expect("opens").expect("there");
+        assert_eq!(connection.client_secret.expose(), format!("secret {number}"));
+    }
+    assert_eq!(after.get(&slug(7)).await.expect("opens").expect("there").revision, revision, "nothing else has changed");
+    assert_eq!(after.signing_keys().await.expect("opens")[0].pkcs8.as_slice(), b"private");
+    assert!(matches!(before.get(&slug(7)).await, Err(StoreError::Unreadable(_))), "the old key is not needed any more");
+
+    // One that a replica still seals under the old key, and one that nobody opens.
+    before
+        .create(&Slug::parse("late").expect("a slug"), &settings("c"), &ClientSecret::new("s".to_owned()))
+        .await
+        .expect("created");
+    let foreign = over(codec(&ring(&[&key()]))).await;
+    foreign
+        .create(&Slug::parse("lost").expect("a slug"), &settings("c"), &ClientSecret::new("s".to_owned()))
+        .await
+        .expect("created");
+    let resealed = both.reseal().await.expect("resealed");
+    assert_eq!((resealed.changed, resealed.unreadable.as_slice()), (1, ["the client secret of lost".to_owned()].as_slice()));
+}
+
+#[tokio::test]
+async fn what_sqlite_holds_sealed_moves_to_the_newest_key() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("sso.db");
+    what_is_sealed_moves_to_the_newest_key(async |codec| SqliteConnections::open(&file, codec).await.expect("opened")).await;
+}
+
+#[tokio::test]
+async fn what_postgresql_holds_sealed_moves_to_the_newest_key() {
+    let url = postgres_url().await;
+    let open = async |codec| PostgresConnections::open(options(&url), codec).await.expect("opened");
+    what_is_sealed_moves_to_the_newest_key(open).await;
 }
 
 #[tokio::test]
