@@ -29,6 +29,7 @@ use crate::store::redis::RedisPendingLogins;
 use crate::store::sqlite::{RowCodec, SqliteConnections};
 use crate::store::{Connections, PendingLogins, Reseal, Resealed, SigningKeys};
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Traces;
 
 /// Time and chance for the whole service.
 #[derive(Clone)]
@@ -55,6 +56,7 @@ pub struct App {
     operations: Option<JoinHandle<()>>,
     /// What waits for the database, where it was away at the start.
     opening: Option<JoinHandle<()>>,
+    traces: Option<Traces>,
 }
 
 impl App {
@@ -64,6 +66,7 @@ impl App {
     /// An address can't be listened on, the database can't be opened, or the Redis URL is none.
     pub async fn start(config: Config, world: World) -> Result<Self, String> {
         let (tls, callers) = open_entrance(&config)?;
+        let traces = config.trace_collector.as_deref().map(Traces::start).transpose()?;
         let listener = |address: SocketAddr| async move {
             TcpListener::bind(address).await.map_err(|error| format!("can't listen on {address}: {error}"))
         };
@@ -87,6 +90,7 @@ impl App {
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
+            gives_trace: config.trace_providers,
         })?;
         let providers = Providers::new(http, Arc::clone(&world.clock), config.public_origin.clone(), config.known_connections);
         let login = Login::new(
@@ -132,7 +136,7 @@ impl App {
         };
         let door = Door::open(entrance, login, identities, Arc::new(desk), config.public_origin, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self { login_addr, admin_addr, door, watch, operations, opening })
+        Ok(Self { login_addr, admin_addr, door, watch, operations, opening, traces })
     }
 
     /// Where LoginService answers.
@@ -157,17 +161,13 @@ impl App {
         if let Some(operations) = self.operations {
             operations.abort();
         }
+        if let Some(traces) = self.traces {
+            traces.stop().await;
+        }
         tracing::info!("peerpanda-sso has stopped");
     }
 }
 
-type Guards = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
-
-/// The listeners' certificate, and who may call.
-fn open_entrance(config: &Config) -> Result<Guards, String> {
-    let tls = config.tls.clone().map(|files| tls::open(files.cert, files.key, files.client_ca)).transpose()?;
-    let callers = config.callers_file.clone().map(|file| {
-        let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
 /// Puts all that is sealed in the database under the newest key, while others serve.
 ///
 /// # Errors
@@ -190,6 +190,13 @@ fn codec(keyring: Keyring, world: &World) -> RowCodec {
     RowCodec { keyring: Arc::new(keyring), entropy: Arc::clone(&world.entropy), clock: Arc::clone(&world.clock) }
 }
 
+type Guards = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
+
+/// The listeners' certificate, and who may call.
+fn open_entrance(config: &Config) -> Result<Guards, String> {
+    let tls = config.tls.clone().map(|files| tls::open(files.cert, files.key, files.client_ca)).transpose()?;
+    let callers = config.callers_file.clone().map(|file| {
+        let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
         let has_client_cas = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if callers.current().need_certificates() && !has_client_cas {
             return Err("SSO_CALLERS_FILE knows callers by certificate (san): that needs SSO_TLS_CLIENT_CA_FILE".to_owned());

@@ -35,13 +35,9 @@ pub struct Settings {
     /// .../login/callback/. https, or http at localhost.
     #[arg(long, env = "SSO_PUBLIC_URL", value_name = "ORIGIN", default_value = DEFAULT_PUBLIC_URL)]
     pub public_url: String,
-    /// Where connections are kept: sqlite://FILE (created where it isn't; sqlite:///abs/file.db is absolute) or
-    /// postgres://USER:PASSWORD@HOST/DATABASE.
-    #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
-    pub database_url: String,
-    /// File that holds the database URL.
-    #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
-    pub database_url_file: Option<PathBuf>,
+    /// What all commands need that read the database.
+    #[command(flatten)]
+    pub sealed: SealedSettings,
     /// Where pending logins are kept: redis://USER:PASSWORD@HOST:PORT/DB,
     /// redis+sentinel://USER:PASSWORD@HOST:PORT,.../SERVICE/DB?sentinel_username=...&sentinel_password=..., or
     /// redis+cluster://USER:PASSWORD@HOST:PORT,...; rediss in place of redis: over TLS. Unset: in this process's memory,
@@ -54,14 +50,6 @@ pub struct Settings {
     /// PEM file of the CAs of Redis's certificate. Default: the operating system's.
     #[arg(long, env = "SSO_REDIS_CA_FILE", value_name = "FILE")]
     pub redis_ca_file: Option<PathBuf>,
-    /// Keys that protect client secrets and pending logins: base64 of 32 random bytes each (openssl rand -base64 32),
-    /// comma separated; the first seals, all open. With SQLite and memory a key file is made beside the database where
-    /// none is given; with PostgreSQL or Redis they are required.
-    #[arg(long, env = "SSO_ENCRYPTION_KEYS", value_name = "KEY,...", hide_env_values = true)]
-    pub encryption_keys: Option<String>,
-    /// File that holds the keys, comma or line separated.
-    #[arg(long, env = "SSO_ENCRYPTION_KEYS_FILE", value_name = "FILE")]
-    pub encryption_keys_file: Option<PathBuf>,
     /// How long a person has between the begin and the end of a login: 1m to 24h.
     #[arg(long, env = "SSO_STATE_TTL", value_name = "DURATION", default_value = DEFAULT_STATE_TTL)]
     pub state_ttl: String,
@@ -130,6 +118,13 @@ pub struct Settings {
     /// How many accounts have a metrics label of their own, the first that are seen; all others share one.
     #[arg(long, env = "SSO_METRICS_ACCOUNTS", value_name = "N", default_value = DEFAULT_METRICS_ACCOUNTS)]
     pub metrics_accounts: String,
+    /// Collector of traces: OTLP over gRPC, such as http://localhost:4317. Unset: no span is made. The other OTEL_... variables
+    /// (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_...) hold too.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otel_exporter_otlp_endpoint: Option<String>,
+    /// Tell IdPs in which trace a call is (W3C Trace Context).
+    #[arg(long, env = "SSO_TRACE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    pub trace_providers: String,
     /// How long calls in flight have to finish after SIGTERM: 1s to 10m.
     #[arg(long, env = "SSO_DRAIN_TIMEOUT", value_name = "DURATION", default_value = DEFAULT_DRAIN_TIMEOUT)]
     pub drain_timeout: String,
@@ -139,6 +134,26 @@ pub struct Settings {
     /// What is logged: a level (error, warn, info, debug, trace), or directives such as peerpanda_sso=debug,info.
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = DEFAULT_LOG_FILTER)]
     pub log_filter: String,
+}
+
+/// Where connections are kept, and what opens them.
+#[derive(Args)]
+pub struct SealedSettings {
+    /// Where connections are kept: sqlite://FILE (created where it isn't; sqlite:///abs/file.db is absolute) or
+    /// postgres://USER:PASSWORD@HOST/DATABASE.
+    #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
+    pub database_url: String,
+    /// File that holds the database URL.
+    #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+    /// Keys that protect client secrets and pending logins: base64 of 32 random bytes each (openssl rand -base64 32),
+    /// comma separated; the first seals, all open. With SQLite and memory a key file is made beside the database where
+    /// none is given; with PostgreSQL or Redis they are required.
+    #[arg(long, env = "SSO_ENCRYPTION_KEYS", value_name = "KEY,...", hide_env_values = true)]
+    pub encryption_keys: Option<String>,
+    /// File that holds the keys, comma or line separated.
+    #[arg(long, env = "SSO_ENCRYPTION_KEYS_FILE", value_name = "FILE")]
+    pub encryption_keys_file: Option<PathBuf>,
 }
 
 /// The settings, checked.
@@ -194,6 +209,10 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// How many accounts have a label of their own.
     pub metrics_accounts: usize,
+    /// Where spans are sent; `None`: nowhere.
+    pub trace_collector: Option<String>,
+    /// Whether IdPs are told in which trace a call is.
+    pub trace_providers: bool,
     /// For calls in flight at the end.
     pub drain_timeout: Duration,
 }
@@ -231,6 +250,8 @@ impl Config {
             identity_key_lifetime: 30 * DAY,
             metrics_listen: None,
             metrics_accounts: count(DEFAULT_METRICS_ACCOUNTS),
+            trace_collector: None,
+            trace_providers: false,
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -310,8 +331,8 @@ impl Settings {
             check.wrong("SSO_ADMIN_LISTEN", "must differ from SSO_LISTEN".to_owned());
         }
         let public_origin = check.public_origin(or_default(&self.public_url, DEFAULT_PUBLIC_URL));
-        let (database, redis_url) = (self.database(&mut check), self.redis(&mut check));
-        let keyring = self.keyring(&mut check, &database, redis_url.is_some());
+        let (database, redis_url) = (self.sealed.database(&mut check), self.redis(&mut check));
+        let keyring = self.sealed.keyring(&mut check, &database, redis_url.is_some());
         let require_browser_binding =
             check.boolean_or("SSO_REQUIRE_BROWSER_BINDING", self.require_browser_binding.as_deref(), !listen.ip().is_loopback());
         let reflection = check.boolean_or(
@@ -365,6 +386,8 @@ impl Settings {
                 // Nothing there is secret.
                 .map(|text| check.listen("SSO_METRICS_LISTEN", text, true)),
             metrics_accounts: check.count("SSO_METRICS_ACCOUNTS", or_default(&self.metrics_accounts, DEFAULT_METRICS_ACCOUNTS)),
+            trace_collector: check.collector("OTEL_EXPORTER_OTLP_ENDPOINT", self.otel_exporter_otlp_endpoint.as_deref()),
+            trace_providers: check.boolean("SSO_TRACE_PROVIDERS", &self.trace_providers),
             drain_timeout: check.duration(
                 "SSO_DRAIN_TIMEOUT",
                 or_default(&self.drain_timeout, DEFAULT_DRAIN_TIMEOUT),
@@ -393,6 +416,37 @@ impl Settings {
         None
     }
 
+    fn redis(&self, check: &mut Check) -> Option<RedisUrl> {
+        let url = check.secret("SSO_REDIS_URL", self.redis_url.as_deref(), self.redis_url_file.as_deref())?;
+        match RedisUrl::parse(&url) {
+            Ok(url) => Some(url),
+            Err(what) => {
+                check.wrong("SSO_REDIS_URL", what.to_owned());
+                None
+            }
+        }
+    }
+}
+
+impl SealedSettings {
+    /// For a command that works on a database which is there.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn check(&self) -> Result<(Database, Keyring), ConfigErrors> {
+        let mut check = Check::default();
+        let database = self.database(&mut check);
+        if let Database::Sqlite(file) = &database
+            && !file.exists()
+        {
+            check.wrong("SSO_DATABASE_URL", format!("names {}, which is not there", file.display()));
+        }
+        match self.keyring(&mut check, &database, false) {
+            Some(keyring) => check.done((database, keyring)),
+            None => check.done_without(),
+        }
+    }
+
     fn database(&self, check: &mut Check) -> Database {
         let given = Some(self.database_url.as_str()).filter(|url| *url != DEFAULT_DATABASE_URL);
         let url = check.secret("SSO_DATABASE_URL", given, self.database_url_file.as_deref());
@@ -405,17 +459,6 @@ impl Settings {
             check.wrong("SSO_DATABASE_URL", "must be sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE".to_owned());
         }
         Database::Sqlite(file.into())
-    }
-
-    fn redis(&self, check: &mut Check) -> Option<RedisUrl> {
-        let url = check.secret("SSO_REDIS_URL", self.redis_url.as_deref(), self.redis_url_file.as_deref())?;
-        match RedisUrl::parse(&url) {
-            Ok(url) => Some(url),
-            Err(what) => {
-                check.wrong("SSO_REDIS_URL", what.to_owned());
-                None
-            }
-        }
     }
 
     fn keyring(&self, check: &mut Check, database: &Database, has_redis: bool) -> Option<Keyring> {
@@ -587,6 +630,15 @@ impl Check {
         let text = text.map(str::trim).filter(|text| !text.is_empty())?;
         if text.len() > 256 || !text.bytes().all(|b| b.is_ascii_graphic()) {
             self.wrong(name, "must be 1 to 256 visible ASCII characters".to_owned());
+        }
+        Some(text.to_owned())
+    }
+
+    fn collector(&mut self, name: &str, text: Option<&str>) -> Option<String> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        let is_url = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !is_url {
+            self.wrong(name, "must be an http or https URL such as http://localhost:4317".to_owned());
         }
         Some(text.to_owned())
     }

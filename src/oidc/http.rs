@@ -28,6 +28,7 @@ use url::Url;
 use super::error::CallError;
 use crate::model::address::AddressPolicy;
 use crate::model::shown;
+use crate::telemetry::traces;
 
 /// Which IdPs may be called.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,8 @@ pub struct CallPolicy {
     pub addresses: AddressPolicy,
     /// CAs to trust beside those of the operating system.
     pub extra_cas: Vec<CertificateDer<'static>>,
+    /// Whether IdPs are told in which trace a call is.
+    pub gives_trace: bool,
 }
 
 /// The client; cheap to clone.
@@ -43,6 +46,7 @@ pub struct CallPolicy {
 pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
     pub(super) addresses: Arc<AddressPolicy>,
+    gives_trace: bool,
 }
 
 /// An answer whose body was read whole.
@@ -105,7 +109,7 @@ impl HttpClient {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(builder.enable_http1().wrap_connector(guarded));
-        Ok(Self { inner, addresses })
+        Ok(Self { inner, addresses, gives_trace: policy.gives_trace })
     }
 
     /// Fetches a document.
@@ -123,6 +127,9 @@ impl HttpClient {
         let host = host_of(&request.uri().to_string());
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
+        if self.gives_trace {
+            traces::give(request.headers_mut());
+        }
         match tokio::time::timeout(REQUEST_DEADLINE, self.exchange(request.map(Full::new), &host, limit)).await {
             Ok(answer) => answer,
             Err(_) => Err(CallError::Unavailable { host, detail: format!("no whole answer within {REQUEST_DEADLINE:?}") }),

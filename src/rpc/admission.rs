@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
 use super::status::{Refusal, SlugOf};
+use crate::telemetry::traces::{CallTrace, current_trace_id};
 use crate::telemetry::{Call, panicked};
 
 /// Admits so many calls at once, to both listeners together.
@@ -43,10 +44,11 @@ pub(super) struct Admission<S> {
 
 impl<S, B, R> Service<Request<B>> for Admission<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send,
-    R: Default,
+    B: Send + 'static,
+    R: Default + Send + 'static,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -56,34 +58,49 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = known_method(request.uri().path());
-        let call = Call::begins(method);
-        let respond = move |refusal: Refusal| Ok(SlugOf::unread().refused(refusal).into_http());
-        // Whoever asks how it goes must get an answer from a full house too.
-        let is_exempt = request.uri().path().starts_with("/grpc.health.");
-        let room = if is_exempt { None } else { Some(Arc::clone(&self.room).try_acquire_owned()) };
-        let room = match room.transpose() {
-            Ok(room) => room,
-            Err(_) => {
-                return Box::pin(
-                    async move { respond(Refusal::overloaded("the service has as many calls in flight as it takes")) },
-                );
-            }
-        };
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        Box::pin(async move {
-            let (_room, _call) = (room, call);
-            match tokio::time::timeout(CALL_DEADLINE, answer).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_panic)) => {
-                    tracing::error!(rpc.method = method, "a call panicked");
-                    panicked();
-                    respond(Refusal::defect())
-                }
-                Err(_) => respond(Refusal::overloaded("the call took longer than any may")),
-            }
-        })
+        request.extensions_mut().insert(Method(method));
+        let trace = CallTrace::begins(request.headers(), method);
+        // The one that was polled ready goes; its copy waits for the next call.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        Box::pin(trace.within(admit(inner, request, method, Arc::clone(&self.room))))
+    }
+}
+
+/// The method that a request names, for whoever refuses it before it is read.
+#[derive(Clone, Copy)]
+pub(super) struct Method(pub(super) &'static str);
+
+async fn admit<S, B, R>(
+    mut inner: S,
+    request: Request<B>,
+    method: &'static str,
+    room: Arc<Semaphore>,
+) -> Result<Response<R>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    let _call = Call::begins(method);
+    let respond = |refusal: Refusal| Ok(SlugOf::unread(method).refused(refusal).into_http());
+    // Whoever asks how it goes must get an answer from a full house too.
+    let is_exempt = request.uri().path().starts_with("/grpc.health.");
+    let room = if is_exempt { None } else { Some(room.try_acquire_owned()) };
+    let Ok(_room) = room.transpose() else {
+        return respond(Refusal::overloaded("the service has as many calls in flight as it takes"));
+    };
+    // Called within the future, so that a panic before its first await is caught too.
+    let answer = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
+    match tokio::time::timeout(CALL_DEADLINE, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_panic)) => {
+            tracing::error!(rpc.method = method, trace_id = current_trace_id(), "a call panicked");
+            panicked();
+            respond(Refusal::defect())
+        }
+        Err(_) => respond(Refusal::overloaded("the call took longer than any may")),
     }
 }
 

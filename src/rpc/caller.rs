@@ -15,6 +15,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+use super::admission::Method;
 use super::status::{Refusal, SlugOf};
 use super::tls::Peer;
 use crate::ambient::Entropy;
@@ -193,6 +194,8 @@ impl Gatekeeper {
 
 impl Interceptor for Gatekeeper {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let method = request.extensions().get::<Method>().map_or("other", |method| method.0);
+        let refused = |refusal| SlugOf::unread(method).refused(refusal);
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else { return Ok(request) };
         let token = match request.metadata().get("authorization").map(|value| value.to_str()) {
             None => None,
@@ -216,10 +219,6 @@ impl Interceptor for Gatekeeper {
         }
         Ok(request)
     }
-}
-
-fn refused(refusal: Refusal) -> Status {
-    SlugOf::unread().refused(refusal)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::model::login::{Callback, LoginRequest};
 use crate::pb;
 use crate::pb::login_service_server::LoginService;
 use crate::telemetry;
+use crate::telemetry::traces::current_trace_id;
 
 pub(super) struct LoginRpc {
     login: Arc<Login>,
@@ -46,7 +47,7 @@ impl LoginService for LoginRpc {
         self.identities.as_ref().map_or(Ok(()), |identities| identities.ready()).map_err(|error| slug.refused(error.into()))?;
         let completed = self.login.complete(callback).await.map_err(|error| slug.refused(error.into()))?;
         telemetry::login_completed(slug.as_str());
-        tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, "a login was completed");
+        tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, trace_id = current_trace_id(), "a login was completed");
         let identity_token = match &self.identities {
             Some(identities) => identities.issue(&completed.identity).map_err(|error| slug.refused(error.into()))?,
             None => String::new(),

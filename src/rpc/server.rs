@@ -178,7 +178,7 @@ async fn serve(
     admission: AdmissionLayer,
     mut closed: watch::Receiver<bool>,
 ) {
-    let layers = tower::ServiceBuilder::new().map_response(name_reason).layer(admission).into_inner();
+    let layers = tower::ServiceBuilder::new().layer(admission).map_response(name_reason).into_inner();
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

@@ -16,6 +16,7 @@ use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use crate::store::StoreError;
 use crate::telemetry;
+use crate::telemetry::traces::current_trace_id;
 
 /// Who can act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +180,8 @@ pub(super) struct SlugOf {
 
 impl SlugOf {
     /// For what is refused before its request was read.
-    pub(super) fn unread() -> Self {
-        Self { method: "unknown", slug: String::new() }
+    pub(super) fn unread(method: &'static str) -> Self {
+        Self { method, slug: String::new() }
     }
 
     pub(super) fn request(method: &'static str, text: &str) -> Self {
@@ -194,7 +195,13 @@ impl SlugOf {
 
     /// Logs that support changed the connection.
     pub(super) fn changed(&self, revision: u64) {
-        tracing::info!(rpc.method = self.method, account.slug = self.slug, revision, "a connection was changed");
+        tracing::info!(
+            rpc.method = self.method,
+            account.slug = self.slug,
+            revision,
+            trace_id = current_trace_id(),
+            "a connection was changed"
+        );
     }
 
     /// The refusal's status; logs it.
@@ -207,7 +214,8 @@ impl SlugOf {
             Owner::Support => "support",
             Owner::Transient => "transient",
         };
-        telemetry::refused(self.method, name, owner);
+        telemetry::refused(self.method, &self.slug, name, owner);
+        let trace_id = current_trace_id();
         let (method, slug, detail) = (self.method, self.slug.as_str(), refusal.detail.as_deref().unwrap_or_default());
         let message = cut(&refusal.message, MAX_MESSAGE);
         match refusal.reason {
@@ -217,6 +225,7 @@ impl SlugOf {
                     account.slug = slug,
                     reason = name,
                     owner,
+                    trace_id,
                     message,
                     detail,
                     "a call was refused"
@@ -228,6 +237,7 @@ impl SlugOf {
                     account.slug = slug,
                     reason = name,
                     owner,
+                    trace_id,
                     message,
                     detail,
                     "a call was refused"
@@ -238,6 +248,7 @@ impl SlugOf {
                 account.slug = slug,
                 reason = name,
                 owner,
+                trace_id,
                 message,
                 detail,
                 "a call was refused"
@@ -249,6 +260,9 @@ impl SlugOf {
             metadata.insert("slug".to_owned(), self.slug.clone());
         }
         metadata.insert("owner".to_owned(), owner.to_owned());
+        if !trace_id.is_empty() {
+            metadata.insert("trace_id".to_owned(), trace_id);
+        }
         let retry_text = match retry {
             Retry::Call => "call",
             Retry::Login => "login",
@@ -409,7 +423,7 @@ pub(super) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
         Code::Internal => Refusal::new(Reason::Internal, "the message is no valid protocol buffer of this method"),
         _ => return response,
     };
-    let status = SlugOf::unread().refused(refusal.logged(Some(shown(status.message()))));
+    let status = SlugOf::unread("other").refused(refusal.logged(Some(shown(status.message()))));
     let (mut head, body) = response.into_parts();
     match status.add_header(&mut head.headers) {
         Ok(()) | Err(_) => http::Response::from_parts(head, body),

@@ -26,3 +26,4 @@ mod replicas;
 mod secrecy;
 mod store_suite;
 mod tls;
+mod traces;

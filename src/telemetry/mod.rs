@@ -1,5 +1,7 @@
-//! Logs and metrics. What is logged holds no secret, code, token, state, nonce or verifier: their types show none, and no
+//! Logs, metrics and traces. What is logged holds no secret, code, token, state, nonce or verifier: their types show none, and no
 //! error text quotes an IdP's answer. What is counted has labels of a bounded number alone.
+
+pub mod traces;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -76,8 +78,9 @@ pub fn login_completed(account: &str) {
     counter!(LOGINS_COMPLETED, "account" => account_label(account)).increment(1);
 }
 
-/// A call was refused.
-pub fn refused(method: &'static str, reason: &'static str, owner: &'static str) {
+/// A call about this account was refused.
+pub fn refused(method: &'static str, account: &str, reason: &'static str, owner: &'static str) {
+    traces::refused(account, reason, owner);
     counter!(REFUSALS, "method" => method, "reason" => reason, "owner" => owner).increment(1);
 }
 
@@ -112,13 +115,13 @@ pub fn breaker_turned(is_open: bool) {
 /// Measures one phase of a login: `store`, `metadata`, `token`, `userinfo` or `verify`.
 pub async fn timed<T>(phase: &'static str, work: impl Future<Output = T>) -> T {
     let _timer = Timer::start(PHASE, "phase", phase);
-    work.await
+    traces::phase(phase, work).await
 }
 
 /// The same for work that doesn't wait.
 pub fn timed_now<T>(phase: &'static str, work: impl FnOnce() -> T) -> T {
     let _timer = Timer::start(PHASE, "phase", phase);
-    work()
+    traces::phase_now(phase, work)
 }
 
 /// A call in flight, from now until it is dropped.
