@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::ambient::{Clock, Entropy};
 use crate::model::identity::Identity;
-use crate::store::{SigningKeys, StoreError, StoredSigningKey};
+use crate::store::{SigningKeys, StoreError, StoredSigningKey, in_time};
 
 /// For whom tokens are, and for how long.
 #[derive(Clone, Debug)]
@@ -218,7 +218,8 @@ impl Identities {
         if now < read_at.saturating_add(UNKNOWN_KEY_INTERVAL) {
             return Ok(None);
         }
-        self.read_keys().await?;
+        // A caller waits here, so the store has no longer than for everything else that callers wait for.
+        in_time("signing keys", self.read_keys()).await?;
         Ok(find())
     }
 

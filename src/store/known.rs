@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::{ChangeError, ConnectionChange, Connections, StoreError};
+use super::{ChangeError, ConnectionChange, Connections, StoreError, in_time};
 use crate::ambient::Clock;
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
-use crate::telemetry::store_failed;
 
 /// Connections with a memory in front of them.
 pub struct KnownConnections {
@@ -66,7 +65,7 @@ impl KnownConnections {
             _ => {}
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let found = in_time(self.stored()?.get(slug)).await?.map(Arc::new);
+        let found = in_time("connections", self.stored()?.get(slug)).await?.map(Arc::new);
         // Until a poll has succeeded nobody would tell that a remembered row has changed.
         if self.was_read() {
             self.remember(slug, found.clone()).await;
@@ -89,7 +88,7 @@ impl KnownConnections {
         settings: &ConnectionSettings,
         secret: &ClientSecret,
     ) -> Result<Connection, ChangeError> {
-        let created = in_time(self.stored()?.create(slug, settings, secret)).await;
+        let created = in_time("connections", self.stored()?.create(slug, settings, secret)).await;
         self.forget(slug).await;
         created
     }
@@ -99,7 +98,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
-        let updated = in_time(self.stored()?.update(change)).await;
+        let updated = in_time("connections", self.stored()?.update(change)).await;
         self.forget(change.slug).await;
         updated
     }
@@ -109,7 +108,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), ChangeError> {
-        let deleted = in_time(self.stored()?.delete(slug, revision)).await;
+        let deleted = in_time("connections", self.stored()?.delete(slug, revision)).await;
         self.forget(slug).await;
         deleted
     }
@@ -119,7 +118,7 @@ impl KnownConnections {
     /// # Errors
     /// As [`Connections::get`].
     pub async fn read(&self, slug: &Slug) -> Result<Option<Connection>, StoreError> {
-        in_time(self.stored()?.get(slug)).await
+        in_time("connections", self.stored()?.get(slug)).await
     }
 
     /// See [`Connections::list`].
@@ -127,7 +126,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
-        in_time(self.stored()?.list(after, limit)).await
+        in_time("connections", self.stored()?.list(after, limit)).await
     }
 
     /// Keeps the issuer named at first use; see [`Connections::pin_issuer`]. Answers with the connection as it stands
@@ -136,7 +135,7 @@ impl KnownConnections {
     /// # Errors
     /// The store is unreachable.
     pub async fn pin_issuer(&self, connection: &Connection, issuer: &Issuer) -> Result<Option<Arc<Connection>>, StoreError> {
-        in_time(self.stored()?.pin_issuer(&connection.slug, connection.revision, issuer)).await?;
+        in_time("connections", self.stored()?.pin_issuer(&connection.slug, connection.revision, issuer)).await?;
         self.forget(&connection.slug).await;
         self.get(&connection.slug).await
     }
@@ -158,13 +157,13 @@ impl KnownConnections {
     async fn take_changes_over(&self) -> Result<(), StoreError> {
         let seen = self.seen.load(Ordering::Acquire);
         if seen == UNREAD {
-            let latest = in_time(self.stored()?.latest_change()).await?;
+            let latest = in_time("connections", self.stored()?.latest_change()).await?;
             self.seen.store(latest, Ordering::Release);
             return Ok(());
         }
         let mut seen = seen;
         loop {
-            let changes = in_time(self.stored()?.changes_since(seen)).await?;
+            let changes = in_time("connections", self.stored()?.changes_since(seen)).await?;
             let Some((latest, _)) = changes.last() else { return Ok(()) };
             seen = *latest;
             for (change, slug) in changes {
@@ -180,7 +179,7 @@ impl KnownConnections {
             return Ok(());
         }
         // Read before the old is dropped: if SQL goes away just now, the old one goes on being used.
-        let latest = match in_time(self.stored()?.get(slug)).await {
+        let latest = match in_time("connections", self.stored()?.get(slug)).await {
             Ok(latest) => latest,
             // One row that can't be read must not hold up all that changed after it.
             Err(StoreError::Unreadable(detail)) => {
@@ -204,19 +203,8 @@ impl KnownConnections {
     }
 }
 
-/// A server that was paused neither answers nor breaks the connection.
-async fn in_time<T, E: From<StoreError>>(answer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let detail = || format!("no answer within {SQL_DEADLINE:?}");
-    let answer = tokio::time::timeout(SQL_DEADLINE, answer).await;
-    answer.unwrap_or_else(|_| {
-        store_failed("connections");
-        Err(StoreError::Unavailable { store: "connections", detail: detail() }.into())
-    })
-}
-
 /// How often changes of other replicas are looked for; one small query each time, whatever the number of accounts.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-const SQL_DEADLINE: Duration = Duration::from_secs(6);
 const ABSENT_FOR_MILLIS: u64 = 2_000;
 const UNREAD: u64 = u64::MAX;

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
 use crate::model::slug::Slug;
+use crate::telemetry::store_failed;
 
 /// Holds the values of logins that have begun and not ended.
 ///
@@ -145,7 +146,6 @@ pub trait SigningKeys: Send + Sync {
     async fn forget_signing_key(&self, generation: u64) -> Result<(), StoreError>;
 }
 
-/// A key that signs identity tokens.
 /// Seals anew what a store holds sealed.
 #[async_trait]
 pub trait Reseal: Send + Sync {
@@ -168,6 +168,7 @@ pub struct Resealed {
     pub unreadable: Vec<String>,
 }
 
+/// A key that signs identity tokens.
 pub struct StoredSigningKey {
     /// Counts up from 1.
     pub generation: u64,
@@ -213,6 +214,19 @@ pub enum StoreError {
     #[error("a stored connection can't be read: {0}")]
     Unreadable(String),
 }
+
+/// Bounds a call to SQL: a server that was paused neither answers nor breaks the connection.
+pub(crate) async fn in_time<T, E: From<StoreError>>(
+    store: &'static str,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout(SQL_DEADLINE, answer).await.unwrap_or_else(|_| {
+        store_failed(store);
+        Err(StoreError::Unavailable { store, detail: format!("no answer within {SQL_DEADLINE:?}") }.into())
+    })
+}
+
+const SQL_DEADLINE: Duration = Duration::from_secs(6);
 
 /// Why a connection wasn't changed.
 #[derive(Debug, thiserror::Error)]
