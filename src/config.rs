@@ -156,6 +156,38 @@ pub struct SealedSettings {
     pub encryption_keys_file: Option<PathBuf>,
 }
 
+/// What there is to know about one setting.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub variable: String,
+    /// The flag, with its dashes.
+    pub flag: String,
+    /// Where it has one that doesn't depend on others.
+    pub default: Option<String>,
+    /// What it is for.
+    pub help: String,
+}
+
+impl Setting {
+    /// Every setting, in the order of the help.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let command = Settings::augment_args(clap::Command::new("serve"));
+        let arguments = command.get_arguments().filter_map(|argument| {
+            let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+            let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+            Some(Self {
+                variable: argument.get_env()?.to_string_lossy().into_owned(),
+                flag: format!("--{}", argument.get_long()?),
+                default: default.filter(|default| !default.is_empty()),
+                help,
+            })
+        });
+        arguments.collect()
+    }
+}
+
 /// The settings, checked.
 #[derive(Debug)]
 pub struct Config {

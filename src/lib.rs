@@ -4,7 +4,7 @@
 //! The floors; each imports only those below it:
 //!
 //! ```text
-//! main -> app -> rpc -> login, connections, identity -> store (traits), oidc -> model
+//! main -> cli (a client of the service), app -> rpc -> login, connections, identity -> store (traits), oidc -> model
 //! ambient, seal, config, redis_url, telemetry, watched are leaves
 //! ```
 //!
@@ -23,6 +23,7 @@
 
 pub mod ambient;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod connections;
 #[cfg(any(test, fuzzing))]

@@ -1,4 +1,4 @@
-//! The command line: parse, then `serve`, or work on keys and tokens; nothing else.
+//! The command line: parse, then `serve`, or run an operator's command; nothing else.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use peerpanda_sso::ambient::SystemEntropy;
 use peerpanda_sso::app::{self, App, World};
+use peerpanda_sso::cli::Outcome;
+use peerpanda_sso::cli::health::Health;
+use peerpanda_sso::cli::settings::ListSettings;
 use peerpanda_sso::config::{SealedSettings, Settings};
 use peerpanda_sso::rpc::caller::new_token;
 use peerpanda_sso::seal::MasterKey;
@@ -24,6 +27,10 @@ struct CommandLine {
 enum Command {
     /// Runs the service until SIGTERM or SIGINT. Every setting is a flag and an environment variable.
     Serve(Box<Settings>),
+    /// Asks a running service how it is: exits with 0 if it says SERVING, with 1 if not, with 3 if nobody answers.
+    Health(Health),
+    /// Lists every setting of `serve`, with its variable, flag and default.
+    Settings(ListSettings),
     /// Keys that protect client secrets and pending logins.
     #[command(subcommand)]
     Keys(Keys),
@@ -53,21 +60,37 @@ enum Tokens {
 
 fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
-        Command::Serve(settings) => serve(&settings),
-        Command::Keys(Keys::Generate) => print(MasterKey::generate(&SystemEntropy).encoded().as_str()),
-        Command::Keys(Keys::Rotate(settings)) => rotate(&settings),
+        Command::Serve(settings) => serve(&settings).map_err(|error| (error, ExitCode::FAILURE)).map(|()| Outcome::Good),
+        Command::Keys(keys) => work_on(&keys).map_err(|error| (error, ExitCode::FAILURE)).map(|()| Outcome::Good),
         Command::Tokens(Tokens::Generate) => {
             let (token, hash) = new_token(&SystemEntropy);
-            print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str()))
+            let printed = print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str()));
+            printed.map_err(|error| (error, ExitCode::FAILURE)).map(|()| Outcome::Good)
         }
+        Command::Settings(list) => list.run().map_err(|error| (error, ExitCode::FAILURE)),
+        Command::Health(health) => ask(health.run()).map_err(|error| (error, ExitCode::from(NO_ANSWER))),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::FAILURE,
+        Err((error, code)) => {
             complain(&error);
-            ExitCode::FAILURE
+            code
         }
     }
+}
+
+fn work_on(keys: &Keys) -> Result<(), String> {
+    match keys {
+        Keys::Generate => print(MasterKey::generate(&SystemEntropy).encoded().as_str()),
+        Keys::Rotate(settings) => rotate(settings),
+    }
+}
+
+/// Runs a command that asks the service.
+#[tokio::main(flavor = "current_thread")]
+async fn ask(command: impl Future<Output = Result<Outcome, String>>) -> Result<Outcome, String> {
+    command.await
 }
 
 fn print(text: &str) -> Result<(), String> {
@@ -105,3 +128,6 @@ async fn serve(settings: &Settings) -> Result<(), String> {
     app.shut_down().await;
     Ok(())
 }
+
+/// Exit code of a command to which nobody answered.
+const NO_ANSWER: u8 = 3;
