@@ -65,6 +65,8 @@ impl App {
     /// # Errors
     /// An address can't be listened on, the database can't be opened, or the Redis URL is none.
     pub async fn start(config: Config, world: World) -> Result<Self, String> {
+        // First, so that nothing goes uncounted.
+        let metrics = config.metrics_listen.map(|_| Metrics::start(config.metrics_accounts)).transpose()?;
         let (tls, callers) = open_entrance(&config)?;
         let traces = config.trace_collector.as_deref().map(Traces::start).transpose()?;
         let listener = |address: SocketAddr| async move {
@@ -112,13 +114,10 @@ impl App {
         let desk = ConnectionDesk::new(Arc::clone(&connections), config.provider_addresses.clone());
 
         let health = Health::new();
-        let operations = match config.metrics_listen {
-            Some(address) => Some(operations::serve(
-                listener(address).await?,
-                Metrics::start(config.metrics_accounts)?,
-                health.readiness(),
-                identities.clone(),
-            )),
+        let operations = match config.metrics_listen.zip(metrics) {
+            Some((address, metrics)) => {
+                Some(operations::serve(listener(address).await?, metrics, health.readiness(), identities.clone()))
+            }
             None => None,
         };
         let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };

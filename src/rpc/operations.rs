@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::identity::Identities;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// Whether people can log in here now.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,7 @@ impl Readiness {
     /// Says so.
     pub fn set(&self, is_ready: bool) {
         self.0.store(is_ready, Ordering::Release);
+        telemetry::ready(is_ready);
     }
 
     fn is_ready(&self) -> bool {

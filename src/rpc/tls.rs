@@ -21,7 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::telemetry::certificate_expires;
 use crate::watched::{Contents, Watched};
 
 /// The listeners' TLS, as the files say now.
@@ -53,10 +55,15 @@ fn server_config(contents: &[Contents]) -> Result<ServerConfig, String> {
         }
     };
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key file holds no PEM private key: {error}"))?;
+    let chain = certificates(cert, "the certificate file")?;
+    let expires = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()).map(|(_, leaf)| leaf.validity().not_after);
     let mut config = builder
-        .with_single_cert(certificates(cert, "the certificate file")?, key)
+        .with_single_cert(chain, key)
         .map_err(|error| format!("the certificate and the key can't be used together: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    if let Some(expires) = expires {
+        certificate_expires(expires.timestamp());
+    }
     Ok(config)
 }
 

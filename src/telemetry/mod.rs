@@ -54,6 +54,7 @@ impl Metrics {
                 .map_err(|error| error.to_string())?;
             describe();
             gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            begin_at_zero();
             Ok(handle)
         });
         locked(&ACCOUNTS).limit = accounts;
@@ -105,6 +106,18 @@ pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
 /// An IdP's documents were fetched: `whole`, or `keys` alone for a token by an unknown key.
 pub fn provider_fetched(documents: &'static str, has_succeeded: bool) {
     counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => if has_succeeded { "ok" } else { "error" }).increment(1);
+}
+
+/// Whether people can log in here now.
+pub fn ready(is_ready: bool) {
+    gauge!(READY).set(if is_ready { 1.0 } else { 0.0 });
+}
+
+/// When the listeners' certificate expires, in seconds since the Unix epoch.
+pub fn certificate_expires(at: i64) {
+    // Exact: far below 2^52.
+    #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch fit")]
+    gauge!(CERTIFICATE_EXPIRY).set(at as f64);
 }
 
 /// A connection's breaker has opened or closed.
@@ -188,7 +201,26 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A series that appears with its first event hides that event from `rate` and `increase`.
+fn begin_at_zero() {
+    counter!(PANICS).absolute(0);
+    for store in ["redis", "postgresql", "sqlite", "connections", "signing keys"] {
+        counter!(STORE_ERRORS, "store" => store).absolute(0);
+    }
+    for outcome in ["hit", "stale", "miss"] {
+        counter!(PROVIDER_LOOKUPS, "outcome" => outcome).absolute(0);
+    }
+    for (documents, outcome) in [("whole", "ok"), ("whole", "error"), ("keys", "ok"), ("keys", "error")] {
+        counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => outcome).absolute(0);
+    }
+    gauge!(BREAKERS_OPEN).set(0.0);
+    gauge!(IN_FLIGHT).set(0.0);
+    ready(false);
+}
+
 fn describe() {
+    describe_gauge!(READY, "1 while people can log in here, else 0");
+    describe_gauge!(CERTIFICATE_EXPIRY, Unit::Seconds, "when the listeners' certificate expires, since the Unix epoch");
     describe_gauge!(BUILD_INFO, "1, with the version as label");
     describe_counter!(LOGINS_BEGUN, "logins begun, by account");
     describe_counter!(LOGINS_COMPLETED, "logins completed, by account");
@@ -204,6 +236,8 @@ fn describe() {
     describe_gauge!(IN_FLIGHT, "calls in flight");
 }
 
+const READY: &str = "sso_ready";
+const CERTIFICATE_EXPIRY: &str = "sso_tls_certificate_expiry_seconds";
 const BUILD_INFO: &str = "sso_build_info";
 const LOGINS_BEGUN: &str = "sso_logins_begun_total";
 const LOGINS_COMPLETED: &str = "sso_logins_completed_total";

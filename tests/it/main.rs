@@ -2,6 +2,7 @@
 //! a fake IdP that can misbehave, a certified provider that nobody here wrote, and real Redis and PostgreSQL servers.
 //! `tests/run` starts those servers and says where they are.
 
+mod alerts;
 mod attacks;
 mod begin_login;
 mod binary;

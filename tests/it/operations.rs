@@ -11,7 +11,7 @@ use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
 use crate::harness::{begin_request, eventually, free_port, key, own_redis, reason};
 
-async fn get(port: u16, path: &str) -> (u16, String) {
+pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
