@@ -78,7 +78,7 @@ impl Program {
         Ok(self.login.complete_login(complete_request(&callback)).await?.into_inner())
     }
 
-    async fn health(&self, service: &str) -> i32 {
+    pub(crate) async fn health(&self, service: &str) -> i32 {
         let request = HealthCheckRequest { service: service.to_owned() };
         let mut client = HealthClient::new(channel(&self.login_url).await);
         client.check(request).await.expect("a status").into_inner().status

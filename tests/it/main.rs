@@ -13,6 +13,7 @@ mod complete_login;
 mod conformance;
 mod connections;
 mod fake_idp;
+mod faults;
 mod harness;
 mod identities;
 mod idps;

@@ -121,14 +121,15 @@ async fn a_replica_is_no_store_until_it_is_the_master() {
 }
 
 /// A master, a replica and three Sentinels that watch them as `logins`.
-struct Sentinels {
-    master_port: u16,
-    master: Option<Process>,
+pub(crate) struct Sentinels {
+    pub(crate) master_port: u16,
+    pub(crate) replica_port: u16,
+    pub(crate) master: Option<Process>,
     _others: Vec<Process>,
-    url: String,
+    pub(crate) url: String,
 }
 
-async fn sentinels(folder: &Path) -> Sentinels {
+pub(crate) async fn sentinels(folder: &Path) -> Sentinels {
     let (master_port, replica_port) = (free_port(), free_port());
     let master = own_redis(master_port);
     let replica_of = format!("127.0.0.1 {master_port}");
@@ -159,7 +160,7 @@ async fn sentinels(folder: &Path) -> Sentinels {
         .await;
     }
     let url = format!("redis+sentinel://{}/logins", hosts.join(","));
-    Sentinels { master_port, master: Some(master), _others: others, url }
+    Sentinels { master_port, replica_port, master: Some(master), _others: others, url }
 }
 
 async fn service_over(url: String) -> (tempfile::TempDir, Service) {
