@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgPool;
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use super::sql::RowCodec;
@@ -31,7 +32,8 @@ impl PostgresConnections {
     }
 
     /// Connects, and brings the tables up to date; replicas that start at once wait for each other (sqlx takes an
-    /// advisory lock).
+    /// advisory lock). A server that takes no writes, as one that replicates another, serves where its tables are up to
+    /// date already.
     ///
     /// # Errors
     /// The server is unreachable, or the migration fails.
@@ -43,12 +45,38 @@ impl PostgresConnections {
             .connect_with(options)
             .await
             .map_err(&failed)?;
-        sqlx::migrate!("migrations/postgres").run(&pool).await.map_err(|error| failed(error.into()))?;
+        let migrator = sqlx::migrate!("migrations/postgres");
+        if let Err(error) = migrator.run(&pool).await {
+            let error = sqlx::Error::from(error);
+            if !is_read_only(&error) || !is_up_to_date(&migrator, &pool).await.map_err(&failed)? {
+                return Err(failed(error));
+            }
+            tracing::warn!("the database takes no writes: people can log in, and support can change nothing");
+        }
         Ok(Self { pool, codec })
     }
 }
 
 sql::connections_in_sql!(PostgresConnections, "postgresql");
 
+fn is_read_only(error: &sqlx::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        let answer = current.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        if answer.and_then(|answer| answer.code()).is_some_and(|code| code == READ_ONLY_SQL_TRANSACTION) {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
+
+async fn is_up_to_date(migrator: &Migrator, pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let done: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(pool).await?;
+    Ok(migrator.iter().all(|migration| done.contains(&migration.version)))
+}
+
+/// PostgreSQL, Appendix A: error codes.
+const READ_ONLY_SQL_TRANSACTION: &str = "25006";
 /// The server gives up on a statement of ours after this.
 const STATEMENT_TIMEOUT: &str = "5s";

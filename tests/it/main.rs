@@ -20,6 +20,7 @@ mod idps;
 mod limits;
 mod logout_url;
 mod operations;
+mod postgres;
 mod provider_cache;
 mod quickstart;
 mod real_provider;

@@ -1,0 +1,82 @@
+//! A PostgreSQL that doesn't do what it should: what that is to people who log in, and to support.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::pb;
+use sqlx::Connection as _;
+
+use crate::binary::Program;
+use crate::fake_idp::FakeIdp;
+use crate::harness::{Postgres, begin_request, eventually, key, reason};
+
+const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";
+
+/// The program over this PostgreSQL, as soon as people can log in.
+async fn program_over(data: &tempfile::TempDir, postgres: &Postgres, key: &str) -> Program {
+    let settings = [("SSO_DATABASE_URL", postgres.url.as_str()), ("SSO_ENCRYPTION_KEYS", key)];
+    let program = Program::serve(data.path(), &settings).await;
+    eventually("people can log in", || async { program.health(LOGIN_SERVICE).await == 1 }).await;
+    program
+}
+
+fn at(slug: &str) -> pb::BeginLoginRequest {
+    pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut postgres = Postgres::start(&data, &[]).await;
+    let (key, idp) = (key().encoded().to_string(), FakeIdp::start(Arc::new(SystemClock)).await);
+    let mut program = program_over(&data, &postgres, &key).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    postgres.become_replica().await;
+    program.log_in(&idp).await.expect("a login at a known account");
+    let late = pb::CreateConnectionRequest { connection: Some(idp.connection("late")) };
+    assert_eq!(reason(program.admin.create_connection(late).await), "STORE_UNAVAILABLE");
+    let slug = "acme".to_owned();
+    program.admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("support can still read");
+    drop(program);
+
+    // Nor does the start write where nothing is to be written.
+    let mut program = program_over(&data, &postgres, &key).await;
+    program.log_in(&idp).await.expect("a login by a program that has started meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_accounts_that_use_up_the_pool_hold_up_nobody_who_is_known() {
+    let data = tempfile::tempdir().expect("a directory");
+    let postgres = Postgres::start(&data, &[]).await;
+    let (key, idp) = (key().encoded().to_string(), FakeIdp::start(Arc::new(SystemClock)).await);
+    let mut program = program_over(&data, &postgres, &key).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    // The pinned issuer comes back by the next poll.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let mut other = sqlx::PgConnection::connect(&postgres.url).await.expect("connected");
+    let mut lock = other.begin().await.expect("begun");
+    sqlx::query("LOCK TABLE connections IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
+    let waiting = (0..40).map(|number| {
+        let mut client = program.login.clone();
+        tokio::spawn(async move { reason(client.begin_login(at(&format!("unknown{number}"))).await) })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    for _ in 0..20 {
+        program.log_in(&idp).await.expect("a login at a known account");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for refused in waiting {
+        let refused = tokio::time::timeout(Duration::from_secs(15), refused).await.expect("in time").expect("ended");
+        assert_eq!(refused, "STORE_UNAVAILABLE");
+    }
+    lock.rollback().await.expect("unlocked");
+    eventually("what is unknown is told so again", || {
+        let mut client = program.login.clone();
+        async move { reason(client.begin_login(at("unknown")).await) == "CONNECTION_NOT_FOUND" }
+    })
+    .await;
+}
