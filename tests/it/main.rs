@@ -27,6 +27,7 @@ mod real_provider;
 mod redis_topologies;
 mod replicas;
 mod secrecy;
+mod servers;
 mod store_suite;
 mod tls;
 mod traces;

@@ -21,6 +21,13 @@ async fn program_over(data: &tempfile::TempDir, postgres: &Postgres, key: &str) 
     program
 }
 
+/// Has it start as a replica whose primary is gone: it reads, and writes nothing.
+async fn become_replica(postgres: &mut Postgres) {
+    postgres.kill();
+    std::fs::write(postgres.folder.join("standby.signal"), "").expect("written");
+    postgres.run().await;
+}
+
 fn at(slug: &str) -> pb::BeginLoginRequest {
     pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() }
 }
@@ -33,7 +40,7 @@ async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
     let mut program = program_over(&data, &postgres, &key).await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
-    postgres.become_replica().await;
+    become_replica(&mut postgres).await;
     program.log_in(&idp).await.expect("a login at a known account");
     let late = pb::CreateConnectionRequest { connection: Some(idp.connection("late")) };
     assert_eq!(reason(program.admin.create_connection(late).await), "STORE_UNAVAILABLE");
