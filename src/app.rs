@@ -72,6 +72,11 @@ impl App {
         let listener = |address: SocketAddr| async move {
             TcpListener::bind(address).await.map_err(|error| format!("can't listen on {address}: {error}"))
         };
+        // First, so that whoever reaches the others finds the probes there too.
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listener(address).await?),
+            None => None,
+        };
         let (login_listener, admin_listener) = (listener(config.listen).await?, listener(config.admin_listen).await?);
         let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
         let (login_addr, admin_addr) = (address(&login_listener)?, address(&admin_listener)?);
@@ -114,12 +119,9 @@ impl App {
         let desk = ConnectionDesk::new(Arc::clone(&connections), config.provider_addresses.clone());
 
         let health = Health::new();
-        let operations = match config.metrics_listen.zip(metrics) {
-            Some((address, metrics)) => {
-                Some(operations::serve(listener(address).await?, metrics, health.readiness(), identities.clone()))
-            }
-            None => None,
-        };
+        let operations = metrics_listener
+            .zip(metrics)
+            .map(|(listener, metrics)| operations::serve(listener, metrics, health.readiness(), identities.clone()));
         let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
         stores.look(&connections, pending.as_ref()).await;
         let login = Arc::new(login);

@@ -1,5 +1,7 @@
 //! Identity tokens: who a person is, told to other backends.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +11,19 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use peerpanda_sso::ambient::{Clock, ManualClock};
+use peerpanda_sso::ambient::{Clock, ManualClock, SystemClock};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::identity_service_client::IdentityServiceClient;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::harness::{PUBLIC, Service, channel, config, eventually, key, postgres_url, reason, redis_url, refused};
+use crate::binary::Program;
+use crate::fake_idp::FakeIdp;
+use crate::harness::{
+    PUBLIC, Service, begin_request, channel, config, eventually, example, free_port, key, postgres_url, reason, redis_url,
+    refused, told,
+};
 
 const AUDIENCE: &str = "https://backends.getpeerpanda.example";
 
@@ -203,4 +210,57 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
     // Once the last token of the old one has expired, it is gone.
     clock.advance(Duration::from_secs(3600 + 120));
     eventually("the old key is forgotten", || async { one.signing_keys().await.keys.len() == 1 }).await;
+}
+
+/// Runs a backend with this token on its standard input: whether it lets the person in, and what it says.
+async fn backend(mut command: Command, token: String) -> (bool, String) {
+    let run = move || {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the backend runs");
+        child.stdin.take().expect("piped").write_all(token.as_bytes()).expect("written");
+        child.wait_with_output().expect("ended")
+    };
+    let output = tokio::task::spawn_blocking(run).await.expect("ended");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_backends_know_a_person_and_refuse_everything_else() {
+    let data = tempfile::tempdir().expect("a directory");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let settings = [("SSO_IDENTITY_AUDIENCE", AUDIENCE), ("SSO_PUBLIC_URL", PUBLIC), ("SSO_METRICS_LISTEN", metrics.as_str())];
+    let mut program = Program::serve(data.path(), &settings).await;
+    program.set_up(&idp).await;
+    eventually("a signing key is there", || {
+        let mut login = program.login.clone();
+        async move { login.begin_login(begin_request()).await.is_ok() }
+    })
+    .await;
+    let completed = program.log_in(&idp).await.expect("a login");
+    let rust = |audience: &str| {
+        let mut command = Command::new(example("backend"));
+        command.args([&program.login_url, PUBLIC, audience]);
+        command
+    };
+    let python = |audience: &str| {
+        let mut command = Command::new(told("SSO_TEST_PYTHON"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/clients/python/backend.py");
+        command.args([script, &format!("http://{metrics}/.well-known/jwks.json"), PUBLIC, audience]);
+        command
+    };
+    for backend_of in [&rust as &dyn Fn(&str) -> Command, &python] {
+        let (is_in, text) = backend(backend_of(AUDIENCE), completed.identity_token.clone()).await;
+        assert!(is_in && text.contains("is alice@example.com of acme"), "{text}");
+        let changed = completed.identity_token.replacen('.', ".e30", 1);
+        for (audience, token) in [
+            ("https://other.example", completed.identity_token.clone()),
+            (AUDIENCE, completed.id_token.clone()),
+            (AUDIENCE, changed),
+        ] {
+            let (is_in, text) = backend(backend_of(audience), token).await;
+            assert!(!is_in, "{text}");
+        }
+    }
 }
