@@ -108,7 +108,9 @@ async fn rotate(settings: &SealedSettings) -> Result<(), String> {
     let resealed = app::reseal(&database, keyring, &World::default()).await?;
     print(&format!("{} of {} values were sealed anew under the newest key", resealed.changed, resealed.all))?;
     if resealed.unreadable.is_empty() {
-        return print("the older keys can be removed once the logins under way have ended (SSO_STATE_TTL)");
+        return print(
+            "the older keys can be removed from the settings once the logins under way have ended (SSO_STATE_TTL); backups made under them need them",
+        );
     }
     Err(format!("none of SSO_ENCRYPTION_KEYS opens {}: the older keys must stay", resealed.unreadable.join(", ")))
 }

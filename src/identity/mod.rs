@@ -228,6 +228,8 @@ impl Identities {
         let now = self.clock.unix_seconds();
         self.read_at.store(now, Ordering::Release);
         let mut keys = parsed(stored.signing_keys().await?);
+        // Before anything is written, which can fail where the keys themselves are good.
+        self.publish(&keys, now);
         if self.is_due(&keys, now) {
             let generation = keys.last().map_or(1, |newest| newest.generation.saturating_add(1));
             let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
@@ -236,15 +238,19 @@ impl Identities {
             stored.add_signing_key(&StoredSigningKey { generation, created_at: now, pkcs8 }).await?;
             tracing::info!(generation, "a new key for identity tokens was made");
             keys = parsed(stored.signing_keys().await?);
+            self.publish(&keys, now);
         }
         let signing = self.signing_key(&keys, now);
-        let is_over = |key: &Arc<Key>| self.is_over(key, signing.as_ref(), now);
-        for key in keys.iter().filter(|key| is_over(key)) {
+        for key in keys.iter().filter(|key| self.is_over(key, signing.as_ref(), now)) {
             stored.forget_signing_key(key.generation).await?;
         }
-        keys.retain(|key| !is_over(key));
-        self.keys.store(Arc::new(Keys { jwks: jwks_of(&keys), signing, published: keys }));
         Ok(())
+    }
+
+    fn publish(&self, keys: &[Arc<Key>], now: u64) {
+        let signing = self.signing_key(keys, now);
+        let keys: Vec<_> = keys.iter().filter(|key| !self.is_over(key, signing.as_ref(), now)).cloned().collect();
+        self.keys.store(Arc::new(Keys { jwks: jwks_of(&keys), signing, published: keys }));
     }
 
     fn is_due(&self, keys: &[Arc<Key>], now: u64) -> bool {

@@ -22,11 +22,13 @@ pub struct Providers {
     http: HttpClient,
     clock: Arc<dyn Clock>,
     public_origin: String,
-    entries: Cache<(Slug, u64), Arc<Entry>>,
+    /// The entry of each account's newest revision: those before it are gone with it.
+    entries: Cache<Slug, Arc<Entry>>,
 }
 
-#[derive(Default)]
 struct Entry {
+    /// Of the connection: the entry is of no use to any other.
+    revision: u64,
     state: Mutex<State>,
     gate: Arc<Gate>,
 }
@@ -68,7 +70,11 @@ impl Providers {
     /// # Errors
     /// The IdP has never answered usably, or not for [`KEEP_STALE`].
     pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
-        let entry = self.entries.get_with((connection.slug.clone(), connection.revision), Arc::default);
+        let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(
+            || Arc::new(Entry { revision: connection.revision, state: Mutex::default(), gate: Arc::default() }),
+            |other| other.revision != connection.revision,
+        );
+        let entry = entry.into_value();
         let now = self.clock.unix_millis();
         let waiting = {
             let mut state = entry.lock();
@@ -97,7 +103,7 @@ impl Providers {
     /// The same IdP with newer keys than those of `used`, none of which verifies a token. Newer ones that are known already cost
     /// nothing; otherwise at most one fetch per [`KEY_REFETCH_INTERVAL`]. `None`: there was one just now.
     pub async fn with_fresh_keys(&self, connection: &Arc<Connection>, used: &Arc<Provider>) -> Option<Arc<Provider>> {
-        let entry = self.entries.get(&(connection.slug.clone(), connection.revision))?;
+        let entry = self.entries.get(&connection.slug).filter(|entry| entry.revision == connection.revision)?;
         let now = self.clock.unix_millis();
         let waiting = {
             let mut state = entry.lock();

@@ -48,6 +48,7 @@ pub fn serve(
     readiness: Readiness,
     identities: Option<Arc<Identities>>,
 ) -> JoinHandle<()> {
+    let upkeep = metrics.clone();
     let routes = Router::new()
         .route("/metrics", get(render))
         .route("/livez", get(|| async { "alive\n" }))
@@ -55,8 +56,14 @@ pub fn serve(
         .route("/.well-known/jwks.json", get(jwks))
         .with_state(Shown { metrics, readiness, identities });
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "the metrics listener failed");
+        let served = axum::serve(listener, routes).into_future();
+        tokio::select! {
+            served = served => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "the metrics listener failed");
+                }
+            }
+            () = upkeep.keep_up() => {}
         }
     })
 }

@@ -39,15 +39,21 @@ impl PostgresConnections {
     /// The server is unreachable, or the migration fails.
     pub async fn open(options: PgConnectOptions, codec: RowCodec) -> Result<Self, StoreError> {
         let failed = sql::unavailable("postgresql");
-        let pool = PgPoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(Duration::from_secs(3))
-            .connect_with(options)
-            .await
-            .map_err(&failed)?;
-        let migrator = sqlx::migrate!("migrations/postgres");
-        if let Err(error) = migrator.run(&pool).await {
-            let error = sqlx::Error::from(error);
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(Duration::from_secs(3))
+                .connect_with(options.clone())
+        };
+        let mut migrator = sqlx::migrate!("migrations/postgres");
+        // A newer version may have been here: after a rollback, or before the rollout has come to this replica.
+        migrator.set_ignore_missing(true);
+        // By a connection that ends with them: where they fail it may still hold the lock for which other replicas wait.
+        let alone = pool(1).await.map_err(&failed)?;
+        let migrated = migrator.run(&alone).await.map_err(sqlx::Error::from);
+        alone.close().await;
+        let pool = pool(8).await.map_err(&failed)?;
+        if let Err(error) = migrated {
             if !is_read_only(&error) || !is_up_to_date(&migrator, &pool).await.map_err(&failed)? {
                 return Err(failed(error));
             }

@@ -40,7 +40,9 @@ impl SqliteConnections {
             .map_err(&failed)?;
         // SQLite has no lock for migrations: of two processes that start at once the slower one fails, and then finds
         // the work done.
-        let migrator = sqlx::migrate!("migrations/sqlite");
+        let mut migrator = sqlx::migrate!("migrations/sqlite");
+        // A newer version may have been here: after a rollback.
+        migrator.set_ignore_missing(true);
         if migrator.run(&pool).await.is_err() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             migrator.run(&pool).await.map_err(|error| failed(error.into()))?;

@@ -61,6 +61,16 @@ impl Metrics {
         started.clone().map(Self)
     }
 
+    /// Sorts what was measured into its buckets, now and then until it is given up: otherwise it would pile up in memory
+    /// while nobody asks for it.
+    pub async fn keep_up(self) {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.0.run_upkeep();
+        }
+    }
+
     /// The text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -265,3 +275,7 @@ mod tests {
         assert_eq!(labels, ["a", "b", "other", "a"]);
     }
 }
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const ATTEMPTS_DROPPED: &str = "sso_attempts_dropped_total";
+const SECRETS_SWITCHED: &str = "sso_secrets_switched_total";
+const SECRETS_EXPIRING: &str = "sso_secrets_expiring";

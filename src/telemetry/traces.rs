@@ -11,7 +11,7 @@ use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{
     FutureExt, Span as _, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState, Tracer, TracerProvider,
 };
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -28,10 +28,12 @@ impl Traces {
     /// The URL is none, or something else sends spans already.
     pub fn start(endpoint: &str) -> Result<Self, String> {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|error| error.to_string())?;
-        let name = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-        let resource = Resource::builder().with_service_name(SERVICE_NAME).with_attribute(name);
-        // The variables win over what stands here.
-        let resource = resource.with_detector(Box::new(opentelemetry_sdk::resource::EnvResourceDetector::new())).build();
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let builder = Resource::builder().with_attribute(version);
+        // By the variables' word, or by none, which the SDK calls unknown_service.
+        let given = Resource::builder().build().get(&SERVICE_NAME_KEY);
+        let is_named = given.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+        let resource = if is_named { builder.build() } else { builder.with_service_name(SERVICE_NAME).build() };
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
         TRACER.set(provider.tracer(SERVICE_NAME)).map_err(|_| "spans are being sent already".to_owned())?;
         Ok(Self(provider))
@@ -152,6 +154,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
+const SERVICE_NAME_KEY: Key = Key::from_static_str("service.name");
     use super::*;
 
     async fn trace_id_of_call(headers: &HeaderMap) -> String {

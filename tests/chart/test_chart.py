@@ -217,6 +217,26 @@ def test_the_schema_refuses(what):
     assert "values don't meet the specifications of the schema" in done.stderr, done.stderr
 
 
+UNFIT = {
+    "no time to drain": ({"settings": {"drainTimeout": "2m"}}, "terminationGracePeriodSeconds must be at least 130"),
+    "a port that nothing maps": ({"service": {"login": {"port": 443}}}, "service.login.port must be the port"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_numbers_that_do_not_fit_are_refused(what):
+    change, expected = UNFIT[what]
+    done = helm("template", "rel", str(CHART), "--kube-version", KUBERNETES[0], values=merged(bundle("production"), change))
+    assert done.returncode != 0 and expected in done.stderr, done.stderr
+    both = merged(bundle("production"), {"settings": {"drainTimeout": "2m"}, "terminationGracePeriodSeconds": 130})
+    assert render(both)
+
+
+def test_a_local_store_has_one_pod_at_a_time():
+    values = merged(bundle("single"), {"secrets": {"databaseUrl": {"existingSecret": "d"}}})
+    assert of_kind(manifests(values), "Deployment")[0]["spec"]["strategy"] == {"type": "Recreate"}
+
+
 def test_the_chart_needs_values():
     assert helm("template", "rel", str(CHART), "--kube-version", KUBERNETES[0]).returncode != 0, "without a public URL nothing is rendered"
 
@@ -236,6 +256,8 @@ def test_each_value_arrives_as_its_variable(settings):
     given = {name: "true" for name in ("requireBrowserBinding", "allowInsecureProviders", "reflection", "allowInsecureListen", "traceProviders")}
     given |= {name: "7" for name in ("memoryPendingLogins", "knownConnections", "maxInFlight", "metricsAccounts")}
     given |= {name: "7m" for name in ("stateTtl", "identityTtl", "identityKeyLifetime", "drainTimeout")}
+    values["terminationGracePeriodSeconds"] = 500
+    values["service"] = {"login": {"port": 1}}
     given |= {name: "7/1m" for name in ("beginRatePerClient", "beginRate")}
     given |= {"listen": "0.0.0.0:1", "adminListen": "0.0.0.0:2", "metricsListen": "0.0.0.0:3", "logFormat": "text", "logFilter": "warn"}
     values["settings"] |= given

@@ -5,8 +5,6 @@
 //! `tests/faults` runs it and prints the table.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -166,8 +164,8 @@ async fn pass(mut outer: TcpStream, target: std::net::SocketAddr, mut cut: watch
         _passed = passed => false,
     };
     if was_cut {
-        // Data that nobody reads makes the kernel answer with a reset.
-        let _: io::Result<()> = outer.writable().await;
+        // Closed with a reset.
+        socket2::SockRef::from(&outer).set_linger(Some(Duration::ZERO)).expect("set");
     }
 }
 
@@ -368,7 +366,7 @@ async fn loop_until_done<T, F: Future<Output = Result<tonic::Response<T>, Status
         let reason = info.as_ref().map_or_else(|| "NO_ANSWER".to_owned(), |info| info.reason.clone());
         // Without ErrorInfo it isn't the service that speaks: the connection broke, or can't be made.
         let may_repeat = info.as_ref().is_none_or(|info| info.metadata.get("retry").is_some_and(|retry| retry == "call"));
-        ended.was_in_flight |= info.is_none();
+        ended.was_in_flight |= info.is_none() && !status.message().contains("connect error");
         if !may_repeat || Instant::now() > patience {
             return Err(reason);
         }
@@ -396,12 +394,18 @@ impl Row {
     }
 }
 
-/// The rows so far, each held to what must be true of every fault.
-#[derive(Default)]
-struct Table(String);
+/// Shows each row, and holds it to what must be true of every fault.
+struct Table;
 
 impl Table {
-    fn add(&mut self, fault: &str, row: &Row) {
+    #[expect(clippy::print_stdout, reason = "tests/faults shows the table")]
+    fn begin() -> Self {
+        print!("\n{HEAD}");
+        Self
+    }
+
+    #[expect(clippy::print_stdout, reason = "tests/faults shows the table")]
+    fn add(&self, fault: &str, row: &Row) {
         let reasons = |counted: &BTreeMap<String, usize>| {
             let shown: Vec<String> = counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
@@ -411,7 +415,7 @@ impl Table {
         let line = format!(
             "| {fault} | {begun} | {finished} | {refused} | {dropped} | {in_flight} | {not_begun} | {repeated} | **{lost}** |"
         );
-        writeln!(self.0, "{line}").expect("written");
+        println!("{line}");
         assert_eq!(*lost, 0, "{fault}: {row:?}");
         assert_eq!(*begun, finished + row.refusals(), "{fault}: everybody is accounted for: {row:?}");
         assert!(*begun > 100, "{fault}: people log in: {row:?}");
@@ -422,9 +426,9 @@ const HEAD: &str = "| fault | begun | finished | refused | of these dropped by t
                     |---|---|---|---|---|---|---|---|---|\n";
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "tests/faults shows the table")]
+#[ignore = "takes two minutes and wants the machine for itself: tests/run runs it by itself, after the others"]
 async fn no_login_is_lost() {
-    let mut table = Table(HEAD.to_owned());
+    let table = Table::begin();
 
     let mut rig = Rig::start(false).await;
     let row = rig.under_load(async |_| sleep(Duration::from_secs(2)).await).await;
@@ -540,6 +544,7 @@ async fn no_login_is_lost() {
         })
         .await;
     assert!(row.refused.keys().all(|reason| reason == "PROVIDER_UNAVAILABLE"), "{row:?}");
+    assert!(row.refusals() + row.repeated > 0, "it was noticed: {row:?}");
     table.add("connections to the IdP are reset for 2 s", &row);
     drop(rig);
 
@@ -556,8 +561,6 @@ async fn no_login_is_lost() {
         .await;
     assert_eq!(row.refusals(), row.dropped + row.in_flight, "only states that were not replicated: {row:?}");
     table.add("kill -9 of the Redis master, failover by Sentinels", &row);
-
-    println!("\n{}", table.0);
 }
 
 const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";

@@ -15,7 +15,11 @@ const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";
 
 /// The program over this PostgreSQL, as soon as people can log in.
 async fn program_over(data: &tempfile::TempDir, postgres: &Postgres, key: &str) -> Program {
-    let settings = [("SSO_DATABASE_URL", postgres.url.as_str()), ("SSO_ENCRYPTION_KEYS", key)];
+    let settings = [
+        ("SSO_DATABASE_URL", postgres.url.as_str()),
+        ("SSO_ENCRYPTION_KEYS", key),
+        ("SSO_IDENTITY_AUDIENCE", "https://backends.example"),
+    ];
     let program = Program::serve(data.path(), &settings).await;
     eventually("people can log in", || async { program.health(LOGIN_SERVICE).await == 1 }).await;
     program
@@ -48,9 +52,24 @@ async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
     program.admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("support can still read");
     drop(program);
 
-    // Nor does the start write where nothing is to be written.
+    // Nor does the start write where nothing is to be written; and replicas don't wait for each other.
     let mut program = program_over(&data, &postgres, &key).await;
+    let mut other = program_over(&data, &postgres, &key).await;
+    // Each has its own pending logins.
     program.log_in(&idp).await.expect("a login by a program that has started meanwhile");
+    other.log_in(&idp).await.expect("and by another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_starts_at_the_tables_of_a_newer_one() {
+    let data = tempfile::tempdir().expect("a directory");
+    let postgres = Postgres::start(&data, &[]).await;
+    let key = key().encoded().to_string();
+    drop(program_over(&data, &postgres, &key).await);
+    let mut newer = sqlx::PgConnection::connect(&postgres.url).await.expect("connected");
+    let row = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'newer', true, '', 0)";
+    sqlx::query(row).execute(&mut newer).await.expect("written");
+    program_over(&data, &postgres, &key).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

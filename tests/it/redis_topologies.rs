@@ -292,7 +292,10 @@ async fn a_cluster_moves_slots_and_masters_under_logins() {
     }
     assert!(reshard.await.expect("ended").contains("Moving slot"));
     let under_way = service.approved().await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Written to the replicas, too: replication isn't waited for by the service.
+    for (port, _) in &cluster.nodes[..3] {
+        cli(&["-p", &port.to_string(), "wait", "1", "2000"]);
+    }
     // A master dies: its replica takes over.
     cluster.nodes.remove(0).1.signal("KILL");
     eventually("every slot is served again", || async {

@@ -88,6 +88,8 @@ impl Postgres {
 
     /// Kills it, with no time to say goodbye.
     pub(crate) fn kill(&mut self) {
+        // Stopped first, so that it can't begin to recover from what happens to its children.
+        self.server.as_ref().expect("it runs").signal("STOP");
         self.signal("KILL");
         self.server = None;
     }

@@ -38,6 +38,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not .Values.secrets.databaseUrl.existingSecret }}true{{ end }}
 {{- end }}
 
+{{/* Whether a store is this one pod's own. */}}
+{{- define "sso.isLocal" -}}
+{{- if or (not .Values.secrets.databaseUrl.existingSecret) (not .Values.secrets.redisUrl.existingSecret) }}true{{ end }}
+{{- end }}
+
+{{/* Refuses what the schema can't: numbers that don't fit together. */}}
+{{- define "sso.check" -}}
+{{- $drain := default "25s" .Values.settings.drainTimeout }}
+{{- $seconds := 0 }}
+{{- if regexMatch "^[0-9]+s$" $drain }}{{ $seconds = trimSuffix "s" $drain | int }}{{ end }}
+{{- if regexMatch "^[0-9]+m$" $drain }}{{ $seconds = mul 60 (trimSuffix "m" $drain | int) }}{{ end }}
+{{- $needed := add .Values.preStopSeconds $seconds 5 }}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (int $needed) }}
+{{- fail (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 5 s" $needed) }}
+{{- end }}
+{{- if and .Values.service.login.headless (ne (toString .Values.service.login.port) (include "sso.port" .Values.settings.listen)) }}
+{{- fail "service.login.port must be the port of settings.listen where service.login.headless: nothing maps a headless Service's port" }}
+{{- end }}
+{{- end }}
+
 {{/* The Secret of the listeners' certificate; empty: plain. */}}
 {{- define "sso.tlsSecret" -}}
 {{- if .Values.certManager.enabled }}{{ include "sso.fullname" . }}-tls{{ else }}{{ .Values.files.tlsCertFile.existingSecret }}{{ end }}
