@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::ambient::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::attempts::AttemptLog;
 use crate::config::{Config, Database};
 use crate::connections::ConnectionDesk;
 use crate::identity::{Identities, IdentityPolicy};
@@ -19,7 +20,7 @@ use crate::oidc::http::{CallPolicy, HttpClient};
 use crate::oidc::providers::Providers;
 use crate::rpc::caller::{Callers, WatchedCallers};
 use crate::rpc::operations;
-use crate::rpc::server::{Door, Entrance, Health};
+use crate::rpc::server::{Door, Entrance, Health, Support};
 use crate::rpc::tls::{self, WatchedTls};
 use crate::seal::Keyring;
 use crate::store::known::{KnownConnections, POLL_INTERVAL};
@@ -27,9 +28,9 @@ use crate::store::memory::MemoryPendingLogins;
 use crate::store::postgres::PostgresConnections;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::sqlite::{RowCodec, SqliteConnections};
-use crate::store::{Connections, PendingLogins, Reseal, Resealed, SigningKeys};
-use crate::telemetry::Metrics;
+use crate::store::{Connections, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys};
 use crate::telemetry::traces::Traces;
+use crate::telemetry::{Metrics, secrets_expiring};
 
 /// Time and chance for the whole service.
 #[derive(Clone)]
@@ -52,6 +53,9 @@ pub struct App {
     admin_addr: SocketAddr,
     door: Door,
     watch: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+    attempts: Arc<AttemptLog>,
+    attempts_writer: JoinHandle<()>,
     /// Metrics and probes.
     operations: Option<JoinHandle<()>>,
     /// What waits for the database, where it was away at the start.
@@ -92,13 +96,23 @@ impl App {
             };
             Arc::new(Identities::new(policy, Arc::clone(&world.clock), Arc::clone(&world.entropy)))
         });
-        let opening =
-            open_sql(&config, &world, Sql { connections: Arc::clone(&connections), identities: identities.clone() }).await?;
+        let (attempts, attempts_writer) = AttemptLog::start(Arc::clone(&world.clock));
+        let attempts = Arc::new(attempts);
+        let sql = Sql { connections: Arc::clone(&connections), identities: identities.clone(), attempts: Arc::clone(&attempts) };
+        let opening = open_sql(&config, &world, sql).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
             gives_trace: config.trace_providers,
         })?;
+        let desk = ConnectionDesk::new(
+            Arc::clone(&connections),
+            Arc::clone(&attempts),
+            http.clone(),
+            Arc::clone(&world.clock),
+            Arc::clone(&world.entropy),
+            config.public_origin.clone(),
+        );
         let providers = Providers::new(http, Arc::clone(&world.clock), config.public_origin.clone(), config.known_connections);
         let login = Login::new(
             LoginPolicy {
@@ -113,16 +127,18 @@ impl App {
             Arc::clone(&connections),
             Arc::clone(&pending),
             Arc::new(providers),
-            world.clock,
+            Arc::clone(&world.clock),
             world.entropy,
         );
-        let desk = ConnectionDesk::new(Arc::clone(&connections), config.provider_addresses.clone());
 
         let health = Health::new();
         let operations = metrics_listener
             .zip(metrics)
             .map(|(listener, metrics)| operations::serve(listener, metrics, health.readiness(), identities.clone()));
         let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
+        let upkeep =
+            Upkeep { connections: Arc::clone(&connections), attempts: Arc::clone(&attempts), clock: Arc::clone(&world.clock) };
+        let upkeep = tokio::spawn(keep_up(upkeep));
         stores.look(&connections, pending.as_ref()).await;
         let login = Arc::new(login);
         let watch = tokio::spawn(keep_looking(stores, connections, pending, Arc::clone(&login)));
@@ -135,9 +151,15 @@ impl App {
             max_in_flight: config.max_in_flight,
             drain_timeout: config.drain_timeout,
         };
-        let door = Door::open(entrance, login, identities, Arc::new(desk), config.public_origin, health);
+        let support = Support {
+            desk: Arc::new(desk),
+            attempts: Arc::clone(&attempts),
+            clock: world.clock,
+            public_origin: config.public_origin,
+        };
+        let door = Door::open(entrance, login, identities, support, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self { login_addr, admin_addr, door, watch, operations, opening, traces })
+        Ok(Self { login_addr, admin_addr, door, watch, upkeep, operations, opening, traces, attempts, attempts_writer })
     }
 
     /// Where LoginService answers.
@@ -155,10 +177,13 @@ impl App {
     /// Says NOT_SERVING, takes no more calls, and waits for those in flight, at most the drain timeout.
     pub async fn shut_down(self) {
         self.watch.abort();
+        self.upkeep.abort();
         if let Some(opening) = self.opening {
             opening.abort();
         }
         self.door.close().await;
+        self.attempts.flush().await;
+        self.attempts_writer.abort();
         if let Some(operations) = self.operations {
             operations.abort();
         }
@@ -211,11 +236,13 @@ fn open_entrance(config: &Config) -> Result<Guards, String> {
 struct Sql {
     connections: Arc<KnownConnections>,
     identities: Option<Arc<Identities>>,
+    attempts: Arc<AttemptLog>,
 }
 
 impl Sql {
-    fn open<S: Connections + SigningKeys + 'static>(&self, opened: S) {
+    fn open<S: Connections + SigningKeys + LoginAttempts + 'static>(&self, opened: S) {
         let opened = Arc::new(opened);
+        self.attempts.open(Arc::clone(&opened) as Arc<dyn LoginAttempts>);
         if let Some(identities) = &self.identities {
             identities.open(Arc::clone(&opened) as Arc<dyn SigningKeys>);
         }
@@ -316,6 +343,32 @@ async fn keep_looking(
     }
 }
 
+/// What is done now and then.
+struct Upkeep {
+    connections: Arc<KnownConnections>,
+    attempts: Arc<AttemptLog>,
+    clock: Arc<dyn Clock>,
+}
+
+async fn keep_up(upkeep: Upkeep) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // SQL may be away: the next time is soon enough.
+        if let Err(error) = upkeep.attempts.forget_old().await {
+            tracing::debug!(%error, "old login attempts could not be forgotten");
+        }
+        let soon = upkeep.clock.unix_millis().saturating_add(EXPIRES_SOON);
+        if let Ok(count) = upkeep.connections.secrets_expiring_before(soon).await {
+            secrets_expiring(count);
+        }
+    }
+}
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// 30 days, in milliseconds.
+const EXPIRES_SOON: u64 = 30 * 24 * 60 * 60 * 1000;
 const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 const OPEN_PAUSE_AT_FIRST: Duration = Duration::from_millis(250);
 const OPEN_PAUSE_AT_MOST: Duration = Duration::from_secs(5);

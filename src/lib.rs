@@ -4,8 +4,8 @@
 //! The floors; each imports only those below it:
 //!
 //! ```text
-//! main -> cli (a client of the service), app -> rpc -> login, connections, identity -> store (traits), oidc -> model
-//! ambient, seal, config, redis_url, telemetry, watched are leaves
+//! main -> cli (a client of the service), app -> rpc -> login, connections, identity, attempts -> store (traits), oidc -> model
+//! advice, ambient, seal, config, limiter, redis_url, telemetry, watched are leaves
 //! ```
 //!
 //! A login's walk:
@@ -21,14 +21,17 @@
 //! 9. [`oidc::claims`] makes an [`model::identity::Identity`] of it, and [`rpc`] answers.
 //! 10. Whatever is refused on the way becomes a status with a reason in one table.
 
+pub mod advice;
 pub mod ambient;
 pub mod app;
+pub mod attempts;
 pub mod cli;
 pub mod config;
 pub mod connections;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identity;
+pub mod limiter;
 pub mod login;
 pub mod model;
 pub mod oidc;

@@ -30,6 +30,9 @@ struct Options {
     /// Port of the web tier; 0: any free one. The other parts take free ports where this is 0.
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..65535))]
     port: u16,
+    /// Leave the connection TESTING: a login shows what came, and signs nobody in.
+    #[arg(long)]
+    trial: bool,
     /// Don't open a browser.
     #[arg(long)]
     no_browser: bool,
@@ -71,7 +74,6 @@ async fn main() -> Result<(), Failure> {
                 discovery_url: format!("{issuer}/.well-known/openid-configuration"),
                 client_id: client.id.clone(),
                 client_secret: client.secret.clone(),
-                state: pb::ConnectionState::Active.into(),
                 ..pb::Connection::default()
             }),
         })
@@ -79,6 +81,12 @@ async fn main() -> Result<(), Failure> {
         .into_inner()
         .connection
         .ok_or("the service answered without the connection")?;
+
+    // Support would check it and have somebody test it first.
+    if !options.trial {
+        let (slug, revision) = (created.slug.clone(), created.revision);
+        connections.activate_connection(pb::ActivateConnectionRequest { slug, revision, force: true }).await?;
+    }
 
     // What the customer's administrator does at the IdP.
     let idp = idp::router(idp::Idp::new(issuer, client, created.redirect_uri, created.post_logout_redirect_uri));

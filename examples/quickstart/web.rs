@@ -31,7 +31,6 @@ struct Session {
     identity: pb::Identity,
     /// For the logout's id_token_hint.
     id_token: String,
-    is_trial: bool,
 }
 
 impl WebTier {
@@ -184,11 +183,14 @@ async fn callback(
     let Some(identity) = completed.identity else {
         return (StatusCode::BAD_GATEWAY, page("Something went wrong", "")).into_response();
     };
+    // A trial shows what came and signs nobody in: the connection isn't live yet.
+    if completed.connection_state == pb::ConnectionState::Testing as i32 {
+        return trial_page(&identity).into_response();
+    }
     // A new session id at every login: one that somebody planted before is worth nothing (session fixation).
     web.end_session(&headers);
     let id = random();
-    let is_trial = completed.connection_state == pb::ConnectionState::Testing as i32;
-    let session = Session { slug: slug.clone(), identity, id_token: completed.id_token, is_trial };
+    let session = Session { slug: slug.clone(), identity, id_token: completed.id_token };
     web.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), session);
     let target = match completed.return_to.as_str() {
         "" => format!("/app/accounts/oidc/{slug}/login/"),
@@ -221,8 +223,8 @@ async fn home() -> Response {
     page("PeerPanda", "<p><a href=\"/app/accounts/oidc/demo/login/\">Log in as the account demo</a>").into_response()
 }
 
-fn signed_in_page(session: &Session) -> Html<String> {
-    let identity = &session.identity;
+/// What came of the person's claims, as a table.
+fn claims(identity: &pb::Identity) -> String {
     let verification = pb::EmailVerification::try_from(identity.email_verification).unwrap_or_default();
     let rows = [
         ("slug", identity.slug.as_str()),
@@ -235,14 +237,21 @@ fn signed_in_page(session: &Session) -> Html<String> {
         ("name", identity.name.as_deref().unwrap_or_default()),
     ];
     let rows: String = rows.iter().map(|(name, value)| format!("<tr><th>{name}<td>{}", escaped(value))).collect();
-    let trial = if session.is_trial { "<p><strong>Test passed.</strong> The connection isn't live yet." } else { "" };
+    format!("<table>{rows}</table>")
+}
+
+fn trial_page(identity: &pb::Identity) -> Html<String> {
+    let note = "<p>This was a test: nobody was signed in. Tell PeerPanda's support that it worked.";
+    page("Test passed", &format!("{note}{}", claims(identity)))
+}
+
+fn signed_in_page(session: &Session) -> Html<String> {
+    let (identity, table) = (&session.identity, claims(&session.identity));
     let title = format!("Welcome, {}", escaped(&identity.given_name));
     let slug = escaped(&session.slug);
     page(
         &title,
-        &format!(
-            "{trial}<table>{rows}</table><form method=post action=\"/app/accounts/oidc/{slug}/logout/\"><button>Log out</button></form>"
-        ),
+        &format!("{table}<form method=post action=\"/app/accounts/oidc/{slug}/logout/\"><button>Log out</button></form>"),
     )
 }
 

@@ -1,20 +1,38 @@
-//! What support does with the accounts' connections: create, get, list, update, delete. Depends on no IdP being up.
-//! Must never give a client secret out.
+//! What support does with the accounts' connections: create, get, list, update, delete, check, activate, and the texts for
+//! customers. All but the check depends on no IdP being up. Must never give a client secret out.
 
+mod changes;
+mod check;
+mod guide;
+
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::ambient::{Clock, Entropy};
+use crate::attempts::AttemptLog;
 use crate::model::Violation;
-use crate::model::address::AddressPolicy;
-use crate::model::connection::{ClientSecret, Connection};
+use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState};
 use crate::model::draft::{Draft, DraftField, check_client_secret};
+use crate::model::proving::{Attempt, ChangeRecord, LoginSummary};
 use crate::model::slug::Slug;
+use crate::oidc::http::HttpClient;
 use crate::store::known::KnownConnections;
-use crate::store::{ChangeError, ConnectionChange, StoreError};
+use crate::store::{ChangeError, ChangeNote, ConnectionChange, StoreError};
+
+pub use check::CheckRequest;
+
+use check::CheckRate;
 
 /// The verbs; one for the process.
 pub struct ConnectionDesk {
     connections: Arc<KnownConnections>,
-    addresses: AddressPolicy,
+    attempts: Arc<AttemptLog>,
+    http: HttpClient,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    public_origin: String,
+    check_rate: CheckRate,
 }
 
 /// A connection to add.
@@ -24,8 +42,21 @@ pub struct NewConnection {
     pub slug: Slug,
     /// Its settings, unchecked.
     pub draft: Draft,
-    /// Its secret, unchecked; empty: none was given.
-    pub client_secret: ClientSecret,
+    /// Its secrets.
+    pub secrets: SecretsEdit,
+}
+
+/// Secrets as they come, unchecked; `None`: not named.
+#[derive(Debug, Default)]
+pub struct SecretsEdit {
+    /// The one in use.
+    pub active: Option<ClientSecret>,
+    /// When it expires, in milliseconds since the Unix epoch; within: nothing is known.
+    pub active_expire: Option<Option<u64>>,
+    /// The other one; empty: none.
+    pub standby: Option<ClientSecret>,
+    /// When that one expires.
+    pub standby_expire: Option<Option<u64>>,
 }
 
 /// What to change of a connection.
@@ -39,8 +70,10 @@ pub struct ConnectionEdit {
     pub fields: Vec<DraftField>,
     /// The new settings, unchecked.
     pub draft: Draft,
-    /// `Some`: replace the secret, unchecked.
-    pub client_secret: Option<ClientSecret>,
+    /// The new secrets.
+    pub secrets: SecretsEdit,
+    /// Whether a check may be skipped.
+    pub force: bool,
 }
 
 /// A page of connections.
@@ -53,27 +86,42 @@ pub struct Page {
 }
 
 impl ConnectionDesk {
-    /// `addresses`: where IdPs may be.
+    /// `http`: the one client that calls IdPs, which knows where they may be.
     #[must_use]
-    pub fn new(connections: Arc<KnownConnections>, addresses: AddressPolicy) -> Self {
-        Self { connections, addresses }
+    pub fn new(
+        connections: Arc<KnownConnections>,
+        attempts: Arc<AttemptLog>,
+        http: HttpClient,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        public_origin: String,
+    ) -> Self {
+        let check_rate = CheckRate::new(Arc::clone(&clock));
+        Self { connections, attempts, http, clock, entropy, public_origin, check_rate }
     }
 
-    /// Adds a connection.
+    /// Adds a connection. It isn't ACTIVE yet, since nothing of it is proven.
     ///
     /// # Errors
     /// See [`DeskError`].
-    pub async fn create(&self, new: NewConnection) -> Result<Connection, DeskError> {
-        let settings = new.draft.check(&self.addresses);
-        let secret = check_client_secret(new.client_secret.expose());
-        let (settings, secret) = match (settings, secret) {
-            (Ok(settings), Ok(secret)) => (settings, ClientSecret::new(secret)),
-            (settings, secret) => {
-                let violations = settings.err().unwrap_or_default().into_iter().chain(secret.err());
-                return Err(DeskError::Refused(violations.collect()));
+    pub async fn create(&self, new: NewConnection, actor: &str) -> Result<Connection, DeskError> {
+        let settings = new.draft.check(self.http.addresses());
+        let active = check_client_secret(new.secrets.active.as_ref().map_or("", ClientSecret::expose));
+        let first = active.as_ref().ok().map(|secret| ClientSecrets::one(ClientSecret::new(secret.clone())));
+        let secrets = first.map(|first| new.secrets.apply_to(&first)).transpose();
+        let (settings, secrets) = match (settings, active, secrets) {
+            (Ok(settings), Ok(_), Ok(Some(secrets))) => (settings, secrets),
+            (settings, active, secrets) => {
+                let violations = settings.err().into_iter().flatten().chain(active.err());
+                return Err(DeskError::Refused(violations.chain(secrets.err().into_iter().flatten()).collect()));
             }
         };
-        Ok(self.connections.create(&new.slug, &settings, &secret).await?)
+        if settings.state == ConnectionState::Active {
+            return Err(DeskError::CheckRequired("a new connection is TESTING; ActivateConnection makes it ACTIVE".to_owned()));
+        }
+        let fields = changes::fields(None, (&settings, &secrets));
+        let note = ChangeNote { actor: actor.to_owned(), action: "create", fields, is_forced: false };
+        Ok(self.connections.create(&new.slug, &settings, &secrets, &note).await?)
     }
 
     /// One connection, as stored now.
@@ -97,31 +145,69 @@ impl ConnectionDesk {
         Ok(Page { connections, next })
     }
 
-    /// Changes the named fields.
+    /// Changes the named fields. What logins hang on is changed of an ACTIVE connection only where it has passed a check.
     ///
     /// # Errors
     /// See [`DeskError`].
-    pub async fn update(&self, edit: ConnectionEdit) -> Result<Connection, DeskError> {
+    pub async fn update(&self, edit: ConnectionEdit, actor: &str) -> Result<Updated, DeskError> {
         let old = self.get(&edit.slug).await?;
         if old.revision != edit.revision {
             return Err(DeskError::Conflict { current: old.revision });
         }
-        let mut draft = Draft::from(&old.settings);
-        draft.take(&edit.fields, edit.draft);
-        let settings = draft.check(&self.addresses).map_err(DeskError::Refused)?;
-        let secret = match &edit.client_secret {
-            Some(secret) => Some(check_client_secret(secret.expose()).map_err(|violation| DeskError::Refused(vec![violation]))?),
-            None => None,
-        };
-        let secret = secret.map(ClientSecret::new);
+        let settings = self.edited(&old, &edit.fields, edit.draft)?;
+        let secrets = edit.secrets.apply_to(&old.secrets).map_err(DeskError::Refused)?;
+        let was_active = old.settings.state == ConnectionState::Active;
+        if settings.state == ConnectionState::Active && !was_active {
+            return Err(DeskError::CheckRequired("only ActivateConnection makes a connection ACTIVE".to_owned()));
+        }
+        let effect = changes::effect(&old, &settings);
+        let is_open =
+            was_active && settings.state == ConnectionState::Active && !effect.is_empty() && !is_proven(&old, &settings);
+        if is_open && !edit.force {
+            return Err(DeskError::CheckRequired(format!(
+                "{effect}. Check the change first (CheckConnection with the proposal), set state to TESTING with it, or force it"
+            )));
+        }
+        let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &secrets));
+        let note = ChangeNote { actor: actor.to_owned(), action: "update", fields, is_forced: is_open };
         let change = ConnectionChange {
             slug: &edit.slug,
             revision: edit.revision,
             // The issuer that was read belongs to where it was read.
             keep_pin: settings.source == old.settings.source && settings.issuer == old.settings.issuer,
             settings: &settings,
-            secret: secret.as_ref(),
+            secrets: &secrets,
+            note: &note,
         };
+        Ok(Updated { connection: self.connections.update(&change).await?, effect })
+    }
+
+    /// Makes a connection ACTIVE: its present settings have passed a check, and a person has logged in by them; or by force.
+    ///
+    /// # Errors
+    /// See [`DeskError`].
+    pub async fn activate(&self, slug: &Slug, revision: u64, force: bool, actor: &str) -> Result<Connection, DeskError> {
+        // The test login may have ended just now.
+        self.attempts.flush().await;
+        let old = self.get(slug).await?;
+        if old.revision != revision {
+            return Err(DeskError::Conflict { current: old.revision });
+        }
+        let digest = old.settings.login_digest();
+        let is_tested = old.test_login.as_ref().is_some_and(|(tested, _)| *tested == digest);
+        let missing = match (is_proven(&old, &old.settings), is_tested) {
+            (true, true) => None,
+            (false, true) => Some("a check of these settings that passes is missing"),
+            (true, false) => Some("a test login by these settings is missing"),
+            (false, false) => Some("a check of these settings that passes, and a test login by them, are missing"),
+        };
+        if let Some(missing) = missing.filter(|_| !force) {
+            return Err(DeskError::CheckRequired(missing.to_owned()));
+        }
+        let settings = ConnectionSettings { state: ConnectionState::Active, ..old.settings.clone() };
+        let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &old.secrets));
+        let note = ChangeNote { actor: actor.to_owned(), action: "activate", fields, is_forced: missing.is_some() };
+        let change = ConnectionChange { slug, revision, keep_pin: true, settings: &settings, secrets: &old.secrets, note: &note };
         Ok(self.connections.update(&change).await?)
     }
 
@@ -129,9 +215,108 @@ impl ConnectionDesk {
     ///
     /// # Errors
     /// See [`DeskError`].
-    pub async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), DeskError> {
-        Ok(self.connections.delete(slug, revision).await?)
+    pub async fn delete(&self, slug: &Slug, revision: u64, actor: &str) -> Result<(), DeskError> {
+        let note = ChangeNote { actor: actor.to_owned(), action: "delete", ..ChangeNote::default() };
+        Ok(self.connections.delete(slug, revision, &note).await?)
     }
+
+    /// What was changed, newest first, before `before`; and where the next page begins.
+    ///
+    /// # Errors
+    /// See [`DeskError`].
+    pub async fn changes(
+        &self,
+        slug: &Slug,
+        before: Option<i64>,
+        page_size: u32,
+    ) -> Result<(Vec<ChangeRecord>, Option<i64>), DeskError> {
+        let mut found = self.connections.changes_of(slug, before, page_size.saturating_add(1)).await?;
+        let is_more = found.len() > page_size as usize;
+        found.truncate(page_size as usize);
+        let next = found.last().filter(|_| is_more).map(|(id, _)| *id);
+        Ok((found.into_iter().map(|(_, record)| record).collect(), next))
+    }
+
+    /// The account's latest attempts, newest first, and how its logins went; `None` beside them: no connection is set up.
+    ///
+    /// # Errors
+    /// See [`DeskError`].
+    pub async fn attempts(&self, slug: &Slug, limit: u32) -> Result<(Vec<Attempt>, LoginSummary, Connection), DeskError> {
+        let connection = self.get(slug).await?;
+        let attempts = self.attempts.of(slug, limit).await?;
+        let summary = self.attempts.summaries(slug, slug).await?.remove(slug).unwrap_or_default();
+        Ok((attempts, summary, connection))
+    }
+
+    /// How logins went at these connections, which are in order.
+    ///
+    /// # Errors
+    /// See [`DeskError`].
+    pub async fn summaries(&self, connections: &[Connection]) -> Result<HashMap<Slug, LoginSummary>, DeskError> {
+        match (connections.first(), connections.last()) {
+            (Some(first), Some(last)) => Ok(self.attempts.summaries(&first.slug, &last.slug).await?),
+            _ => Ok(HashMap::new()),
+        }
+    }
+
+    /// The settings with these fields taken from `draft`.
+    fn edited(&self, old: &Connection, fields: &[DraftField], draft: Draft) -> Result<ConnectionSettings, DeskError> {
+        let mut edited = Draft::from(&old.settings);
+        edited.take(fields, draft);
+        edited.check(self.http.addresses()).map_err(DeskError::Refused)
+    }
+}
+
+/// Whether these settings have passed the connection's last check.
+fn is_proven(connection: &Connection, settings: &ConnectionSettings) -> bool {
+    let check = connection.last_check.as_ref();
+    check.is_some_and(|check| check.has_passed() && check.digest == settings.login_digest())
+}
+
+impl SecretsEdit {
+    fn apply_to(self, old: &ClientSecrets) -> Result<ClientSecrets, Vec<Violation>> {
+        let mut violations = Vec::new();
+        let mut checked = |secret: ClientSecret, field: &'static str| match check_client_secret(secret.expose()) {
+            Ok(text) => Some(ClientSecret::new(text)),
+            Err(violation) => {
+                violations.push(Violation { field: field.into(), ..violation });
+                None
+            }
+        };
+        let mut secrets = old.clone();
+        if let Some(active) = self.active.and_then(|secret| checked(secret, "client_secret")) {
+            // What was known of the old one says nothing of the new one.
+            if active.expose() != old.active.expose() {
+                secrets.active_expire = None;
+            }
+            secrets.active = active;
+        }
+        match self.standby {
+            None => {}
+            Some(secret) if secret.expose().trim().is_empty() => {
+                (secrets.standby, secrets.standby_expire) = (None, None);
+            }
+            Some(secret) => {
+                secrets.standby = checked(secret, "standby_client_secret");
+                secrets.standby_expire = None;
+            }
+        }
+        secrets.active_expire = self.active_expire.unwrap_or(secrets.active_expire);
+        secrets.standby_expire = self.standby_expire.unwrap_or(secrets.standby_expire);
+        if secrets.standby.is_none() && secrets.standby_expire.is_some() && violations.is_empty() {
+            violations.push(Violation::new("standby_client_secret_expire_time", "needs standby_client_secret"));
+        }
+        if violations.is_empty() { Ok(secrets) } else { Err(violations) }
+    }
+}
+
+/// A changed connection.
+#[derive(Debug)]
+pub struct Updated {
+    /// As stored.
+    pub connection: Connection,
+    /// Which logins are affected, for a person; empty: none.
+    pub effect: String,
 }
 
 /// Why support's call was refused.
@@ -151,6 +336,15 @@ pub enum DeskError {
     Conflict {
         /// The revision in force.
         current: u64,
+    },
+    /// Something isn't proven yet.
+    #[error("{0}")]
+    CheckRequired(String),
+    /// Too many checks.
+    #[error("too many checks of this account")]
+    RateLimited {
+        /// How long to wait.
+        retry_after: Duration,
     },
     /// The store failed.
     #[error(transparent)]

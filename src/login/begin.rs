@@ -10,7 +10,7 @@ use super::{Login, LoginError, within_deadline};
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
 use crate::model::{Violation, shown};
 use crate::oidc::provider::Authorization;
-use crate::telemetry::timed;
+use crate::telemetry::{Phases, timed};
 
 /// A begun login.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Login {
         let return_to = self.check(&request)?;
         let limited = |retry_after| LoginError::RateLimited { retry_after };
         self.limits.admit_client(request.client_key.as_deref()).map_err(limited)?;
-        let (connection, provider) = self.ready(&request.slug).await?;
+        let (connection, provider) = self.ready(&request.slug, &mut Phases::default()).await?;
         if let Some(iss) = request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss))) {
             let expected = provider.issuer().to_string();
             return Err(LoginError::IssuerMismatch { expected, came: format!("{:?}", shown(iss)) });

@@ -1,7 +1,7 @@
 //! CompleteLogin: who came back. One take from the store, one call to the token endpoint.
 
 use super::state::relying_party;
-use super::{Login, LoginError, within_deadline};
+use super::{Login, LoginError, StateError, within_deadline};
 use crate::model::connection::{Connection, ConnectionState};
 use crate::model::identity::Identity;
 use crate::model::login::{Callback, PendingLogin, RawIdToken};
@@ -11,7 +11,7 @@ use crate::oidc::claims;
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
-use crate::telemetry::{timed, timed_now};
+use crate::telemetry::{Phases, secret_switched};
 
 use std::sync::Arc;
 
@@ -37,36 +37,59 @@ pub struct CompleteError {
     pub is_spent: bool,
 }
 
+/// How far a login came, whatever its end: for support.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// Whether the state can't be used again.
+    is_spent: bool,
+    /// Whether the state was one of ours.
+    pub is_ours: bool,
+    /// The account's.
+    pub connection: Option<Arc<Connection>>,
+    /// The IdP's.
+    pub issuer: Option<String>,
+    /// How long each phase took.
+    pub phases: Phases,
+}
+
 impl Login {
-    /// Finishes a login.
+    /// Finishes a login, and tells beside it how far it came.
     ///
     /// # Errors
     /// See [`LoginError`]; from the moment at which the state is taken it is spent, whatever happens.
-    pub async fn complete(&self, callback: Callback) -> Result<CompletedLogin, CompleteError> {
-        let mut is_spent = false;
-        within_deadline(self.complete_login(callback, &mut is_spent)).await.map_err(|error| CompleteError { error, is_spent })
+    pub async fn complete(&self, callback: Callback) -> (Result<CompletedLogin, CompleteError>, Trail) {
+        let mut trail = Trail::default();
+        let completed = within_deadline(self.complete_login(callback, &mut trail)).await;
+        (completed.map_err(|error| CompleteError { error, is_spent: trail.is_spent }), trail)
     }
 
-    async fn complete_login(&self, callback: Callback, is_spent: &mut bool) -> Result<CompletedLogin, LoginError> {
+    async fn complete_login(&self, callback: Callback, trail: &mut Trail) -> Result<CompletedLogin, LoginError> {
         let Callback { slug, state, iss, browser_binding, answer } = callback;
         let now = self.clock.unix_seconds();
-        let ticket = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now)?;
-        let (connection, provider) = self.ready(&slug).await?;
+        let admitted = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now);
+        trail.is_ours = !matches!(admitted, Err(StateError::Invalid));
+        let ticket = admitted?;
+        let (connection, provider) = self.ready(&slug, &mut trail.phases).await?;
+        trail.connection = Some(Arc::clone(&connection));
+        trail.issuer = Some(provider.issuer().to_string());
         let mut pass = provider.enter(self.clock.unix_millis()).map_err(LoginError::Provider)?;
-        let taken = timed("store", self.pending.take(&ticket.key)).await?;
-        *is_spent = true;
+        let taken = trail.phases.timed("store", self.pending.take(&ticket.key)).await?;
+        trail.is_spent = true;
         let pending = taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let exchanged = timed("token", provider.exchange(code, pending.verifier.clone())).await;
+        let exchanged = trail.phases.timed("token", provider.exchange(code, pending.verifier.clone())).await;
         let has_answered = !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
         pass.tell(has_answered, self.clock.unix_millis());
+        if matches!(exchanged, Err(ExchangeError::ClientRejected { .. })) && connection.secrets.standby.is_some() {
+            self.switch_secret(&connection);
+        }
         let tokens = exchanged.map_err(LoginError::Exchange)?;
-        let (verified, provider) = self.verify(&connection, provider, &pending, &tokens).await?;
+        let (verified, provider) = self.verify(&connection, provider, &pending, &tokens, &mut trail.phases).await?;
         let settings = &connection.settings;
         let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
             let now = self.clock.unix_seconds();
-            Some(timed("userinfo", provider.userinfo(&tokens, &verified, now)).await.map_err(LoginError::UserInfo)?)
+            Some(trail.phases.timed("userinfo", provider.userinfo(&tokens, &verified, now)).await.map_err(LoginError::UserInfo)?)
         } else {
             None
         };
@@ -76,6 +99,23 @@ impl Login {
         Ok(CompletedLogin { identity, return_to: pending.return_to, id_token: tokens.id_token, connection_state: settings.state })
     }
 
+    /// Has the connection's other secret serve the next login, beside this one, whose code is spent: never a second try with it.
+    fn switch_secret(&self, connection: &Arc<Connection>) {
+        let (connections, connection) = (Arc::clone(&self.connections), Arc::clone(connection));
+        tokio::spawn(async move {
+            match connections.switch_secret(&connection).await {
+                Ok(true) => {
+                    secret_switched();
+                    tracing::warn!(account.slug = %connection.slug, "the IdP rejected the client: the standby secret takes over");
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(account.slug = %connection.slug, %error, "the standby secret could not take over");
+                }
+            }
+        });
+    }
+
     /// Verifies the ID token; where no known key verifies it, once more with fresh keys.
     async fn verify(
         &self,
@@ -83,9 +123,10 @@ impl Login {
         provider: Arc<Provider>,
         pending: &PendingLogin,
         tokens: &Tokens,
+        phases: &mut Phases,
     ) -> Result<(VerifiedClaims, Arc<Provider>), LoginError> {
         let max_age = pending.max_age.map(|max_age| max_age.as_secs());
-        let first = timed_now("verify", || provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds()));
+        let first = phases.timed_now("verify", || provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds()));
         let error = match first {
             Ok(verified) => return Ok((verified, provider)),
             Err(error) => error,

@@ -35,10 +35,10 @@ use crate::oidc::providers::Providers;
 use crate::seal::Keyring;
 use crate::store::known::KnownConnections;
 use crate::store::{PendingLogins, StoreError};
-use crate::telemetry::timed;
+use crate::telemetry::Phases;
 
 pub use begin::BegunLogin;
-pub use complete::{CompleteError, CompletedLogin};
+pub use complete::{CompleteError, CompletedLogin, Trail};
 pub use logout::{LogoutRequest, LogoutTarget};
 pub use state::StateError;
 
@@ -96,9 +96,9 @@ impl Login {
     }
 
     /// The account's connection, enabled, with its issuer known, and its IdP.
-    async fn ready(&self, slug: &Slug) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
+    async fn ready(&self, slug: &Slug, phases: &mut Phases) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
         let connection = self.connection(slug).await?;
-        let provider = timed("metadata", self.providers.of(&connection)).await.map_err(LoginError::Provider)?;
+        let provider = phases.timed("metadata", self.providers.of(&connection)).await.map_err(LoginError::Provider)?;
         if connection.issuer().is_some() {
             return Ok((connection, provider));
         }

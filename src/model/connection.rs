@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::proving::CheckRecord;
 use super::slug::Slug;
 
 /// A connection as it is stored.
@@ -23,8 +24,14 @@ pub struct Connection {
     pub settings: ConnectionSettings,
     /// The issuer that the metadata document named at first use; kept from then on.
     pub pinned_issuer: Option<Issuer>,
-    /// The client's secret.
-    pub client_secret: ClientSecret,
+    /// The client's secrets.
+    pub secrets: ClientSecrets,
+    /// When the two secrets last changed places by themselves, in milliseconds since the Unix epoch.
+    pub secret_switched: Option<u64>,
+    /// What the last check found.
+    pub last_check: Option<CheckRecord>,
+    /// The last login as a trial: the digest of the settings of then, and the time.
+    pub test_login: Option<(String, u64)>,
     /// Milliseconds since the Unix epoch.
     pub create_time: u64,
     /// Milliseconds since the Unix epoch.
@@ -74,6 +81,48 @@ pub struct ConnectionSettings {
     pub authorization_params: BTreeMap<String, String>,
     /// Claims that must have one of the listed values.
     pub required_claims: Vec<RequiredClaim>,
+}
+
+impl ConnectionSettings {
+    /// Of all that decides whether a login works, but for the secrets: a new display name doesn't change it.
+    #[must_use]
+    pub fn login_digest(&self) -> String {
+        let Self {
+            display_name: _,
+            state: _,
+            logout_style: _,
+            issuer,
+            source,
+            client_id,
+            auth_method,
+            scopes,
+            claim_mapping,
+            allowed_email_domains,
+            require_verified_email,
+            id_token_signing_algs,
+            additional_audiences,
+            allowed_tenant_ids,
+            authorization_params,
+            required_claims,
+        } = self;
+        let relevant = serde_json::json!([
+            issuer,
+            source,
+            client_id,
+            auth_method,
+            scopes,
+            claim_mapping,
+            allowed_email_domains,
+            require_verified_email,
+            id_token_signing_algs,
+            additional_audiences,
+            allowed_tenant_ids,
+            authorization_params,
+            required_claims,
+        ]);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, relevant.to_string().as_bytes());
+        hex::encode(&digest.as_ref()[..16])
+    }
 }
 
 /// Where a connection's endpoints come from.
@@ -294,6 +343,27 @@ impl ClientSecret {
     pub fn fingerprint(&self) -> String {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.expose().as_bytes());
         hex::encode(&digest.as_ref()[..4])
+    }
+}
+
+/// A client's secrets: one in use, and perhaps one that takes its place when the IdP rejects the client.
+#[derive(Clone, Debug)]
+pub struct ClientSecrets {
+    /// In use.
+    pub active: ClientSecret,
+    /// When it expires, as the customer says; milliseconds since the Unix epoch.
+    pub active_expire: Option<u64>,
+    /// The other one.
+    pub standby: Option<ClientSecret>,
+    /// When that one expires.
+    pub standby_expire: Option<u64>,
+}
+
+impl ClientSecrets {
+    /// One secret alone, which isn't known to expire.
+    #[must_use]
+    pub fn one(active: ClientSecret) -> Self {
+        Self { active, active_expire: None, standby: None, standby_expire: None }
     }
 }
 

@@ -5,9 +5,11 @@ pub mod connection;
 pub mod draft;
 pub mod identity;
 pub mod login;
+pub mod proving;
 pub mod rate;
 pub mod return_to;
 pub mod slug;
+pub mod vendor;
 
 use std::borrow::Cow;
 

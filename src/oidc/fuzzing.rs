@@ -18,8 +18,8 @@ use super::provider::{TokenAnswer, read_userinfo, token_error};
 use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::address::AddressPolicy;
 use crate::model::connection::{
-    ClaimMapping, ClientSecret, Connection, ConnectionSettings, ConnectionState, Issuer, LogoutStyle, MetadataSource, SigningAlg,
-    TokenEndpointAuthMethod,
+    ClaimMapping, ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState, Issuer, LogoutStyle,
+    MetadataSource, SigningAlg, TokenEndpointAuthMethod,
 };
 use crate::model::login::{Nonce, RawIdToken};
 use crate::model::slug::Slug;
@@ -176,7 +176,10 @@ fn connection(source: MetadataSource) -> Connection {
             required_claims: Vec::new(),
         },
         pinned_issuer: None,
-        client_secret: ClientSecret::new("secret".to_owned()),
+        secrets: ClientSecrets::one(ClientSecret::new("secret".to_owned())),
+        secret_switched: None,
+        last_check: None,
+        test_login: None,
         create_time: 0,
         update_time: 0,
     }

@@ -21,9 +21,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::CallError;
 use crate::model::address::AddressPolicy;
@@ -47,6 +50,9 @@ pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
     pub(super) addresses: Arc<AddressPolicy>,
     gives_trace: bool,
+    /// For whoever wants a connection of its own.
+    connector: GuardedConnector,
+    tls: Arc<ClientConfig>,
 }
 
 /// An answer whose body was read whole.
@@ -100,7 +106,8 @@ impl HttpClient {
             .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
         let guarded = GuardedConnector::new(Arc::clone(&addresses), system_lookup);
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+        let connector = guarded.clone();
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
         let builder = if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
         let inner = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -109,7 +116,13 @@ impl HttpClient {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(builder.enable_http1().wrap_connector(guarded));
-        Ok(Self { inner, addresses, gives_trace: policy.gives_trace })
+        Ok(Self { inner, addresses, gives_trace: policy.gives_trace, connector, tls: Arc::new(tls) })
+    }
+
+    /// Where IdPs may be.
+    #[must_use]
+    pub fn addresses(&self) -> &AddressPolicy {
+        &self.addresses
     }
 
     /// Fetches a document.
@@ -123,31 +136,46 @@ impl HttpClient {
 
     /// Sends a request and reads the answer's body, at most `limit` bytes of it, all within [`REQUEST_DEADLINE`].
     /// Server errors and too many requests (429) are [`CallError::Unavailable`]; every other status is the caller's.
-    pub(super) async fn send(&self, mut request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+    pub(super) async fn send(&self, request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+        self.send_and_read(request, limit, true).await
+    }
+
+    /// The same, with every status the caller's own: for whoever wants to see a redirect, and does not follow it blindly.
+    pub(super) async fn look(&self, request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+        self.send_and_read(request, limit, false).await
+    }
+
+    async fn send_and_read(&self, mut request: Request<Bytes>, limit: usize, is_strict: bool) -> Result<Answer, CallError> {
         let host = host_of(&request.uri().to_string());
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
         if self.gives_trace {
             traces::give(request.headers_mut());
         }
-        match tokio::time::timeout(REQUEST_DEADLINE, self.exchange(request.map(Full::new), &host, limit)).await {
+        match tokio::time::timeout(REQUEST_DEADLINE, self.exchange(request.map(Full::new), &host, limit, is_strict)).await {
             Ok(answer) => answer,
             Err(_) => Err(CallError::Unavailable { host, detail: format!("no whole answer within {REQUEST_DEADLINE:?}") }),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>, host: &str, limit: usize) -> Result<Answer, CallError> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        host: &str,
+        limit: usize,
+        is_strict: bool,
+    ) -> Result<Answer, CallError> {
         let unusable = |detail: String| CallError::Unusable { host: host.to_owned(), detail };
         let unavailable = |detail: String| CallError::Unavailable { host: host.to_owned(), detail };
         let response = self.inner.request(request).await.map_err(|error| call_error(host, &error))?;
         let (head, body) = response.into_parts();
-        if head.status.is_redirection() {
+        if is_strict && head.status.is_redirection() {
             let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let target = Url::parse(location).ok().and_then(|url| url.host_str().map(shown));
             let target = target.unwrap_or_else(|| "the same host".to_owned());
             return Err(unusable(format!("HTTP {} to {target}; redirects are not followed", head.status.as_u16())));
         }
-        if head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS {
+        if is_strict && (head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS) {
             return Err(unavailable(format!("HTTP {}", head.status.as_u16())));
         }
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
@@ -159,6 +187,31 @@ impl HttpClient {
         })?;
         let body = decoded(&head.headers, body.to_bytes(), limit).map_err(unusable)?;
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+impl HttpClient {
+    /// When the certificate of an https URL's host expires, in seconds since the Unix epoch, by a connection of its own.
+    pub(super) async fn certificate_expiry(&self, url: &Url) -> Result<i64, CallError> {
+        let host = host_of(url.as_str());
+        let unavailable = |detail: String| CallError::Unavailable { host: host.clone(), detail };
+        let looked = async {
+            let uri: Uri = url.as_str().parse().map_err(|_| unavailable("no URI".to_owned()))?;
+            let mut connector = self.connector.clone();
+            let stream = connector.call(uri).await.map_err(|error| match forbidden_in(error.as_ref()) {
+                Some(Forbidden(kind)) => CallError::AddressForbidden { host: host.clone(), kind },
+                None => unavailable(shown(&error.to_string())),
+            })?;
+            let name = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = ServerName::try_from(name).map_err(|_| unavailable("no host name".to_owned()))?;
+            let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner()).await;
+            let tls = tls.map_err(|error| unavailable(shown(&error.to_string())))?;
+            let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
+            leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp()).ok_or_else(|| unavailable("no certificate".to_owned()))
+        };
+        let too_slow = || unavailable(format!("no TLS within {REQUEST_DEADLINE:?}"));
+        tokio::time::timeout(REQUEST_DEADLINE, looked).await.unwrap_or_else(|_| Err(too_slow()))
     }
 }
 

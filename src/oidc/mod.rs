@@ -10,6 +10,7 @@ pub mod http;
 mod json;
 mod keys;
 mod metadata;
+pub mod probe;
 pub mod provider;
 pub mod providers;
 pub mod verify;

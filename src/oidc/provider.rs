@@ -479,7 +479,7 @@ fn oidc_client(connection: &Connection, metadata: &Metadata, redirect_uri: &str)
     // The crate only parses the issuer; the one that tokens are compared with is the metadata's, as a string.
     let issuer = IssuerUrl::new(metadata.issuer.as_str().to_owned()).map_err(|_| unfit("issuer"))?;
     Ok(Client::new(ClientId::new(connection.settings.client_id.clone()), issuer, JsonWebKeySet::new(Vec::new()))
-        .set_client_secret(openidconnect::ClientSecret::new(connection.client_secret.expose().to_owned()))
+        .set_client_secret(openidconnect::ClientSecret::new(connection.secrets.active.expose().to_owned()))
         .set_auth_type(auth_type)
         .set_auth_uri(AuthUrl::from_url(metadata.endpoints.authorization.clone()))
         .set_token_uri(TokenUrl::from_url(metadata.endpoints.token.clone()))

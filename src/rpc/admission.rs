@@ -111,7 +111,7 @@ fn known_method(path: &str) -> &'static str {
     METHODS.into_iter().find(|method| *method == name).unwrap_or("other")
 }
 
-const METHODS: [&str; 10] = [
+const METHODS: [&str; 15] = [
     "BeginLogin",
     "CompleteLogin",
     "LogoutUrl",
@@ -122,6 +122,11 @@ const METHODS: [&str; 10] = [
     "ListConnections",
     "UpdateConnection",
     "DeleteConnection",
+    "CheckConnection",
+    "ActivateConnection",
+    "GetSetupGuide",
+    "ListLoginAttempts",
+    "ListConnectionChanges",
 ];
 /// Longer than any call has by itself.
 const CALL_DEADLINE: Duration = Duration::from_secs(25);

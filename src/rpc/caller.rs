@@ -19,6 +19,7 @@ use super::admission::Method;
 use super::status::{Refusal, SlugOf};
 use super::tls::Peer;
 use crate::ambient::Entropy;
+use crate::model::shown;
 use crate::watched::{Contents, Watched};
 
 /// What a caller may do.
@@ -178,6 +179,20 @@ pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
     (token, hex::encode(hash))
 }
 
+/// Who calls, as the gatekeeper found.
+#[derive(Clone)]
+struct CallerName(Arc<str>);
+
+/// Who a change is recorded of: the calling program, and the person who uses it where it says so (`sso-operator`).
+pub(super) fn actor<T>(request: &Request<T>) -> String {
+    let caller = request.extensions().get::<CallerName>().map_or("anybody", |name| &name.0);
+    let operator = request.metadata().get("sso-operator").and_then(|value| value.to_str().ok());
+    match operator.map(|operator| shown(operator.trim())).filter(|operator| !operator.is_empty()) {
+        Some(operator) => format!("{caller} ({operator})"),
+        None => caller.to_owned(),
+    }
+}
+
 /// Stands before one service and lets a role in.
 #[derive(Clone)]
 pub(super) struct Gatekeeper {
@@ -193,7 +208,7 @@ impl Gatekeeper {
 }
 
 impl Interceptor for Gatekeeper {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let method = request.extensions().get::<Method>().map_or("other", |method| method.0);
         let refused = |refusal| SlugOf::unread(method).refused(refusal);
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else { return Ok(request) };
@@ -217,6 +232,8 @@ impl Interceptor for Gatekeeper {
         if !caller.roles.contains(&self.role) {
             return Err(refused(Refusal::caller_not_allowed(&caller.name, self.role.name())));
         }
+        let name = CallerName(caller.name.as_str().into());
+        request.extensions_mut().insert(name);
         Ok(request)
     }
 }

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::caller::actor;
 use super::convert;
 use super::status::{Refusal, SlugOf};
 use crate::connections::ConnectionDesk;
 use crate::model::Violation;
 use crate::model::connection::{Connection, CustomerUris};
+use crate::model::proving::{CheckResult, LoginSummary};
 use crate::pb;
 use crate::pb::connection_service_server::ConnectionService;
+use crate::store::ATTEMPTS_KEPT;
+use crate::telemetry::traces;
 
 pub(super) struct ConnectionRpc {
     desk: Arc<ConnectionDesk>,
@@ -25,6 +31,10 @@ impl ConnectionRpc {
     fn shown(&self, connection: &Connection) -> pb::Connection {
         convert::connection_to_pb(connection, &CustomerUris::new(&self.public_origin, &connection.slug))
     }
+
+    fn shown_with(&self, connection: &Connection, summary: LoginSummary) -> pb::Connection {
+        pb::Connection { logins: Some(summary.into()), ..self.shown(connection) }
+    }
 }
 
 fn wrong(slug: &SlugOf) -> impl Fn(Vec<Violation>) -> Status + '_ {
@@ -37,10 +47,11 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::CreateConnectionRequest>,
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
+        let actor = actor(&request);
         let connection = request.into_inner().connection.unwrap_or_default();
         let slug = SlugOf::request("CreateConnection", &connection.slug);
         let new = convert::new_connection(connection).map_err(wrong(&slug))?;
-        let created = self.desk.create(new).await.map_err(|error| slug.refused(error.into()))?;
+        let created = self.desk.create(new, &actor).await.map_err(|error| slug.refused(error.into()))?;
         slug.changed(created.revision);
         Ok(Response::new(pb::CreateConnectionResponse { connection: Some(self.shown(&created)) }))
     }
@@ -53,7 +64,9 @@ impl ConnectionService for ConnectionRpc {
         let slug = SlugOf::request("GetConnection", &request.slug);
         let wanted = convert::slug_alone(&request.slug).map_err(wrong(&slug))?;
         let found = self.desk.get(&wanted).await.map_err(|error| slug.refused(error.into()))?;
-        Ok(Response::new(pb::GetConnectionResponse { connection: Some(self.shown(&found)) }))
+        let summaries = self.desk.summaries(std::slice::from_ref(&found)).await;
+        let summary = summaries.map_err(|error| slug.refused(error.into()))?.remove(&wanted).unwrap_or_default();
+        Ok(Response::new(pb::GetConnectionResponse { connection: Some(self.shown_with(&found, summary)) }))
     }
 
     async fn list_connections(
@@ -63,8 +76,14 @@ impl ConnectionService for ConnectionRpc {
         let slug = SlugOf::request("ListConnections", "");
         let (page_size, after) = convert::page(&request.into_inner()).map_err(wrong(&slug))?;
         let page = self.desk.list(after.as_ref(), page_size).await.map_err(|error| slug.refused(error.into()))?;
+        let summaries = self.desk.summaries(&page.connections).await;
+        let mut summaries = summaries.map_err(|error| slug.refused(error.into()))?;
+        let mut shown = |connection: &Connection| {
+            let summary = summaries.remove(&connection.slug).unwrap_or_default();
+            self.shown_with(connection, summary)
+        };
         Ok(Response::new(pb::ListConnectionsResponse {
-            connections: page.connections.iter().map(|connection| self.shown(connection)).collect(),
+            connections: page.connections.iter().map(&mut shown).collect(),
             next_page_token: page.next.as_ref().map(convert::page_token).unwrap_or_default(),
         }))
     }
@@ -73,23 +92,116 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
+        let actor = actor(&request);
         let request = request.into_inner();
         let slug = SlugOf::request("UpdateConnection", request.connection.as_ref().map_or("", |connection| &connection.slug));
         let edit = convert::connection_edit(request).map_err(wrong(&slug))?;
-        let updated = self.desk.update(edit).await.map_err(|error| slug.refused(error.into()))?;
-        slug.changed(updated.revision);
-        Ok(Response::new(pb::UpdateConnectionResponse { connection: Some(self.shown(&updated)) }))
+        let updated = self.desk.update(edit, &actor).await.map_err(|error| slug.refused(error.into()))?;
+        slug.changed(updated.connection.revision);
+        let connection = Some(self.shown(&updated.connection));
+        Ok(Response::new(pb::UpdateConnectionResponse { connection, effect: updated.effect }))
     }
 
     async fn delete_connection(
         &self,
         request: Request<pb::DeleteConnectionRequest>,
     ) -> Result<Response<pb::DeleteConnectionResponse>, Status> {
+        let actor = actor(&request);
         let request = request.into_inner();
         let slug = SlugOf::request("DeleteConnection", &request.slug);
         let (wanted, revision) = convert::deletion(&request).map_err(wrong(&slug))?;
-        self.desk.delete(&wanted, revision).await.map_err(|error| slug.refused(error.into()))?;
+        self.desk.delete(&wanted, revision, &actor).await.map_err(|error| slug.refused(error.into()))?;
         slug.changed(revision);
         Ok(Response::new(pb::DeleteConnectionResponse {}))
+    }
+
+    type CheckConnectionStream = ReceiverStream<Result<pb::CheckConnectionResponse, Status>>;
+
+    async fn check_connection(
+        &self,
+        request: Request<pb::CheckConnectionRequest>,
+    ) -> Result<Response<Self::CheckConnectionStream>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("CheckConnection", &request.slug);
+        let request = convert::check_request(request).map_err(wrong(&slug))?;
+        let connection = self.desk.to_check(request).await.map_err(|error| slug.refused(error.into()))?;
+        // Room for all results: telling never waits, whether somebody reads or not.
+        let (found, results) = mpsc::channel(64);
+        let desk = Arc::clone(&self.desk);
+        let work = async move {
+            let mut tell = |result: CheckResult| {
+                let _ = found.try_send(Ok(convert::found(pb::check_connection_response::Found::Result(result.into()))));
+            };
+            let record = desk.check(&connection, &mut tell).await;
+            let last = match record {
+                Ok(record) => {
+                    let summary = convert::summary_of_check(&record, &connection);
+                    Ok(convert::found(pb::check_connection_response::Found::Summary(summary)))
+                }
+                Err(error) => Err(slug.refused(error.into())),
+            };
+            let _ = found.try_send(last);
+        };
+        tokio::spawn(traces::with_current(work));
+        Ok(Response::new(ReceiverStream::new(results)))
+    }
+
+    async fn activate_connection(
+        &self,
+        request: Request<pb::ActivateConnectionRequest>,
+    ) -> Result<Response<pb::ActivateConnectionResponse>, Status> {
+        let actor = actor(&request);
+        let request = request.into_inner();
+        let slug = SlugOf::request("ActivateConnection", &request.slug);
+        let (wanted, revision) = convert::slug_and_revision(&request.slug, request.revision).map_err(wrong(&slug))?;
+        let activated = self.desk.activate(&wanted, revision, request.force, &actor).await;
+        let activated = activated.map_err(|error| slug.refused(error.into()))?;
+        slug.changed(activated.revision);
+        Ok(Response::new(pb::ActivateConnectionResponse { connection: Some(self.shown(&activated)) }))
+    }
+
+    async fn get_setup_guide(
+        &self,
+        request: Request<pb::GetSetupGuideRequest>,
+    ) -> Result<Response<pb::GetSetupGuideResponse>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("GetSetupGuide", &request.slug);
+        let (wanted, vendor) = convert::guide_request(&request).map_err(wrong(&slug))?;
+        let text = if request.ready { self.desk.ready_note(&wanted).await } else { self.desk.guide(&wanted, vendor).await };
+        let markdown = text.map_err(|error| slug.refused(error.into()))?;
+        Ok(Response::new(pb::GetSetupGuideResponse { markdown }))
+    }
+
+    async fn list_login_attempts(
+        &self,
+        request: Request<pb::ListLoginAttemptsRequest>,
+    ) -> Result<Response<pb::ListLoginAttemptsResponse>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("ListLoginAttempts", &request.slug);
+        let (wanted, limit) =
+            convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT).map_err(wrong(&slug))?;
+        let found = self.desk.attempts(&wanted, limit).await;
+        let (attempts, summary, connection) = found.map_err(|error| slug.refused(error.into()))?;
+        let redirect_uri = CustomerUris::new(&self.public_origin, &wanted).redirect_uri();
+        let method = connection.settings.auth_method.name();
+        Ok(Response::new(pb::ListLoginAttemptsResponse {
+            attempts: attempts.into_iter().map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, method)).collect(),
+            summary: Some(summary.into()),
+        }))
+    }
+
+    async fn list_connection_changes(
+        &self,
+        request: Request<pb::ListConnectionChangesRequest>,
+    ) -> Result<Response<pb::ListConnectionChangesResponse>, Status> {
+        let request = request.into_inner();
+        let slug = SlugOf::request("ListConnectionChanges", &request.slug);
+        let (wanted, before, limit) = convert::changes_request(&request).map_err(wrong(&slug))?;
+        let changes = self.desk.changes(&wanted, before, limit).await;
+        let (changes, next) = changes.map_err(|error| slug.refused(error.into()))?;
+        Ok(Response::new(pb::ListConnectionChangesResponse {
+            changes: changes.into_iter().map(Into::into).collect(),
+            next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
     }
 }

@@ -9,7 +9,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use prost_types::value::Kind;
 use serde_json::{Map, Value};
 
-use crate::connections::{ConnectionEdit, NewConnection};
+use crate::advice;
+use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, SecretsEdit};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::connection::{
     ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource, RequiredClaim, TokenEndpointAuthMethod,
@@ -19,9 +20,18 @@ use crate::model::identity::{EmailVerification, Identity};
 use crate::model::login::{
     AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt, RawIdToken, StateParameter,
 };
+use crate::model::proving::{
+    Attempt, ChangeRecord, CheckOutcome, CheckRecord, CheckResult, LoginSummary, Party, REQUIRED_CLAIMS,
+};
 use crate::model::slug::{SLUG_RULE, Slug};
+use crate::model::vendor::Vendor;
 use crate::model::{Violation, shown};
 use crate::pb;
+
+/// Fields of Connection that an update names and that are no settings.
+const SECRET_FIELDS: [&str; 4] =
+    ["client_secret", "client_secret_expire_time", "standby_client_secret", "standby_client_secret_expire_time"];
+const PAGE_TOKEN_RULE: &str = "must be the next_page_token of the page before";
 
 /// What came of a request's form.
 pub(super) type Checked<T> = Result<T, Vec<Violation>>;
@@ -147,9 +157,12 @@ pub(super) fn slug_alone(text: &str) -> Checked<Slug> {
 pub(super) fn new_connection(mut message: pb::Connection) -> Checked<NewConnection> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
-    let client_secret = ClientSecret::new(std::mem::take(&mut message.client_secret));
+    let named = |_: &str| true;
+    let secrets = form.secrets(&mut message, named);
+    // An empty standby secret is none.
+    let secrets = SecretsEdit { standby: secrets.standby.filter(|secret| !secret.expose().trim().is_empty()), ..secrets };
     let draft = form.draft(message);
-    form.done(slug, |slug| NewConnection { slug, draft, client_secret })
+    form.done(slug, |slug| NewConnection { slug, draft, secrets })
 }
 
 pub(super) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<ConnectionEdit> {
@@ -158,29 +171,87 @@ pub(super) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<C
     let slug = form.slug(&connection.slug);
     let revision = form.revision("connection.revision", connection.revision);
     let paths = message.update_mask.unwrap_or_default().paths;
-    if paths.is_empty() {
-        form.wrong("update_mask", "must name at least one field of Connection");
-    }
-    let (mut fields, mut is_secret_named) = (Vec::new(), false);
-    for path in paths.iter().take(64) {
-        match DraftField::parse(path) {
-            Some(field) => fields.push(field),
-            None if path == "client_secret" => is_secret_named = true,
-            None => {
-                form.wrong("update_mask", format!("must name fields of Connection that can be changed, not {:?}", shown(path)))
-            }
-        }
-    }
-    let secret = ClientSecret::new(std::mem::take(&mut connection.client_secret));
+    let fields = form.fields(&paths);
+    let secrets = form.secrets(&mut connection, |name| paths.iter().any(|path| path == name));
     let draft = form.draft(connection);
-    form.done(slug, |slug| ConnectionEdit { slug, revision, fields, draft, client_secret: is_secret_named.then_some(secret) })
+    form.done(slug, |slug| ConnectionEdit { slug, revision, fields, draft, secrets, force: message.force })
+}
+
+pub(super) fn check_request(message: pb::CheckConnectionRequest) -> Checked<CheckRequest> {
+    let mut form = Form::default();
+    let slug = form.slug(&message.slug);
+    let proposal = match (message.proposal, message.update_mask) {
+        (None, None) => None,
+        (Some(proposal), Some(mask)) => {
+            let paths = mask.paths;
+            if paths.iter().any(|path| SECRET_FIELDS.contains(&path.as_str())) {
+                form.wrong("update_mask", "must not name secrets: they are checked as they are stored");
+            }
+            Some((form.fields(&paths), form.draft(proposal)))
+        }
+        _ => {
+            form.wrong("proposal", "and update_mask go together");
+            None
+        }
+    };
+    form.done(slug, |slug| CheckRequest { slug, proposal })
+}
+
+pub(super) fn slug_and_revision(slug: &str, revision: u64) -> Checked<(Slug, u64)> {
+    let mut form = Form::default();
+    let slug = form.slug(slug);
+    let revision = form.revision("revision", revision);
+    form.done(slug, |slug| (slug, revision))
+}
+
+/// A page size: 0 is `default`, more than `most` is cut.
+pub(super) fn slug_and_size(slug: &str, page_size: i32, default: u32, most: u32) -> Checked<(Slug, u32)> {
+    let mut form = Form::default();
+    let slug = form.slug(slug);
+    let size = match u32::try_from(page_size) {
+        Ok(0) => default,
+        Ok(size) => size.min(most),
+        Err(_) => {
+            form.wrong("page_size", "must not be negative");
+            0
+        }
+    };
+    form.done(slug, |slug| (slug, size))
+}
+
+pub(super) fn changes_request(message: &pb::ListConnectionChangesRequest) -> Checked<(Slug, Option<i64>, u32)> {
+    let (slug, size) = slug_and_size(&message.slug, message.page_size, 100, 1000)?;
+    let before = match message.page_token.as_str() {
+        "" => None,
+        token => match token.parse() {
+            Ok(before) => Some(before),
+            Err(_) => return Err(vec![Violation::new("page_token", PAGE_TOKEN_RULE)]),
+        },
+    };
+    Ok((slug, before, size))
+}
+
+pub(super) fn guide_request(message: &pb::GetSetupGuideRequest) -> Checked<(Slug, Option<Vendor>)> {
+    let mut form = Form::default();
+    let slug = form.slug(&message.slug);
+    let vendor = match pb::IdentityProvider::try_from(message.idp) {
+        Ok(pb::IdentityProvider::Unspecified) => None,
+        Ok(pb::IdentityProvider::Entra) => Some(Vendor::Entra),
+        Ok(pb::IdentityProvider::Okta) => Some(Vendor::Okta),
+        Ok(pb::IdentityProvider::Google) => Some(Vendor::Google),
+        Ok(pb::IdentityProvider::Auth0) => Some(Vendor::Auth0),
+        Ok(pb::IdentityProvider::Keycloak) => Some(Vendor::Keycloak),
+        Ok(pb::IdentityProvider::Generic) => Some(Vendor::Generic),
+        Err(_) => {
+            form.wrong("idp", format!("{} is no IdentityProvider", message.idp));
+            None
+        }
+    };
+    form.done(slug, |slug| (slug, vendor))
 }
 
 pub(super) fn deletion(message: &pb::DeleteConnectionRequest) -> Checked<(Slug, u64)> {
-    let mut form = Form::default();
-    let slug = form.slug(&message.slug);
-    let revision = form.revision("revision", message.revision);
-    form.done(slug, |slug| (slug, revision))
+    slug_and_revision(&message.slug, message.revision)
 }
 
 pub(super) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option<Slug>)> {
@@ -196,7 +267,7 @@ pub(super) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option
     let after = after.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| Slug::parse(&text));
     match after {
         Some(after) => Ok((page_size, Some(after))),
-        None => Err(vec![Violation::new("page_token", "must be the next_page_token of the page before")]),
+        None => Err(vec![Violation::new("page_token", PAGE_TOKEN_RULE)]),
     }
 }
 
@@ -234,6 +305,46 @@ impl Form {
             self.wrong(field, "must be the revision that was read");
         }
         revision
+    }
+
+    /// The settings that an update names; the secrets are named there too.
+    fn fields(&mut self, paths: &[String]) -> Vec<DraftField> {
+        let mut fields = Vec::new();
+        if paths.is_empty() {
+            self.wrong("update_mask", "must name the fields to change");
+        }
+        for path in paths {
+            match DraftField::parse(path) {
+                Some(field) => fields.push(field),
+                None if SECRET_FIELDS.contains(&path.as_str()) => {}
+                None => self.wrong("update_mask", format!("{:?} is not a field that an update can set", shown(path))),
+            }
+        }
+        fields
+    }
+
+    /// Takes the secrets out of a message: none is left in it.
+    fn secrets(&mut self, message: &mut pb::Connection, is_named: impl Fn(&str) -> bool) -> SecretsEdit {
+        let active = ClientSecret::new(std::mem::take(&mut message.client_secret));
+        let standby = ClientSecret::new(std::mem::take(&mut message.standby_client_secret));
+        let active_expire = self.time("client_secret_expire_time", message.client_secret_expire_time.take());
+        let standby_expire = self.time("standby_client_secret_expire_time", message.standby_client_secret_expire_time.take());
+        SecretsEdit {
+            active: is_named("client_secret").then_some(active),
+            active_expire: is_named("client_secret_expire_time").then_some(active_expire),
+            standby: is_named("standby_client_secret").then_some(standby),
+            standby_expire: is_named("standby_client_secret_expire_time").then_some(standby_expire),
+        }
+    }
+
+    fn time(&mut self, field: &'static str, time: Option<prost_types::Timestamp>) -> Option<u64> {
+        let time = time?;
+        // Up to the year 9999, as RFC 3339 has it.
+        let seconds = u64::try_from(time.seconds).ok().filter(|seconds| *seconds < 253_402_300_800);
+        if seconds.is_none() {
+            self.wrong(field, "must be a time from 1970 to 9999");
+        }
+        seconds.map(|seconds| seconds * 1000)
     }
 
     fn browser_binding(&mut self, text: Option<String>) -> Option<BrowserBinding> {
@@ -456,6 +567,18 @@ pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>)
         endpoints,
         client_id: settings.client_id.clone(),
         client_secret: String::new(),
+        standby_client_secret: String::new(),
+        client_secret_expire_time: connection.secrets.active_expire.map(timestamp_millis),
+        standby_client_secret_expire_time: connection.secrets.standby_expire.map(timestamp_millis),
+        standby_secret_fingerprint: connection.secrets.standby.as_ref().map(ClientSecret::fingerprint).unwrap_or_default(),
+        secret_switch_time: connection.secret_switched.map(timestamp_millis),
+        last_check: connection.last_check.as_ref().map(|check| summary_of_check(check, connection)),
+        test_login_time: connection
+            .test_login
+            .as_ref()
+            .filter(|(digest, _)| *digest == connection.settings.login_digest())
+            .map(|(_, time)| timestamp_millis(*time)),
+        logins: None,
         token_endpoint_auth_method: auth_method.into(),
         scopes: settings.scopes.clone(),
         claim_mapping: Some(pb::ClaimMapping {
@@ -475,7 +598,7 @@ pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>)
         redirect_uri: uris.redirect_uri(),
         initiate_login_uri: uris.login_uri(),
         post_logout_redirect_uri: uris.login_uri(),
-        secret_fingerprint: connection.client_secret.fingerprint(),
+        secret_fingerprint: connection.secrets.active.fingerprint(),
         allowed_tenant_ids: settings.allowed_tenant_ids.clone(),
         authorization_params: settings.authorization_params.clone().into_iter().collect(),
         required_claims: settings
@@ -483,6 +606,101 @@ pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>)
             .iter()
             .map(|claim| pb::RequiredClaim { name: claim.name.clone(), values: claim.values.clone() })
             .collect(),
+    }
+}
+
+/// `connection`: as it was checked, or as it is.
+pub(super) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> pb::CheckSummary {
+    pb::CheckSummary {
+        time: Some(timestamp_millis(check.time)),
+        revision: check.revision,
+        outcome: outcome_to_pb(check.outcome).into(),
+        is_current: check.digest == connection.settings.login_digest(),
+        failed: check.failed.clone(),
+        passed: check.passed.clone(),
+    }
+}
+
+pub(super) fn found(found: pb::check_connection_response::Found) -> pb::CheckConnectionResponse {
+    pb::CheckConnectionResponse { found: Some(found) }
+}
+
+impl From<CheckResult> for pb::CheckResult {
+    fn from(result: CheckResult) -> Self {
+        let (actor, remedy) = match result.remedy {
+            None => (pb::Party::Unspecified, String::new()),
+            Some((Party::Support, remedy)) => (pb::Party::Support, remedy),
+            Some((Party::CustomerIdpAdmin, remedy)) => (pb::Party::CustomerIdpAdmin, remedy),
+        };
+        Self {
+            id: result.id.to_owned(),
+            outcome: outcome_to_pb(result.outcome).into(),
+            expected: result.expected,
+            found: result.found,
+            actor: actor.into(),
+            remedy,
+        }
+    }
+}
+
+fn outcome_to_pb(outcome: CheckOutcome) -> pb::CheckOutcome {
+    match outcome {
+        CheckOutcome::Pass => pb::CheckOutcome::Pass,
+        CheckOutcome::Warn => pb::CheckOutcome::Warn,
+        CheckOutcome::Fail => pb::CheckOutcome::Fail,
+        CheckOutcome::Inconclusive => pb::CheckOutcome::Inconclusive,
+    }
+}
+
+impl From<LoginSummary> for pb::LoginSummary {
+    fn from(summary: LoginSummary) -> Self {
+        Self {
+            last_success_time: summary.last_success.map(timestamp_millis),
+            failures: summary.failures.into_iter().collect(),
+            foreign_callbacks: summary.foreign_callbacks,
+        }
+    }
+}
+
+pub(super) fn attempt_to_pb(attempt: Attempt, redirect_uri: &str, method: &str) -> pb::LoginAttempt {
+    let vendor = Vendor::of(attempt.issuer.as_deref().unwrap_or_default());
+    let remedy = advice::for_refusal(&attempt.reason, vendor, redirect_uri, method);
+    let missing = attempt.claims_present.as_ref().map(|present| {
+        REQUIRED_CLAIMS.into_iter().filter(|name| !present.iter().any(|own| own == name)).map(str::to_owned).collect()
+    });
+    pb::LoginAttempt {
+        time: Some(timestamp_millis(attempt.time)),
+        reason: attempt.reason,
+        owner: attempt.owner,
+        trace_id: attempt.trace_id,
+        idp_error: attempt.idp_error.unwrap_or_default(),
+        claims_present: attempt.claims_present.unwrap_or_default(),
+        claims_missing: missing.unwrap_or_default(),
+        issuer: attempt.issuer.unwrap_or_default(),
+        phases: attempt
+            .phases
+            .into_iter()
+            .map(|(phase, micros)| pb::PhaseDuration {
+                phase,
+                duration: prost_types::Duration::try_from(Duration::from_micros(micros)).ok(),
+            })
+            .collect(),
+        is_test: attempt.is_test,
+        remedy: remedy.unwrap_or_default(),
+    }
+}
+
+impl From<ChangeRecord> for pb::ConnectionChange {
+    fn from(record: ChangeRecord) -> Self {
+        let field = |(field, before, after)| pb::FieldChange { field, before, after };
+        Self {
+            time: Some(timestamp_millis(record.time)),
+            actor: record.actor,
+            action: record.action,
+            revision: record.revision,
+            fields: record.fields.into_iter().map(field).collect(),
+            is_forced: record.is_forced,
+        }
     }
 }
 

@@ -1,14 +1,20 @@
 //! LoginService over gRPC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Parsed};
 use super::status::{Refusal, SlugOf};
+use crate::ambient::Clock;
+use crate::attempts::{AttemptLog, Tested};
 use crate::identity::Identities;
-use crate::login::Login;
+use crate::login::{CompletedLogin, Login, Trail};
+use crate::model::connection::ConnectionState;
 use crate::model::login::{Callback, LoginRequest};
+use crate::model::proving::{Attempt, REQUIRED_CLAIMS};
+use crate::model::slug::Slug;
 use crate::pb;
 use crate::pb::login_service_server::LoginService;
 use crate::telemetry;
@@ -17,12 +23,54 @@ use crate::telemetry::traces::current_trace_id;
 pub(super) struct LoginRpc {
     login: Arc<Login>,
     identities: Option<Arc<Identities>>,
+    attempts: Arc<AttemptLog>,
+    clock: Arc<dyn Clock>,
 }
 
 impl LoginRpc {
-    pub(super) fn new(login: Arc<Login>, identities: Option<Arc<Identities>>) -> Self {
-        Self { login, identities }
+    pub(super) fn new(
+        login: Arc<Login>,
+        identities: Option<Arc<Identities>>,
+        attempts: Arc<AttemptLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { login, identities, attempts, clock }
     }
+
+    /// Notes for support what became of a callback.
+    fn note(&self, account: &Slug, trail: &Trail, end: &Result<CompletedLogin, Refusal>) {
+        if !trail.is_ours {
+            return self.attempts.note_foreign(account);
+        }
+        let (reason, owner, idp_error) = end.as_ref().err().map(Refusal::kept).unwrap_or_default();
+        let claims_present = match end {
+            Ok(_) => Some(REQUIRED_CLAIMS.map(str::to_owned).to_vec()),
+            Err(refusal) => refusal
+                .missing_claims()
+                .map(|missing| REQUIRED_CLAIMS.into_iter().filter(|name| !missing.contains(name)).map(str::to_owned).collect()),
+        };
+        let connection = trail.connection.as_ref();
+        let is_test = connection.is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
+        let tested = connection
+            .filter(|_| is_test && end.is_ok())
+            .map(|connection| Tested { incarnation: connection.incarnation, digest: connection.settings.login_digest() });
+        let attempt = Attempt {
+            time: self.clock.unix_millis(),
+            reason: reason.to_owned(),
+            owner: owner.to_owned(),
+            trace_id: current_trace_id(),
+            idp_error,
+            claims_present,
+            issuer: trail.issuer.clone(),
+            phases: trail.phases.0.iter().map(|(phase, took)| ((*phase).to_owned(), micros(*took))).collect(),
+            is_test,
+        };
+        self.attempts.note(account, attempt, tested);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[tonic::async_trait]
@@ -45,7 +93,11 @@ impl LoginService for LoginRpc {
         let callback = Callback::parse(request).map_err(|violations| slug.refused(Refusal::violations(violations)))?;
         // Asked before the state is spent.
         self.identities.as_ref().map_or(Ok(()), |identities| identities.ready()).map_err(|error| slug.refused(error.into()))?;
-        let completed = self.login.complete(callback).await.map_err(|error| slug.refused(error.into()))?;
+        let account = callback.slug.clone();
+        let (completed, trail) = self.login.complete(callback).await;
+        let refusal_or_done = completed.map_err(Refusal::from);
+        self.note(&account, &trail, &refusal_or_done);
+        let completed = refusal_or_done.map_err(|refusal| slug.refused(refusal))?;
         telemetry::login_completed(slug.as_str());
         tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, trace_id = current_trace_id(), "a login was completed");
         let identity_token = match &self.identities {

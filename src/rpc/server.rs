@@ -22,6 +22,8 @@ use super::login::LoginRpc;
 use super::operations::Readiness;
 use super::status::name_reason;
 use super::tls::{Incoming, WatchedTls, accept};
+use crate::ambient::Clock;
+use crate::attempts::AttemptLog;
 use crate::connections::ConnectionDesk;
 use crate::identity::Identities;
 use crate::login::Login;
@@ -103,6 +105,18 @@ pub struct Entrance {
     pub drain_timeout: Duration,
 }
 
+/// What support works with.
+pub struct Support {
+    /// What it does.
+    pub desk: Arc<ConnectionDesk>,
+    /// What it sees of logins.
+    pub attempts: Arc<AttemptLog>,
+    /// For the times of what it sees.
+    pub clock: Arc<dyn Clock>,
+    /// Scheme, host and port of the customer-facing URIs.
+    pub public_origin: String,
+}
+
 /// The open listeners.
 pub struct Door {
     health: Health,
@@ -119,14 +133,14 @@ impl Door {
         entrance: Entrance,
         login: Arc<Login>,
         identities: Option<Arc<Identities>>,
-        desk: Arc<ConnectionDesk>,
-        public_origin: String,
+        support: Support,
         health: Health,
     ) -> Self {
         let Entrance { login_listener, admin_listener, tls, callers, reflection, max_in_flight, drain_timeout } = entrance;
         let (close, closed) = watch::channel(false);
-        let login =
-            LoginServiceServer::new(LoginRpc::new(login, identities.clone())).max_decoding_message_size(MAX_LOGIN_MESSAGE);
+        let Support { desk, attempts, clock, public_origin } = support;
+        let login = LoginRpc::new(login, identities.clone(), attempts, clock);
+        let login = LoginServiceServer::new(login).max_decoding_message_size(MAX_LOGIN_MESSAGE);
         let desk =
             ConnectionServiceServer::new(ConnectionRpc::new(desk, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE);
         let gatekeeper = |role| Gatekeeper::new(callers.clone(), role);

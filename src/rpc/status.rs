@@ -7,10 +7,12 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::advice;
 use crate::connections::DeskError;
 use crate::identity::IdentityError;
 use crate::login::{CompleteError, LoginError, StateError};
 use crate::model::slug::Slug;
+use crate::model::vendor::Vendor;
 use crate::model::{Violation, shown};
 use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
@@ -25,6 +27,17 @@ enum Owner {
     CustomerIdpAdmin,
     Support,
     Transient,
+}
+
+impl Owner {
+    fn name(self) -> &'static str {
+        match self {
+            Self::EndUser => "end_user",
+            Self::CustomerIdpAdmin => "customer_idp_admin",
+            Self::Support => "support",
+            Self::Transient => "transient",
+        }
+    }
 }
 
 /// What the caller may do next.
@@ -88,6 +101,7 @@ reasons! {
     Overloaded = "OVERLOADED", ResourceExhausted, Transient, Call;
     CallerUnknown = "CALLER_UNKNOWN", Unauthenticated, Support, Never;
     CallerNotAllowed = "CALLER_NOT_ALLOWED", PermissionDenied, Support, Never;
+    CheckRequired = "CHECK_REQUIRED", FailedPrecondition, Support, Never;
     IdentityTokenInvalid = "IDENTITY_TOKEN_INVALID", PermissionDenied, EndUser, Login;
     IdentityTokenExpired = "IDENTITY_TOKEN_EXPIRED", PermissionDenied, EndUser, Login;
     ConnectionExists = "CONNECTION_EXISTS", AlreadyExists, Support, Never;
@@ -171,6 +185,27 @@ impl Refusal {
     }
 }
 
+/// What is kept of a refused login: reason, owner, and the IdP's error code.
+impl Refusal {
+    pub(super) fn kept(&self) -> (&'static str, &'static str, Option<String>) {
+        let (name, _, owner, _) = self.reason.row();
+        let idp_error = self.metadata.iter().find(|(name, _)| *name == "idp_error");
+        (name, owner.name(), idp_error.map(|(_, error)| cut(error, MAX_METADATA)))
+    }
+
+    /// Which claims were missing, where it came to looking at them.
+    pub(super) fn missing_claims(&self) -> Option<Vec<&str>> {
+        match self.reason {
+            Reason::ClaimMissing => {
+                let names = self.metadata.iter().find(|(name, _)| *name == "claim");
+                Some(names.map(|(_, names)| names.split(", ").collect()).unwrap_or_default())
+            }
+            Reason::ClaimNotAllowed | Reason::EmailDomainNotAllowed | Reason::EmailNotVerified => Some(Vec::new()),
+            _ => None,
+        }
+    }
+}
+
 /// The account that a call is about, for the refusals of it.
 pub(super) struct SlugOf {
     method: &'static str,
@@ -208,12 +243,7 @@ impl SlugOf {
     pub(super) fn refused(&self, refusal: Refusal) -> Status {
         let (name, code, owner, retry) = refusal.reason.row();
         let retry = if refusal.is_spent && retry == Retry::Call { Retry::Login } else { retry };
-        let owner = match owner {
-            Owner::EndUser => "end_user",
-            Owner::CustomerIdpAdmin => "customer_idp_admin",
-            Owner::Support => "support",
-            Owner::Transient => "transient",
-        };
+        let owner = owner.name();
         telemetry::refused(self.method, &self.slug, name, owner);
         let trace_id = current_trace_id();
         let (method, slug, detail) = (self.method, self.slug.as_str(), refusal.detail.as_deref().unwrap_or_default());
@@ -353,7 +383,7 @@ impl Refusal {
         match error {
             ClaimsError::Missing(names) => {
                 let refusal = Self::new(Reason::ClaimMissing, message).with("claim", names.join(", "));
-                Self { help: Some(how_to_add_claims(issuer)), ..refusal }
+                Self { help: Some(advice::add_claims(Vendor::of(issuer))), ..refusal }
             }
             ClaimsError::NotAllowed { claim, .. } => Self::new(Reason::ClaimNotAllowed, message).with("claim", claim),
             ClaimsError::EmailDomainNotAllowed(_) => Self::new(Reason::EmailDomainNotAllowed, message),
@@ -409,6 +439,10 @@ impl From<DeskError> for Refusal {
             DeskError::Exists => Self::because(Reason::ConnectionExists, &error),
             DeskError::NotFound => Self::because(Reason::ConnectionNotFound, &error),
             DeskError::Conflict { .. } => Self::because(Reason::RevisionConflict, &error),
+            DeskError::CheckRequired(_) => Self::because(Reason::CheckRequired, &error),
+            DeskError::RateLimited { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Self::because(Reason::RateLimited, &error) }
+            }
             DeskError::Store(error) => error.into(),
         }
     }
@@ -427,38 +461,6 @@ pub(super) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
     let (mut head, body) = response.into_parts();
     match status.add_header(&mut head.headers) {
         Ok(()) | Err(_) => http::Response::from_parts(head, body),
-    }
-}
-
-/// What a customer's admin does at this IdP so that the claims come; a link to its own documentation.
-fn how_to_add_claims(issuer: &str) -> (&'static str, &'static str) {
-    let host = url::Url::parse(issuer).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let is_under = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    if is_under("microsoftonline.com") || is_under("windows.net") {
-        (
-            "Entra ID: App registrations > the app > Token configuration > Add optional claim > ID > email, given_name, family_name",
-            "https://learn.microsoft.com/entra/identity-platform/optional-claims",
-        )
-    } else if is_under("okta.com") || is_under("oktapreview.com") || is_under("okta-emea.com") {
-        (
-            "Okta: assign the email and profile scopes to the app, and fill the user's profile in",
-            "https://developer.okta.com/docs/guides/customize-tokens-returned-from-okta/",
-        )
-    } else if is_under("google.com") {
-        (
-            "Google Workspace: fill the user's first and last name in at the Admin console",
-            "https://support.google.com/a/answer/1728857",
-        )
-    } else if is_under("auth0.com") {
-        (
-            "Auth0: fill the user's profile in, or add the claims with a post-login Action",
-            "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
-        )
-    } else {
-        (
-            "Have the IdP put email, given_name and family_name into the ID token or UserInfo for the scopes email and profile",
-            "https://openid.net/specs/openid-connect-core-1_0.html#ScopeClaims",
-        )
     }
 }
 

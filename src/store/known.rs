@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::{ChangeError, ConnectionChange, Connections, StoreError, in_time};
+use super::{ChangeError, ChangeNote, ConnectionChange, Connections, StoreError, in_time};
 use crate::ambient::Clock;
-use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
+use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
+use crate::model::proving::{ChangeRecord, CheckRecord};
 use crate::model::slug::Slug;
 
 /// Connections with a memory in front of them.
@@ -86,9 +87,10 @@ impl KnownConnections {
         &self,
         slug: &Slug,
         settings: &ConnectionSettings,
-        secret: &ClientSecret,
+        secrets: &ClientSecrets,
+        note: &ChangeNote,
     ) -> Result<Connection, ChangeError> {
-        let created = in_time("connections", self.stored()?.create(slug, settings, secret)).await;
+        let created = in_time("connections", self.stored()?.create(slug, settings, secrets, note)).await;
         self.forget(slug).await;
         created
     }
@@ -107,8 +109,8 @@ impl KnownConnections {
     ///
     /// # Errors
     /// As there.
-    pub async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), ChangeError> {
-        let deleted = in_time("connections", self.stored()?.delete(slug, revision)).await;
+    pub async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError> {
+        let deleted = in_time("connections", self.stored()?.delete(slug, revision, note)).await;
         self.forget(slug).await;
         deleted
     }
@@ -135,9 +137,51 @@ impl KnownConnections {
     /// # Errors
     /// The store is unreachable.
     pub async fn pin_issuer(&self, connection: &Connection, issuer: &Issuer) -> Result<Option<Arc<Connection>>, StoreError> {
-        in_time("connections", self.stored()?.pin_issuer(&connection.slug, connection.revision, issuer)).await?;
+        let was = (ISSUER_FIELD.to_owned(), String::new(), issuer.to_string());
+        let note = ChangeNote { actor: THE_SERVICE.to_owned(), action: "pin_issuer", fields: vec![was], ..ChangeNote::default() };
+        in_time("connections", self.stored()?.pin_issuer(&connection.slug, connection.revision, issuer, &note)).await?;
         self.forget(&connection.slug).await;
         self.get(&connection.slug).await
+    }
+
+    /// Has the other secret of this connection, whose client the IdP has rejected, take its place: for the next login.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    pub async fn switch_secret(&self, connection: &Connection) -> Result<bool, StoreError> {
+        let Some(standby) = &connection.secrets.standby else { return Ok(false) };
+        let millis = u64::try_from(SWITCH_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let not_since = self.clock.unix_millis().saturating_sub(millis);
+        let fields = vec![("client_secret".to_owned(), connection.secrets.active.fingerprint(), standby.fingerprint())];
+        let note = ChangeNote { actor: THE_SERVICE.to_owned(), action: "switch_secret", fields, ..ChangeNote::default() };
+        let switch = self.stored()?.switch_secret(&connection.slug, connection.revision, not_since, &note);
+        let has_switched = in_time("connections", switch).await?;
+        self.forget(&connection.slug).await;
+        Ok(has_switched)
+    }
+
+    /// See [`Connections::record_check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord) -> Result<(), StoreError> {
+        in_time("connections", self.stored()?.record_check(slug, incarnation, check)).await
+    }
+
+    /// See [`Connections::changes_of`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn changes_of(&self, slug: &Slug, before: Option<i64>, limit: u32) -> Result<Vec<(i64, ChangeRecord)>, StoreError> {
+        in_time("connections", self.stored()?.changes_of(slug, before, limit)).await
+    }
+
+    /// See [`Connections::secrets_expiring_before`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn secrets_expiring_before(&self, time: u64) -> Result<u64, StoreError> {
+        in_time("connections", self.stored()?.secrets_expiring_before(time)).await
     }
 
     /// Takes over what changed since the last look: to be called every [`POLL_INTERVAL`].
@@ -206,5 +250,10 @@ impl KnownConnections {
 /// How often changes of other replicas are looked for; one small query each time, whatever the number of accounts.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the two secrets of a connection may change places by themselves.
+pub const SWITCH_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Who changes what nobody asked for.
+const THE_SERVICE: &str = "the service";
+const ISSUER_FIELD: &str = "issuer";
 const ABSENT_FOR_MILLIS: u64 = 2_000;
 const UNREAD: u64 = u64::MAX;

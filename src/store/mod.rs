@@ -8,13 +8,15 @@ pub mod redis;
 mod sql;
 pub mod sqlite;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
+use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
+use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
 use crate::telemetry::store_failed;
 
@@ -75,7 +77,13 @@ pub trait Connections: Send + Sync {
     ///
     /// # Errors
     /// [`ChangeError::Exists`], or the store is unreachable.
-    async fn create(&self, slug: &Slug, settings: &ConnectionSettings, secret: &ClientSecret) -> Result<Connection, ChangeError>;
+    async fn create(
+        &self,
+        slug: &Slug,
+        settings: &ConnectionSettings,
+        secrets: &ClientSecrets,
+        note: &ChangeNote,
+    ) -> Result<Connection, ChangeError>;
 
     /// `None`: there is none.
     ///
@@ -89,8 +97,7 @@ pub trait Connections: Send + Sync {
     /// The store is unreachable, or what it holds can't be opened.
     async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError>;
 
-    /// Replaces the settings, and the secret where one is given, of exactly this revision. `keep_pin`: whether the
-    /// pinned issuer stays.
+    /// Replaces settings and secrets of exactly this revision.
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unreachable.
@@ -100,14 +107,39 @@ pub trait Connections: Send + Sync {
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unreachable.
-    async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), ChangeError>;
+    async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError>;
+
+    /// Has the two secrets of exactly this revision change places, unless there is one alone or they did so after
+    /// `not_since` (milliseconds since the Unix epoch). Whether they have.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn switch_secret(&self, slug: &Slug, revision: u64, not_since: u64, note: &ChangeNote) -> Result<bool, StoreError>;
+
+    /// Keeps what a check of this incarnation found. No change: nobody's login is different for it.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord) -> Result<(), StoreError>;
+
+    /// The changes of an account's connection, newest first, before `before` (of an earlier page), at most `limit`.
+    ///
+    /// # Errors
+    /// The store is unreachable, or holds something else.
+    async fn changes_of(&self, slug: &Slug, before: Option<i64>, limit: u32) -> Result<Vec<(i64, ChangeRecord)>, StoreError>;
+
+    /// How many secrets that are in use expire before this time (milliseconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn secrets_expiring_before(&self, time: u64) -> Result<u64, StoreError>;
 
     /// Keeps the issuer that the metadata named at first use, unless one is kept already. The connection's revision
     /// stays, since nobody changed it; the change is told all the same.
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer) -> Result<(), StoreError>;
+    async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer, note: &ChangeNote) -> Result<(), StoreError>;
 
     /// Where the changes stand now.
     ///
@@ -178,6 +210,72 @@ pub struct StoredSigningKey {
     pub pkcs8: Zeroizing<Vec<u8>>,
 }
 
+/// Keeps what became of each account's latest logins.
+///
+/// The law: the latest [`ATTEMPTS_KEPT`] of each account, and what is counted.
+#[async_trait]
+pub trait LoginAttempts: Send + Sync {
+    /// Adds what is in the batch, and forgets what is too much by then.
+    ///
+    /// # Errors
+    /// The store is unreachable; nothing of the batch is kept then.
+    async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError>;
+
+    /// An account's attempts, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The store is unreachable, or holds something else.
+    async fn attempts(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError>;
+
+    /// How logins went at the accounts from `first` to `last`, failures of the time since `since` (milliseconds since the Unix
+    /// epoch). An account without any has no entry.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn login_summaries(&self, first: &Slug, last: &Slug, since: u64) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
+
+    /// Forgets attempts that ended before this time (milliseconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    async fn forget_attempts_before(&self, time: u64) -> Result<(), StoreError>;
+}
+
+/// What became of some logins.
+#[derive(Debug, Default)]
+pub struct AttemptBatch {
+    /// Each with its account.
+    pub attempts: Vec<(Slug, Attempt)>,
+    /// Callbacks whose state was not ours, by account.
+    pub foreign: HashMap<Slug, u64>,
+    /// Logins that were trials and ended well: account, incarnation, digest of the settings, time.
+    pub tested: Vec<(Slug, u64, String, u64)>,
+}
+
+impl AttemptBatch {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty() && self.foreign.is_empty() && self.tested.is_empty()
+    }
+}
+
+/// How many attempts of an account are kept.
+pub const ATTEMPTS_KEPT: u32 = 200;
+
+/// What is recorded of a change, but for what the store itself knows: when, and the revision.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeNote {
+    /// Who.
+    pub actor: String,
+    /// What is done.
+    pub action: &'static str,
+    /// Name, before and after of each field.
+    pub fields: Vec<(String, String, String)>,
+    /// Whether a check was skipped.
+    pub is_forced: bool,
+}
+
 /// What an update replaces.
 #[derive(Debug)]
 pub struct ConnectionChange<'a> {
@@ -187,8 +285,10 @@ pub struct ConnectionChange<'a> {
     pub revision: u64,
     /// The new settings.
     pub settings: &'a ConnectionSettings,
-    /// A new secret; `None`: the old one stays.
-    pub secret: Option<&'a ClientSecret>,
+    /// The new secrets.
+    pub secrets: &'a ClientSecrets,
+    /// What to record of it.
+    pub note: &'a ChangeNote,
     /// Whether the issuer pinned at first use stays.
     pub keep_pin: bool,
 }

@@ -1,5 +1,6 @@
 //! Connections in PostgreSQL, shared by all replicas.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +9,12 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use super::sql::RowCodec;
-use super::{ChangeError, ConnectionChange, Connections, Reseal, Resealed, SigningKeys, StoreError, StoredSigningKey, sql};
-use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
+use super::{
+    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
+    SigningKeys, StoreError, StoredSigningKey, sql,
+};
+use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
+use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
 use crate::seal::CannotOpen;
 

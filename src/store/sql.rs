@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::ambient::{Clock, Entropy};
-use crate::model::connection::{ClientSecret, Connection, ConnectionSettings, Issuer};
+use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, Issuer};
+use crate::model::proving::ChangeRecord;
 use crate::model::slug::Slug;
 use crate::seal::{CannotOpen, Keyring};
-use crate::store::{StoreError, StoredSigningKey};
+use crate::store::{ChangeNote, StoreError, StoredSigningKey};
 use crate::telemetry::store_failed;
 
 /// What turns rows into connections and back.
@@ -30,6 +34,13 @@ pub(super) struct Row {
     settings: String,
     pinned_issuer: Option<String>,
     client_secret: Vec<u8>,
+    standby_secret: Option<Vec<u8>>,
+    secret_expire: Option<i64>,
+    standby_expire: Option<i64>,
+    secret_switched: Option<i64>,
+    last_check: Option<String>,
+    test_login_digest: Option<String>,
+    test_login_time: Option<i64>,
     create_time: i64,
     update_time: i64,
 }
@@ -40,17 +51,29 @@ impl RowCodec {
         let unreadable = |what: &str| StoreError::Unreadable(format!("{slug}: {what}"));
         let settings: ConnectionSettings =
             serde_json::from_str(&row.settings).map_err(|error| unreadable(&format!("settings: {error}")))?;
-        let secret = self
-            .keyring
-            .open(&secret_context(slug.as_str()), &row.client_secret)
-            .map_err(|error| unreadable(&format!("client_secret: {error}")))?;
-        let secret = std::str::from_utf8(&secret).map_err(|_| unreadable("client_secret: not text"))?;
+        let opened = |sealed: &[u8]| -> Result<ClientSecret, StoreError> {
+            let secret = self.keyring.open(&secret_context(slug.as_str()), sealed);
+            let secret = secret.map_err(|error| unreadable(&format!("client secret: {error}")))?;
+            let secret = std::str::from_utf8(&secret).map_err(|_| unreadable("client secret: not text"))?;
+            Ok(ClientSecret::new(secret.to_owned()))
+        };
+        let secrets = ClientSecrets {
+            active: opened(&row.client_secret)?,
+            active_expire: row.secret_expire.map(from_sql),
+            standby: row.standby_secret.as_deref().map(opened).transpose()?,
+            standby_expire: row.standby_expire.map(from_sql),
+        };
+        let last_check = row.last_check.as_deref().map(serde_json::from_str).transpose();
+        let last_check = last_check.map_err(|error| unreadable(&format!("last_check: {error}")))?;
         Ok(Connection {
             incarnation: from_sql(row.incarnation),
             revision: from_sql(row.revision),
             settings,
             pinned_issuer: row.pinned_issuer.map(Issuer::new),
-            client_secret: ClientSecret::new(secret.to_owned()),
+            secrets,
+            secret_switched: row.secret_switched.map(from_sql),
+            last_check,
+            test_login: row.test_login_digest.zip(row.test_login_time.map(from_sql)),
             create_time: from_sql(row.create_time),
             update_time: from_sql(row.update_time),
             slug,
@@ -59,6 +82,19 @@ impl RowCodec {
 
     pub(super) fn sealed(&self, slug: &Slug, secret: &ClientSecret) -> Vec<u8> {
         self.keyring.seal(self.entropy.as_ref(), &secret_context(slug.as_str()), secret.expose().as_bytes())
+    }
+
+    /// What a change leaves in the log.
+    pub(super) fn record(&self, note: &ChangeNote, revision: i64) -> Result<String, StoreError> {
+        let record = ChangeRecord {
+            time: self.clock.unix_millis(),
+            actor: note.actor.clone(),
+            action: note.action.to_owned(),
+            revision: from_sql(revision),
+            fields: note.fields.clone(),
+            is_forced: note.is_forced,
+        };
+        to_json(&record)
     }
 
     pub(super) fn signing_key(&self, row: (i64, i64, Vec<u8>)) -> Result<StoredSigningKey, StoreError> {
@@ -86,8 +122,12 @@ impl RowCodec {
     }
 }
 
-pub(super) fn settings_json(settings: &ConnectionSettings) -> Result<String, StoreError> {
-    serde_json::to_string(settings).map_err(|error| StoreError::Unreadable(error.to_string()))
+pub(super) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Unreadable(error.to_string()))
 }
 
 pub(super) fn unavailable(store: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
@@ -117,7 +157,7 @@ pub(super) fn signing_key_context(generation: i64) -> String {
 /// Named, not `*`: what a later version adds must not change the shape of a statement that is prepared already.
 macro_rules! columns {
     () => {
-        "slug, incarnation, revision, settings, pinned_issuer, client_secret, create_time, update_time"
+        "slug, incarnation, revision, settings, pinned_issuer, client_secret, standby_secret, secret_expire, standby_expire, secret_switched, last_check, test_login_digest, test_login_time, create_time, update_time"
     };
 }
 
@@ -125,18 +165,43 @@ pub(super) const NEXT_CHANGE: &str = "UPDATE change_counter SET latest = latest 
 pub(super) const RECORD_CHANGE: &str = "INSERT INTO connection_changes (slug, change) VALUES ($1, $2) \
      ON CONFLICT (slug) DO UPDATE SET change = excluded.change";
 pub(super) const INSERT: &str = concat!(
-    "INSERT INTO connections (slug, incarnation, revision, settings, client_secret, create_time, update_time) VALUES ($1, $2, $2, $3, $4, $5, $5) ON CONFLICT (slug) DO NOTHING RETURNING ",
+    "INSERT INTO connections (slug, incarnation, revision, settings, client_secret, create_time, update_time, standby_secret, secret_expire, standby_expire) VALUES ($1, $2, $2, $3, $4, $5, $5, $6, $7, $8) ON CONFLICT (slug) DO NOTHING RETURNING ",
     columns!()
 );
 pub(super) const SELECT: &str = concat!("SELECT ", columns!(), " FROM connections WHERE slug = $1");
 pub(super) const SELECT_PAGE: &str = concat!("SELECT ", columns!(), " FROM connections WHERE slug > $1 ORDER BY slug LIMIT $2");
 pub(super) const UPDATE: &str = concat!(
-    "UPDATE connections SET revision = $1, settings = $2, client_secret = COALESCE($3, client_secret), pinned_issuer = CASE WHEN $4 THEN pinned_issuer ELSE NULL END, update_time = $5 WHERE slug = $6 AND revision = $7 RETURNING ",
+    "UPDATE connections SET revision = $1, settings = $2, client_secret = $3, pinned_issuer = CASE WHEN $4 THEN pinned_issuer ELSE NULL END, update_time = $5, standby_secret = $8, secret_expire = $9, standby_expire = $10 WHERE slug = $6 AND revision = $7 RETURNING ",
     columns!()
 );
 pub(super) const DELETE: &str = "DELETE FROM connections WHERE slug = $1 AND revision = $2";
 pub(super) const PIN_ISSUER: &str =
     "UPDATE connections SET pinned_issuer = $1 WHERE slug = $2 AND revision = $3 AND pinned_issuer IS NULL";
+pub(super) const LOG: &str = "INSERT INTO connection_log (slug, record) VALUES ($1, $2)";
+/// Each column takes the other's value of before.
+pub(super) const SWITCH_SECRET: &str = "UPDATE connections SET client_secret = standby_secret, standby_secret = client_secret, \
+     secret_expire = standby_expire, standby_expire = secret_expire, secret_switched = $1, revision = $2 \
+     WHERE slug = $3 AND revision = $4 AND standby_secret IS NOT NULL AND (secret_switched IS NULL OR secret_switched <= $5)";
+pub(super) const RECORD_CHECK: &str = "UPDATE connections SET last_check = $1 WHERE slug = $2 AND incarnation = $3";
+pub(super) const CHANGES_OF: &str = "SELECT id, record FROM connection_log WHERE slug = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+pub(super) const SECRETS_EXPIRING: &str = "SELECT COUNT(*) FROM connections WHERE secret_expire < $1";
+pub(super) const ADD_ATTEMPT: &str = "INSERT INTO login_attempts (slug, time, reason, attempt) VALUES ($1, $2, $3, $4)";
+/// The latest ones stay.
+pub(super) const CUT_ATTEMPTS: &str = "DELETE FROM login_attempts WHERE slug = $1 AND id <= \
+     (SELECT id FROM login_attempts WHERE slug = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
+pub(super) const COUNT_LOGINS: &str = "INSERT INTO login_counts (slug, last_success, foreign_callbacks) VALUES ($1, $2, $3) \
+     ON CONFLICT (slug) DO UPDATE SET last_success = COALESCE(excluded.last_success, login_counts.last_success), \
+     foreign_callbacks = login_counts.foreign_callbacks + excluded.foreign_callbacks";
+pub(super) const RECORD_TEST: &str =
+    "UPDATE connections SET test_login_digest = $1, test_login_time = $2 WHERE slug = $3 AND incarnation = $4";
+pub(super) const ATTEMPTS: &str = "SELECT attempt FROM login_attempts WHERE slug = $1 ORDER BY id DESC LIMIT $2";
+pub(super) const COUNTS: &str = "SELECT slug, last_success, foreign_callbacks FROM login_counts WHERE slug >= $1 AND slug <= $2";
+pub(super) const FAILURES: &str = "SELECT slug, reason, COUNT(*) FROM login_attempts \
+     WHERE slug >= $1 AND slug <= $2 AND time >= $3 AND reason <> '' GROUP BY slug, reason";
+pub(super) const FORGET_ATTEMPTS: &str = "DELETE FROM login_attempts WHERE time < $1";
+pub(super) const FORGET_ATTEMPTS_OF: &str = "DELETE FROM login_attempts WHERE slug = $1";
+pub(super) const FORGET_COUNTS_OF: &str = "DELETE FROM login_counts WHERE slug = $1";
+
 pub(super) const LATEST_CHANGE: &str = "SELECT latest FROM change_counter WHERE id = 1";
 pub(super) const CHANGES_SINCE: &str = "SELECT change, slug FROM connection_changes WHERE change > $1 ORDER BY change LIMIT 1000";
 
@@ -144,8 +209,13 @@ pub(super) const SIGNING_KEYS: &str = "SELECT generation, create_time, private_k
 pub(super) const ADD_SIGNING_KEY: &str =
     "INSERT INTO signing_keys (generation, create_time, private_key) VALUES ($1, $2, $3) ON CONFLICT (generation) DO NOTHING";
 pub(super) const FORGET_SIGNING_KEY: &str = "DELETE FROM signing_keys WHERE generation = $1";
-pub(super) const SEALED_SECRETS: &str = "SELECT slug, client_secret FROM connections WHERE slug > $1 ORDER BY slug LIMIT 500";
-pub(super) const RESEAL_SECRET: &str = "UPDATE connections SET client_secret = $1 WHERE slug = $2 AND client_secret = $3";
+pub(super) const SEALED_SECRETS: &str =
+    "SELECT slug, client_secret, standby_secret FROM connections WHERE slug > $1 ORDER BY slug LIMIT 500";
+/// Of either column: which one a value stands in can change meanwhile.
+pub(super) const RESEAL_SECRET: &str = "UPDATE connections SET \
+     client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
+     standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
+     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)";
 pub(super) const RESEAL_SIGNING_KEY: &str = "UPDATE signing_keys SET private_key = $1 WHERE generation = $2 AND private_key = $3";
 /// How often the store is gone through, until nothing is left to do.
 pub(super) const RESEAL_PASSES: u32 = 5;
@@ -172,7 +242,8 @@ macro_rules! connections_in_sql {
                 &self,
                 slug: &Slug,
                 settings: &ConnectionSettings,
-                secret: &ClientSecret,
+                secrets: &ClientSecrets,
+                note: &ChangeNote,
             ) -> Result<Connection, ChangeError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
@@ -180,13 +251,18 @@ macro_rules! connections_in_sql {
                 let row: Option<sql::Row> = sqlx::query_as(sql::INSERT)
                     .bind(slug.as_str())
                     .bind(change)
-                    .bind(sql::settings_json(settings)?)
-                    .bind(self.codec.sealed(slug, secret))
+                    .bind(sql::to_json(settings)?)
+                    .bind(self.codec.sealed(slug, &secrets.active))
                     .bind(self.codec.now())
+                    .bind(secrets.standby.as_ref().map(|secret| self.codec.sealed(slug, secret)))
+                    .bind(secrets.active_expire.map(sql::to_sql))
+                    .bind(secrets.standby_expire.map(sql::to_sql))
                     .fetch_optional(&mut *tx)
                     .await
                     .map_err(&failed)?;
                 let row = row.ok_or(ChangeError::Exists)?;
+                let record = self.codec.record(note, change)?;
+                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
                 sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
                 tx.commit().await.map_err(&failed)?;
                 Ok(self.codec.connection(row)?)
@@ -217,12 +293,15 @@ macro_rules! connections_in_sql {
                 let number: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
                 let row: Option<sql::Row> = sqlx::query_as(sql::UPDATE)
                     .bind(number)
-                    .bind(sql::settings_json(change.settings)?)
-                    .bind(change.secret.map(|secret| self.codec.sealed(change.slug, secret)))
+                    .bind(sql::to_json(change.settings)?)
+                    .bind(self.codec.sealed(change.slug, &change.secrets.active))
                     .bind(change.keep_pin)
                     .bind(self.codec.now())
                     .bind(change.slug.as_str())
                     .bind(sql::to_sql(change.revision))
+                    .bind(change.secrets.standby.as_ref().map(|secret| self.codec.sealed(change.slug, secret)))
+                    .bind(change.secrets.active_expire.map(sql::to_sql))
+                    .bind(change.secrets.standby_expire.map(sql::to_sql))
                     .fetch_optional(&mut *tx)
                     .await
                     .map_err(&failed)?;
@@ -230,6 +309,8 @@ macro_rules! connections_in_sql {
                     tx.rollback().await.map_err(&failed)?;
                     return Err(self.why_untouched(change.slug).await?);
                 };
+                let record = self.codec.record(change.note, number)?;
+                sqlx::query(sql::LOG).bind(change.slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
                 sqlx::query(sql::RECORD_CHANGE)
                     .bind(change.slug.as_str())
                     .bind(number)
@@ -240,7 +321,7 @@ macro_rules! connections_in_sql {
                 Ok(self.codec.connection(row)?)
             }
 
-            async fn delete(&self, slug: &Slug, revision: u64) -> Result<(), ChangeError> {
+            async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
                 let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
@@ -254,12 +335,17 @@ macro_rules! connections_in_sql {
                     tx.rollback().await.map_err(&failed)?;
                     return Err(self.why_untouched(slug).await?);
                 }
+                for forget in [sql::FORGET_ATTEMPTS_OF, sql::FORGET_COUNTS_OF] {
+                    sqlx::query(forget).bind(slug.as_str()).execute(&mut *tx).await.map_err(&failed)?;
+                }
+                let record = self.codec.record(note, 0)?;
+                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
                 sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
                 tx.commit().await.map_err(&failed)?;
                 Ok(())
             }
 
-            async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer) -> Result<(), StoreError> {
+            async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer, note: &ChangeNote) -> Result<(), StoreError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
                 let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
@@ -273,8 +359,76 @@ macro_rules! connections_in_sql {
                 if pinned.rows_affected() == 0 {
                     return tx.rollback().await.map_err(&failed);
                 }
+                let record = self.codec.record(note, sql::to_sql(revision))?;
+                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
                 sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
                 tx.commit().await.map_err(&failed)
+            }
+
+            async fn switch_secret(
+                &self,
+                slug: &Slug,
+                revision: u64,
+                not_since: u64,
+                note: &ChangeNote,
+            ) -> Result<bool, StoreError> {
+                let failed = sql::unavailable($name);
+                let mut tx = self.pool.begin().await.map_err(&failed)?;
+                let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
+                let switched = sqlx::query(sql::SWITCH_SECRET)
+                    .bind(self.codec.now())
+                    .bind(change)
+                    .bind(slug.as_str())
+                    .bind(sql::to_sql(revision))
+                    .bind(sql::to_sql(not_since))
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(&failed)?;
+                if switched.rows_affected() == 0 {
+                    tx.rollback().await.map_err(&failed)?;
+                    return Ok(false);
+                }
+                let record = self.codec.record(note, change)?;
+                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
+                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
+                tx.commit().await.map_err(&failed)?;
+                Ok(true)
+            }
+
+            async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord) -> Result<(), StoreError> {
+                sqlx::query(sql::RECORD_CHECK)
+                    .bind(sql::to_json(check)?)
+                    .bind(slug.as_str())
+                    .bind(sql::to_sql(incarnation))
+                    .execute(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                Ok(())
+            }
+
+            async fn changes_of(
+                &self,
+                slug: &Slug,
+                before: Option<i64>,
+                limit: u32,
+            ) -> Result<Vec<(i64, ChangeRecord)>, StoreError> {
+                let rows: Vec<(i64, String)> = sqlx::query_as(sql::CHANGES_OF)
+                    .bind(slug.as_str())
+                    .bind(before.unwrap_or(i64::MAX))
+                    .bind(i64::from(limit))
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                rows.into_iter().map(|(id, record)| Ok((id, sql::from_json(&record)?))).collect()
+            }
+
+            async fn secrets_expiring_before(&self, time: u64) -> Result<u64, StoreError> {
+                let count: i64 = sqlx::query_scalar(sql::SECRETS_EXPIRING)
+                    .bind(sql::to_sql(time))
+                    .fetch_one(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                Ok(sql::from_sql(count))
             }
 
             async fn latest_change(&self) -> Result<u64, StoreError> {
@@ -291,6 +445,109 @@ macro_rules! connections_in_sql {
                     .map_err(sql::unavailable($name))?;
                 let change = |(change, slug): (i64, String)| Some((sql::from_sql(change), Slug::parse(&slug)?));
                 Ok(rows.into_iter().filter_map(change).collect())
+            }
+        }
+
+        #[async_trait]
+        impl LoginAttempts for $store {
+            async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError> {
+                let failed = sql::unavailable($name);
+                let mut tx = self.pool.begin().await.map_err(&failed)?;
+                let mut counts: BTreeMap<&Slug, (Option<i64>, u64)> = BTreeMap::new();
+                for (slug, attempt) in &batch.attempts {
+                    sqlx::query(sql::ADD_ATTEMPT)
+                        .bind(slug.as_str())
+                        .bind(sql::to_sql(attempt.time))
+                        .bind(&attempt.reason)
+                        .bind(sql::to_json(attempt)?)
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(&failed)?;
+                    let (last_success, _) = counts.entry(slug).or_default();
+                    if attempt.reason.is_empty() {
+                        *last_success = Some(sql::to_sql(attempt.time));
+                    }
+                }
+                for (slug, foreign) in &batch.foreign {
+                    counts.entry(slug).or_default().1 += foreign;
+                }
+                for (slug, (last_success, foreign)) in counts {
+                    sqlx::query(sql::CUT_ATTEMPTS)
+                        .bind(slug.as_str())
+                        .bind(i64::from(ATTEMPTS_KEPT))
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(&failed)?;
+                    sqlx::query(sql::COUNT_LOGINS)
+                        .bind(slug.as_str())
+                        .bind(last_success)
+                        .bind(sql::to_sql(foreign))
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(&failed)?;
+                }
+                for (slug, incarnation, digest, time) in &batch.tested {
+                    sqlx::query(sql::RECORD_TEST)
+                        .bind(digest)
+                        .bind(sql::to_sql(*time))
+                        .bind(slug.as_str())
+                        .bind(sql::to_sql(*incarnation))
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(&failed)?;
+                }
+                tx.commit().await.map_err(&failed)
+            }
+
+            async fn attempts(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError> {
+                let rows: Vec<String> = sqlx::query_scalar(sql::ATTEMPTS)
+                    .bind(slug.as_str())
+                    .bind(i64::from(limit))
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(sql::unavailable($name))?;
+                rows.iter().map(|row| sql::from_json(row)).collect()
+            }
+
+            async fn login_summaries(
+                &self,
+                first: &Slug,
+                last: &Slug,
+                since: u64,
+            ) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
+                let failed = sql::unavailable($name);
+                let counts: Vec<(String, Option<i64>, i64)> = sqlx::query_as(sql::COUNTS)
+                    .bind(first.as_str())
+                    .bind(last.as_str())
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(&failed)?;
+                let failures: Vec<(String, String, i64)> = sqlx::query_as(sql::FAILURES)
+                    .bind(first.as_str())
+                    .bind(last.as_str())
+                    .bind(sql::to_sql(since))
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(&failed)?;
+                let mut summaries: HashMap<Slug, LoginSummary> = HashMap::new();
+                for (slug, last_success, foreign) in counts {
+                    let Some(slug) = Slug::parse(&slug) else { continue };
+                    let summary = summaries.entry(slug).or_default();
+                    summary.last_success = last_success.map(sql::from_sql);
+                    summary.foreign_callbacks = sql::from_sql(foreign);
+                }
+                for (slug, reason, count) in failures {
+                    let Some(slug) = Slug::parse(&slug) else { continue };
+                    let count = u32::try_from(count).unwrap_or(u32::MAX);
+                    summaries.entry(slug).or_default().failures.insert(reason, count);
+                }
+                Ok(summaries)
+            }
+
+            async fn forget_attempts_before(&self, time: u64) -> Result<(), StoreError> {
+                let forget = sqlx::query(sql::FORGET_ATTEMPTS).bind(sql::to_sql(time));
+                forget.execute(&self.pool).await.map_err(sql::unavailable($name))?;
+                Ok(())
             }
         }
 
@@ -331,11 +588,14 @@ macro_rules! connections_in_sql {
                 (resealed.all, resealed.unreadable) = (0, Vec::new());
                 let mut after = String::new();
                 loop {
-                    let page: Vec<(String, Vec<u8>)> =
+                    let page: Vec<(String, Vec<u8>, Option<Vec<u8>>)> =
                         sqlx::query_as(sql::SEALED_SECRETS).bind(&after).fetch_all(&self.pool).await.map_err(&failed)?;
-                    let Some((last, _)) = page.last() else { break };
+                    let Some((last, ..)) = page.last() else { break };
                     after.clone_from(last);
-                    for (slug, sealed) in page {
+                    let secrets = page.into_iter().flat_map(|(slug, active, standby)| {
+                        [Some(active), standby].into_iter().flatten().map(move |sealed| (slug.clone(), sealed))
+                    });
+                    for (slug, sealed) in secrets {
                         resealed.all += 1;
                         match self.codec.resealed(&sql::secret_context(&slug), &sealed) {
                             Ok(None) => {}
@@ -344,7 +604,7 @@ macro_rules! connections_in_sql {
                                 let update = sqlx::query(sql::RESEAL_SECRET).bind(new).bind(slug).bind(sealed);
                                 resealed.changed += update.execute(&self.pool).await.map_err(&failed)?.rows_affected();
                             }
-                            Err(CannotOpen) => resealed.unreadable.push(format!("the client secret of {slug}")),
+                            Err(CannotOpen) => resealed.unreadable.push(format!("a client secret of {slug}")),
                         }
                     }
                 }

@@ -6,7 +6,7 @@ pub mod traces;
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -135,16 +135,57 @@ pub fn breaker_turned(is_open: bool) {
     gauge!(BREAKERS_OPEN).increment(if is_open { 1.0 } else { -1.0 });
 }
 
+/// So many notes of logins were not kept.
+pub fn attempts_dropped(count: u64) {
+    counter!(ATTEMPTS_DROPPED).increment(count);
+}
+
+/// So many client secrets in use expire soon.
+pub fn secrets_expiring(count: u64) {
+    // Exact: far below 2^52.
+    #[expect(clippy::cast_precision_loss, reason = "a number of connections fits")]
+    gauge!(SECRETS_EXPIRING).set(count as f64);
+}
+
+/// A connection's two secrets changed places.
+pub fn secret_switched() {
+    counter!(SECRETS_SWITCHED).increment(1);
+}
+
+/// How long each phase of one login took, in the order in which they ended.
+#[derive(Debug, Default)]
+pub struct Phases(pub Vec<(&'static str, Duration)>);
+
+impl Phases {
+    /// [`timed`], remembered here, also where the work is given up.
+    pub async fn timed<T>(&mut self, phase: &'static str, work: impl Future<Output = T>) -> T {
+        let _lap = Lap { phases: self, phase, timer: Timer::start(PHASE, "phase", phase) };
+        traces::phase(phase, work).await
+    }
+
+    /// The same for work that doesn't wait.
+    pub fn timed_now<T>(&mut self, phase: &'static str, work: impl FnOnce() -> T) -> T {
+        let _lap = Lap { phases: self, phase, timer: Timer::start(PHASE, "phase", phase) };
+        traces::phase_now(phase, work)
+    }
+}
+
+struct Lap<'a> {
+    phases: &'a mut Phases,
+    phase: &'static str,
+    timer: Timer,
+}
+
+impl Drop for Lap<'_> {
+    fn drop(&mut self) {
+        self.phases.0.push((self.phase, self.timer.started.elapsed()));
+    }
+}
+
 /// Measures one phase of a login: `store`, `metadata`, `token`, `userinfo` or `verify`.
 pub async fn timed<T>(phase: &'static str, work: impl Future<Output = T>) -> T {
     let _timer = Timer::start(PHASE, "phase", phase);
     traces::phase(phase, work).await
-}
-
-/// The same for work that doesn't wait.
-pub fn timed_now<T>(phase: &'static str, work: impl FnOnce() -> T) -> T {
-    let _timer = Timer::start(PHASE, "phase", phase);
-    traces::phase_now(phase, work)
 }
 
 /// A call in flight, from now until it is dropped.
@@ -214,7 +255,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// A series that appears with its first event hides that event from `rate` and `increase`.
 fn begin_at_zero() {
     counter!(PANICS).absolute(0);
-    for store in ["redis", "postgresql", "sqlite", "connections", "signing keys"] {
+    counter!(ATTEMPTS_DROPPED).absolute(0);
+    counter!(SECRETS_SWITCHED).absolute(0);
+    gauge!(SECRETS_EXPIRING).set(0.0);
+    for store in ["redis", "postgresql", "sqlite", "connections", "signing keys", "login attempts"] {
         counter!(STORE_ERRORS, "store" => store).absolute(0);
     }
     for outcome in ["hit", "stale", "miss"] {
@@ -229,6 +273,9 @@ fn begin_at_zero() {
 }
 
 fn describe() {
+    describe_counter!(ATTEMPTS_DROPPED, "notes of logins that were not kept, since SQL could not keep up");
+    describe_counter!(SECRETS_SWITCHED, "connections whose standby secret took over, since the IdP rejected the other");
+    describe_gauge!(SECRETS_EXPIRING, "client secrets in use that expire within 30 days, or have");
     describe_gauge!(READY, "1 while people can log in here, else 0");
     describe_gauge!(CERTIFICATE_EXPIRY, Unit::Seconds, "when the listeners' certificate expires, since the Unix epoch");
     describe_gauge!(BUILD_INFO, "1, with the version as label");
@@ -246,6 +293,10 @@ fn describe() {
     describe_gauge!(IN_FLIGHT, "calls in flight");
 }
 
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const ATTEMPTS_DROPPED: &str = "sso_attempts_dropped_total";
+const SECRETS_SWITCHED: &str = "sso_secrets_switched_total";
+const SECRETS_EXPIRING: &str = "sso_secrets_expiring";
 const READY: &str = "sso_ready";
 const CERTIFICATE_EXPIRY: &str = "sso_tls_certificate_expiry_seconds";
 const BUILD_INFO: &str = "sso_build_info";
@@ -275,7 +326,3 @@ mod tests {
         assert_eq!(labels, ["a", "b", "other", "a"]);
     }
 }
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-const ATTEMPTS_DROPPED: &str = "sso_attempts_dropped_total";
-const SECRETS_SWITCHED: &str = "sso_secrets_switched_total";
-const SECRETS_EXPIRING: &str = "sso_secrets_expiring";

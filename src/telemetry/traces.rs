@@ -88,6 +88,11 @@ pub fn current_trace_id() -> String {
     if span.is_valid() { span.trace_id().to_string() } else { String::new() }
 }
 
+/// Work that goes on beside its call, within the call's trace.
+pub fn with_current<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    work.with_current_context()
+}
+
 /// Notes on the call's span how it was refused.
 pub(super) fn refused(account: &str, reason: &'static str, owner: &'static str) {
     let context = Context::current();
@@ -149,12 +154,12 @@ impl Injector for HeadersOut<'_> {
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 const SERVICE_NAME: &str = "peerpanda-sso";
+const SERVICE_NAME_KEY: Key = Key::from_static_str("service.name");
 /// For the last spans at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
-const SERVICE_NAME_KEY: Key = Key::from_static_str("service.name");
     use super::*;
 
     async fn trace_id_of_call(headers: &HeaderMap) -> String {

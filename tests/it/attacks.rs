@@ -58,7 +58,11 @@ async fn metadata_of_one_account_never_serves_another() {
     // Even where support was talked into entering that issuer for the other account:
     other.issuer.clone_from(&honest_issuer);
     let update_mask = Some(prost_types::FieldMask { paths: vec!["issuer".to_owned()] });
-    service.admin.update_connection(pb::UpdateConnectionRequest { connection: Some(other), update_mask }).await.expect("edited");
+    service
+        .admin
+        .update_connection(pb::UpdateConnectionRequest { connection: Some(other), update_mask, force: true })
+        .await
+        .expect("edited");
     evil.behave().signer = Signer::Es256;
     evil.behave().claims = json!({ "iss": honest_issuer, "sub": "sub-alice", "email": "alice@example.com" });
     let begun = service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("begun");

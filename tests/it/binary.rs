@@ -183,7 +183,7 @@ async fn keys_are_rotated_while_people_log_in() {
     let completed = program.log_in(&idp).await.expect("a login without the old key");
     assert!(!completed.identity_token.is_empty());
     let (is_done, text) = rotate(data.path(), &postgres, &old).await;
-    assert!(!is_done && text.contains("the client secret of acme") && !text.contains(&old), "{text}");
+    assert!(!is_done && text.contains("a client secret of acme") && !text.contains(&old), "{text}");
     let (is_done, text) = rotate(data.path(), "sqlite://nowhere.db", &old).await;
     assert!(!is_done && text.contains("nowhere.db, which is not there"), "{text}");
 }

@@ -80,6 +80,7 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
     let update = |connection: pb::Connection, paths: &[&str]| pb::UpdateConnectionRequest {
         connection: Some(connection),
         update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }),
+        force: false,
     };
     let read = service.get("acme").await.expect("there");
     for (connection, paths, field) in [

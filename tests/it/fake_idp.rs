@@ -58,6 +58,12 @@ pub(crate) struct Behaviour {
     pub(crate) token_delay: Duration,
     /// client_secret_post, else basic.
     pub(crate) expects_post: bool,
+    /// Grants tokens to the client itself.
+    pub(crate) client_credentials: bool,
+    /// Whoever asks is the client: codes alone are looked at.
+    pub(crate) trusts_everybody: bool,
+    /// Where the authorization endpoint answers; to any other an error page.
+    pub(crate) registered_redirect: Option<String>,
     /// Paths of another IdP's, with the own ones that answer there.
     pub(crate) routes: HashMap<String, String>,
     /// The whole metadata document.
@@ -155,6 +161,9 @@ impl Default for Behaviour {
             metadata_delay: Duration::ZERO,
             token_delay: Duration::ZERO,
             expects_post: false,
+            client_credentials: false,
+            trusts_everybody: false,
+            registered_redirect: None,
             routes: HashMap::new(),
             document: None,
             keys: None,
@@ -368,6 +377,7 @@ async fn answer(State(idp): State<Arc<Inner>>, method: Method, uri: Uri, headers
             idp.token(&headers, &form)
         }
         ("GET", "/userinfo") => idp.userinfo(&headers),
+        ("GET", "/authorize") => idp.authorize(&uri),
         _ => StatusCode::NOT_FOUND.into_response(),
     };
     if let Some(content_type) = content_type {
@@ -432,10 +442,17 @@ impl Inner {
             return (status, [("content-type", "application/json")], body.clone()).into_response();
         }
         let refused = |status: StatusCode, error: &str| (status, axum_json(&json!({ "error": error }))).into_response();
-        if !self.knows_client(headers, form, behaviour.expects_post) {
+        if !behaviour.trusts_everybody && !self.knows_client(headers, form, behaviour.expects_post) {
             return refused(StatusCode::UNAUTHORIZED, "invalid_client");
         }
         let field = |name: &str| form.get(name).map_or("", String::as_str);
+        if field("grant_type") == "client_credentials" {
+            return if behaviour.client_credentials {
+                axum_json(&json!({ "access_token": "CANARYservice", "token_type": "bearer" }))
+            } else {
+                refused(StatusCode::BAD_REQUEST, "unsupported_grant_type")
+            };
+        }
         let Some(granted) = locked(&self.granted).remove(field("code")) else {
             return refused(StatusCode::BAD_REQUEST, "invalid_grant");
         };
@@ -510,6 +527,25 @@ impl Inner {
             (None, _) => by_ec(&self.ec_keys[0]),
         };
         format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// What a browser without a session meets, by two redirects and with a cookie.
+    fn authorize(&self, uri: &Uri) -> Response {
+        let query: HashMap<String, String> =
+            form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        let field = |name: &str| query.get(name).map_or("", String::as_str);
+        let registered = locked(&self.behaviour).registered_redirect.clone();
+        if field("client_id") != self.client_id || registered.as_deref() != Some(field("redirect_uri")) {
+            let page = "<html><head><title>x</title></head><body><h1>Error</h1><p>redirect_uri_mismatch: it is not registered</p></body></html>";
+            return (StatusCode::BAD_REQUEST, [("content-type", "text/html")], page).into_response();
+        }
+        assert_eq!(field("prompt"), "none");
+        let target = if query.contains_key("hop") {
+            format!("{}?error=login_required&state={}&iss={}", field("redirect_uri"), field("state"), self.issuer)
+        } else {
+            format!("/authorize?{}&hop=1", uri.query().unwrap_or_default())
+        };
+        (StatusCode::FOUND, [("location", target), ("set-cookie", "hop=1; Path=/; HttpOnly".to_owned())]).into_response()
     }
 
     fn userinfo(&self, headers: &HeaderMap) -> Response {

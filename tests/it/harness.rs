@@ -97,9 +97,20 @@ impl Service {
         pb::Connection { state: pb::ConnectionState::Active.into(), ..self.idp.connection("acme") }
     }
 
-    pub(crate) async fn create(&mut self, connection: pb::Connection) -> Result<pb::Connection, Status> {
+    /// Sets an account up; an ACTIVE one is activated by force, since what is tested with it isn't that.
+    pub(crate) async fn create(&mut self, mut connection: pb::Connection) -> Result<pb::Connection, Status> {
+        let is_active = connection.state() == pb::ConnectionState::Active;
+        if is_active {
+            connection.state = pb::ConnectionState::Testing.into();
+        }
         let request = pb::CreateConnectionRequest { connection: Some(connection) };
-        Ok(self.admin.create_connection(request).await?.into_inner().connection.expect("a connection"))
+        let created = self.admin.create_connection(request).await?.into_inner().connection.expect("a connection");
+        if is_active { self.activate(&created.slug, created.revision, true).await } else { Ok(created) }
+    }
+
+    pub(crate) async fn activate(&mut self, slug: &str, revision: u64, force: bool) -> Result<pb::Connection, Status> {
+        let request = pb::ActivateConnectionRequest { slug: slug.to_owned(), revision, force };
+        Ok(self.admin.activate_connection(request).await?.into_inner().connection.expect("a connection"))
     }
 
     pub(crate) async fn get(&mut self, slug: &str) -> Result<pb::Connection, Status> {
@@ -107,7 +118,7 @@ impl Service {
         Ok(self.admin.get_connection(request).await?.into_inner().connection.expect("a connection"))
     }
 
-    /// Changes some fields of `acme`, as it stands now.
+    /// Changes some fields of `acme`, as it stands now, whether they have passed a check or not.
     pub(crate) async fn edit(
         &mut self,
         paths: &[&str],
@@ -116,7 +127,7 @@ impl Service {
         let mut connection = self.get("acme").await?;
         change(&mut connection);
         let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
-        let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask };
+        let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: true };
         Ok(self.admin.update_connection(request).await?.into_inner().connection.expect("a connection"))
     }
 

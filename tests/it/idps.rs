@@ -225,7 +225,8 @@ async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
         ("okta_org", "email", "developer.okta.com", "Okta"),
         ("google", "email", "support.google.com", "Admin console"),
         ("auth0", "email", "auth0.com", "Action"),
-        ("keycloak", "email", "openid.net", "scopes email and profile"),
+        ("keycloak", "email", "keycloak.org", "Client scopes"),
+        ("gitlab", "email", "openid.net", "scopes email and profile"),
     ] {
         let mut fixture = Fixture::of(name).await;
         fixture.service.edit(&["claim_mapping"], |connection| connection.claim_mapping = None).await.expect("edited");

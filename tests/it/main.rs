@@ -9,6 +9,7 @@ mod binary;
 mod bounds;
 mod call_budgets;
 mod callers;
+mod checks;
 mod complete_login;
 mod conformance;
 mod connections;

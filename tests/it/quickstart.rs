@@ -77,9 +77,14 @@ struct Quickstart {
 }
 
 fn start() -> Quickstart {
+    start_with(&[])
+}
+
+fn start_with(arguments: &[&str]) -> Quickstart {
     let program = example("quickstart");
     let mut child = Command::new(&program)
         .args(["--no-browser", "--port", "0"])
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -106,6 +111,18 @@ async fn approve(browser: &mut Browser, authorization_url: &str, decision: &str)
     let (endpoint, query) = authorization_url.split_once('?').expect("a query");
     let form = format!("{query}&email=ada%40example.com&given_name=Ada&family_name=%3Cb%3E&decision={decision}");
     browser.post(endpoint, &form).await.location()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_shows_what_came_and_signs_nobody_in() {
+    let quickstart = start_with(&["--trial"]);
+    let mut browser = Browser::default();
+    let begun = browser.get(&quickstart.login_page).await;
+    let callback = approve(&mut browser, &begun.location(), "allow").await;
+    let landed = browser.get(&callback).await;
+    assert!(landed.body.contains("Test passed") && landed.body.contains("ada@example.com"), "{}", landed.body);
+    let again = browser.get(&quickstart.login_page).await;
+    assert!(again.location().contains("/authorize"), "nobody is signed in: {:?}", again.headers);
 }
 
 /// oidcc-client-test-rp-init-logout-other-state, -no-state.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peerpanda_sso::ambient::{Clock, ManualClock, SystemClock, SystemEntropy};
 use peerpanda_sso::model::address::AddressPolicy;
-use peerpanda_sso::model::connection::{ClientSecret, ConnectionSettings, Issuer};
+use peerpanda_sso::model::connection::{ClientSecret, ClientSecrets, ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::slug::Slug;
 use peerpanda_sso::redis_url::RedisUrl;
@@ -15,7 +15,8 @@ use peerpanda_sso::store::postgres::PostgresConnections;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::sqlite::{RowCodec, SqliteConnections};
 use peerpanda_sso::store::{
-    ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal, SigningKeys, StoreError, StoredSigningKey,
+    ChangeError, ChangeNote, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal, SigningKeys, StoreError,
+    StoredSigningKey,
 };
 
 use sqlx::postgres::PgConnectOptions;
@@ -25,6 +26,14 @@ use crate::harness::{eventually, free_port, key, own_redis, postgres_url, redis_
 
 fn redis_at(url: &str) -> RedisPendingLogins {
     RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), None).expect("a store")
+}
+
+fn note() -> ChangeNote {
+    ChangeNote { actor: "tests".to_owned(), action: "test", ..ChangeNote::default() }
+}
+
+fn secrets(text: &str) -> ClientSecrets {
+    ClientSecrets::one(ClientSecret::new(text.to_owned()))
 }
 
 fn pending_key() -> PendingKey {
@@ -124,14 +133,14 @@ fn settings(client_id: &str) -> ConnectionSettings {
 async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     let acme = Slug::parse("acme").expect("a slug");
     let (first, second) = (settings("first"), settings("second"));
-    let secret = ClientSecret::new("s3cret".to_owned());
+    let secret = secrets("s3cret");
     let start = store.latest_change().await.expect("answered");
     assert!(store.get(&acme).await.expect("answered").is_none());
 
     // Racing creations: one wins.
     let creations = (0..10).map(|_| {
         let (store, acme, first, secret) = (Arc::clone(&store), acme.clone(), first.clone(), secret.clone());
-        tokio::spawn(async move { store.create(&acme, &first, &secret).await })
+        tokio::spawn(async move { store.create(&acme, &first, &secret, &note()).await })
     });
     let mut created = Vec::new();
     for creation in creations.collect::<Vec<_>>() {
@@ -142,13 +151,20 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     }
     let [created] = created.as_slice() else { panic!("{} creations won", created.len()) };
     let read = store.get(&acme).await.expect("answered").expect("there");
-    assert_eq!((read.settings, read.client_secret.expose(), read.revision), (first, "s3cret", created.revision));
+    assert_eq!((read.settings, read.secrets.active.expose(), read.revision), (first, "s3cret", created.revision));
 
     // Racing updates of one revision: one wins.
     let updates = (0..10).map(|_| {
         let (store, acme, second, revision) = (Arc::clone(&store), acme.clone(), second.clone(), created.revision);
         tokio::spawn(async move {
-            let change = ConnectionChange { slug: &acme, revision, settings: &second, secret: None, keep_pin: true };
+            let change = ConnectionChange {
+                slug: &acme,
+                revision,
+                settings: &second,
+                secrets: &secrets("s3cret"),
+                keep_pin: true,
+                note: &note(),
+            };
             store.update(&change).await
         })
     });
@@ -161,12 +177,12 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     }
     let [updated] = updated.as_slice() else { panic!("{} updates won", updated.len()) };
     assert!(updated.revision > created.revision);
-    assert_eq!((updated.client_secret.expose(), updated.incarnation), ("s3cret", created.incarnation));
+    assert_eq!((updated.secrets.active.expose(), updated.incarnation), ("s3cret", created.incarnation));
 
     // An issuer is pinned once, without a new revision, and told as a change.
     let issuer = Issuer::new("https://idp.example.com".to_owned());
-    store.pin_issuer(&acme, updated.revision, &issuer).await.expect("pinned");
-    store.pin_issuer(&acme, updated.revision, &Issuer::new("https://evil.example".to_owned())).await.expect("answered");
+    store.pin_issuer(&acme, updated.revision, &issuer, &note()).await.expect("pinned");
+    store.pin_issuer(&acme, updated.revision, &Issuer::new("https://evil.example".to_owned()), &note()).await.expect("answered");
     let pinned = store.get(&acme).await.expect("answered").expect("there");
     assert_eq!((pinned.issuer(), pinned.revision), (Some(&issuer), updated.revision));
     let changes = store.changes_since(start).await.expect("answered");
@@ -174,10 +190,10 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     assert!(changes[0].0 > updated.revision && changes[0].1 == acme);
 
     // Deleted and created again, it is another one, with a revision of its own.
-    assert!(matches!(store.delete(&acme, created.revision).await, Err(ChangeError::Conflict { .. })));
-    store.delete(&acme, updated.revision).await.expect("deleted");
-    assert!(matches!(store.delete(&acme, updated.revision).await, Err(ChangeError::NotFound)));
-    let again = store.create(&acme, &second, &secret).await.expect("created");
+    assert!(matches!(store.delete(&acme, created.revision, &note()).await, Err(ChangeError::Conflict { .. })));
+    store.delete(&acme, updated.revision, &note()).await.expect("deleted");
+    assert!(matches!(store.delete(&acme, updated.revision, &note()).await, Err(ChangeError::NotFound)));
+    let again = store.create(&acme, &second, &secret, &note()).await.expect("created");
     assert!(again.revision > changes[0].0 && again.incarnation == again.revision && again.pinned_issuer.is_none());
     assert_eq!(store.changes_since(again.revision).await.expect("answered"), []);
 }
@@ -225,8 +241,8 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
     let slug = |number: usize| Slug::parse(&format!("a{number}")).expect("a slug");
     // More than are read at once.
     for number in 0..600 {
-        let secret = ClientSecret::new(format!("secret {number}"));
-        before.create(&slug(number), &settings("c"), &secret).await.expect("created");
+        let secret = secrets(&format!("secret {number}"));
+        before.create(&slug(number), &settings("c"), &secret, &note()).await.expect("created");
     }
     let signing_key = StoredSigningKey { generation: 1, created_at: 1, pkcs8: b"private".to_vec().into() };
     before.add_signing_key(&signing_key).await.expect("added");
@@ -239,24 +255,18 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
     let after = over(codec(&ring(&[&new]))).await;
     for number in [0, 7, 599] {
         let connection = after.get(&slug(number)).await.expect("opens").expect("there");
-        assert_eq!(connection.client_secret.expose(), format!("secret {number}"));
+        assert_eq!(connection.secrets.active.expose(), format!("secret {number}"));
     }
     assert_eq!(after.get(&slug(7)).await.expect("opens").expect("there").revision, revision, "nothing else has changed");
     assert_eq!(after.signing_keys().await.expect("opens")[0].pkcs8.as_slice(), b"private");
     assert!(matches!(before.get(&slug(7)).await, Err(StoreError::Unreadable(_))), "the old key is not needed any more");
 
     // One that a replica still seals under the old key, and one that nobody opens.
-    before
-        .create(&Slug::parse("late").expect("a slug"), &settings("c"), &ClientSecret::new("s".to_owned()))
-        .await
-        .expect("created");
+    before.create(&Slug::parse("late").expect("a slug"), &settings("c"), &secrets("s"), &note()).await.expect("created");
     let foreign = over(codec(&ring(&[&key()]))).await;
-    foreign
-        .create(&Slug::parse("lost").expect("a slug"), &settings("c"), &ClientSecret::new("s".to_owned()))
-        .await
-        .expect("created");
+    foreign.create(&Slug::parse("lost").expect("a slug"), &settings("c"), &secrets("s"), &note()).await.expect("created");
     let resealed = both.reseal().await.expect("resealed");
-    assert_eq!((resealed.changed, resealed.unreadable.as_slice()), (1, ["the client secret of lost".to_owned()].as_slice()));
+    assert_eq!((resealed.changed, resealed.unreadable.as_slice()), (1, ["a client secret of lost".to_owned()].as_slice()));
 }
 
 #[tokio::test]
@@ -281,7 +291,7 @@ async fn a_stored_secret_is_sealed_and_bound_to_its_row() {
     let store = SqliteConnections::open(&file, codec(&keyring)).await.expect("opened");
     let (acme, evil) = (Slug::parse("acme").expect("a slug"), Slug::parse("evil").expect("a slug"));
     for slug in [&acme, &evil] {
-        store.create(slug, &settings("c"), &ClientSecret::new(format!("CANARY-{slug}"))).await.expect("created");
+        store.create(slug, &settings("c"), &secrets(&format!("CANARY-{slug}")), &note()).await.expect("created");
     }
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.expect("opened");
     let stolen: Vec<u8> =

@@ -1,0 +1,172 @@
+//! What became of each account's latest logins, for support. Noted in memory by a login's last step and written in batches
+//! beside it: a login never waits for that, and where SQL can't keep up notes are dropped and counted. Holds no code, token,
+//! state, nor any claim's value.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::ambient::Clock;
+use crate::model::proving::{Attempt, LoginSummary};
+use crate::model::slug::Slug;
+use crate::store::{AttemptBatch, LoginAttempts, StoreError, in_time};
+use crate::telemetry::attempts_dropped;
+
+/// The notes; one for the process.
+pub struct AttemptLog {
+    notes: mpsc::Sender<Note>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    /// Empty until the store could be opened.
+    stored: OnceLock<Arc<dyn LoginAttempts>>,
+}
+
+enum Note {
+    Attempt(Slug, Box<Attempt>, Option<Tested>),
+    Foreign(Slug),
+    /// Tells when all before it is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// By which settings a person has logged in as a trial.
+pub struct Tested {
+    /// Of the connection.
+    pub incarnation: u64,
+    /// Of its login-relevant settings.
+    pub digest: String,
+}
+
+impl AttemptLog {
+    /// An empty log, and what writes it: to be given up only after [`AttemptLog::flush`].
+    #[must_use]
+    pub fn start(clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
+        let (notes, noted) = mpsc::channel(NOTES_AT_MOST);
+        let shared = Arc::new(Shared { clock, stored: OnceLock::new() });
+        let writer = tokio::spawn(write(noted, Arc::clone(&shared)));
+        (Self { notes, shared }, writer)
+    }
+
+    /// Takes the store that could be opened; the first one stays.
+    pub fn open(&self, stored: Arc<dyn LoginAttempts>) {
+        let _ = self.shared.stored.set(stored);
+    }
+
+    /// Notes a callback whose state was ours.
+    pub fn note(&self, slug: &Slug, attempt: Attempt, tested: Option<Tested>) {
+        self.send(Note::Attempt(slug.clone(), Box::new(attempt), tested));
+    }
+
+    /// Counts a callback whose state was not ours.
+    pub fn note_foreign(&self, slug: &Slug) {
+        self.send(Note::Foreign(slug.clone()));
+    }
+
+    fn send(&self, note: Note) {
+        if self.notes.try_send(note).is_err() {
+            attempts_dropped(1);
+        }
+    }
+
+    /// Waits until what was noted so far is written, or SQL has failed; a few seconds at most.
+    pub async fn flush(&self) {
+        let (tell, told) = oneshot::channel();
+        let flushed = async {
+            if self.notes.send(Note::Flush(tell)).await.is_ok() {
+                let _ = told.await;
+            }
+        };
+        let _ = tokio::time::timeout(FLUSH_PATIENCE, flushed).await;
+    }
+
+    /// An account's attempts, newest first.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    pub async fn of(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError> {
+        self.flush().await;
+        in_time(STORE, self.shared.stored()?.attempts(slug, limit)).await
+    }
+
+    /// How logins went at the accounts from `first` to `last`, failures of the last 24 hours.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    pub async fn summaries(&self, first: &Slug, last: &Slug) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
+        let since = self.shared.clock.unix_millis().saturating_sub(millis(FAILURES_OF));
+        in_time(STORE, self.shared.stored()?.login_summaries(first, last, since)).await
+    }
+
+    /// Forgets what is too old: to be called now and then.
+    ///
+    /// # Errors
+    /// The store is unreachable.
+    pub async fn forget_old(&self) -> Result<(), StoreError> {
+        let before = self.shared.clock.unix_millis().saturating_sub(millis(KEPT_FOR));
+        in_time(STORE, self.shared.stored()?.forget_attempts_before(before)).await
+    }
+}
+
+impl Shared {
+    fn stored(&self) -> Result<&Arc<dyn LoginAttempts>, StoreError> {
+        let detail = || "it could not be opened since the start".to_owned();
+        self.stored.get().ok_or_else(|| StoreError::Unavailable { store: STORE, detail: detail() })
+    }
+}
+
+async fn write(mut noted: mpsc::Receiver<Note>, shared: Arc<Shared>) {
+    while let Some(first) = noted.recv().await {
+        let mut batch = AttemptBatch::default();
+        let mut flushed = Vec::new();
+        let mut size = 0_u64;
+        let until = Instant::now() + WRITE_EVERY;
+        let mut next = Some(first);
+        while let Some(note) = next {
+            size += 1;
+            match note {
+                Note::Attempt(slug, attempt, tested) => {
+                    batch.tested.extend(tested.map(|tested| (slug.clone(), tested.incarnation, tested.digest, attempt.time)));
+                    batch.attempts.push((slug, *attempt));
+                }
+                Note::Foreign(slug) => *batch.foreign.entry(slug).or_default() += 1,
+                Note::Flush(tell) => flushed.push(tell),
+            }
+            let is_due = !flushed.is_empty() || size >= BATCH_AT_MOST;
+            next = if is_due { None } else { timeout_at(until, noted.recv()).await.ok().flatten() };
+        }
+        if !batch.is_empty() {
+            let written = match shared.stored() {
+                Ok(stored) => in_time(STORE, stored.add_attempts(&batch)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                tracing::warn!(%error, dropped = size, "notes of logins could not be written");
+                attempts_dropped(size);
+            }
+        }
+        for tell in flushed {
+            let _ = tell.send(());
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const STORE: &str = "login attempts";
+/// Notes in memory that wait to be written: a few hundred bytes each.
+const NOTES_AT_MOST: usize = 4096;
+const BATCH_AT_MOST: u64 = 500;
+/// How long a note may wait for others.
+const WRITE_EVERY: Duration = Duration::from_millis(500);
+const FLUSH_PATIENCE: Duration = Duration::from_secs(8);
+/// How long attempts are kept.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const FAILURES_OF: Duration = Duration::from_secs(24 * 60 * 60);

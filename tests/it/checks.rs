@@ -1,0 +1,494 @@
+//! What support sees and does without the customer: checks, activation, secrets, attempts, changes, texts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerpanda_sso::ambient::ManualClock;
+use peerpanda_sso::config::Database;
+use peerpanda_sso::model::address::AddressPolicy;
+use peerpanda_sso::pb;
+use peerpanda_sso::pb::CheckOutcome::{self, Fail, Inconclusive, Pass, Warn};
+use peerpanda_sso::pb::check_connection_response::Found;
+use tonic::Status;
+
+use crate::fake_idp::FakeIdp;
+use crate::harness::{
+    PUBLIC, Service, begin_request, complete_request, config, eventually, key, postgres_url, reason, redis_url, refused,
+};
+
+/// What a check found, by id; and its summary.
+struct Checked {
+    results: BTreeMap<String, pb::CheckResult>,
+    summary: pb::CheckSummary,
+}
+
+impl Checked {
+    fn outcome(&self, id: &str) -> CheckOutcome {
+        self.results.get(id).unwrap_or_else(|| panic!("no result {id}: {:?}", self.results.keys())).outcome()
+    }
+
+    fn found(&self, id: &str) -> &str {
+        &self.results[id].found
+    }
+}
+
+impl Service {
+    async fn check(&mut self, slug: &str) -> Result<Checked, Status> {
+        self.check_with(pb::CheckConnectionRequest { slug: slug.to_owned(), ..Default::default() }).await
+    }
+
+    async fn check_with(&mut self, request: pb::CheckConnectionRequest) -> Result<Checked, Status> {
+        // Each check of a test is one of its own minute.
+        self.clock.advance(Duration::from_secs(11));
+        let before = self.idp.seen().len();
+        let mut stream = self.admin.check_connection(request).await?.into_inner();
+        let mut results = BTreeMap::new();
+        let mut summary = None;
+        while let Some(message) = stream.message().await? {
+            match message.found.expect("something was found") {
+                Found::Result(result) => {
+                    assert!(!result.expected.is_empty() && !result.found.is_empty(), "{result:?}");
+                    assert!(!format!("{result:?}").contains("CANARY"), "no secret: {result:?}");
+                    if result.outcome() == Fail {
+                        assert!(result.actor() != pb::Party::Unspecified || result.remedy.is_empty(), "{result:?}");
+                    }
+                    assert!(results.insert(result.id.clone(), result).is_none(), "each once");
+                }
+                Found::Summary(found) => summary = Some(found),
+            }
+        }
+        let requests = self.idp.seen().len() - before;
+        assert!(requests <= 12, "{requests} requests");
+        Ok(Checked { results, summary: summary.expect("a summary at the end") })
+    }
+
+    async fn attempts(&mut self) -> pb::ListLoginAttemptsResponse {
+        let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+        self.admin.list_login_attempts(request).await.expect("listed").into_inner()
+    }
+
+    async fn changes(&mut self) -> Vec<pb::ConnectionChange> {
+        let request = pb::ListConnectionChangesRequest { slug: "acme".to_owned(), ..Default::default() };
+        self.admin.list_connection_changes(request).await.expect("listed").into_inner().changes
+    }
+
+    async fn update(&mut self, paths: &[&str], connection: pb::Connection) -> Result<pb::UpdateConnectionResponse, Status> {
+        let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
+        let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: false };
+        Ok(self.admin.update_connection(request).await?.into_inner())
+    }
+
+    /// The account at a well-behaved IdP that knows its redirect URI, still TESTING.
+    async fn testing() -> Self {
+        let mut service = Self::start().await;
+        service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Testing.into()).await.expect("edited");
+        service.idp.behave().registered_redirect = Some(format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"));
+        service
+    }
+}
+
+#[tokio::test]
+async fn a_right_connection_passes_and_the_check_is_kept() {
+    let mut service = Service::testing().await;
+    let checked = service.check("acme").await.expect("checked");
+    for id in [
+        "metadata.document",
+        "metadata.issuer",
+        "metadata.endpoints",
+        "jwks.keys",
+        "client.credentials",
+        "client.redirect_uri",
+        "clock.skew",
+    ] {
+        assert_eq!(checked.outcome(id), Pass, "{id}: {}", checked.found(id));
+    }
+    assert!(checked.found("client.redirect_uri").contains("login_required"));
+    assert!(checked.found("client.credentials").contains("invalid_grant"), "{}", checked.found("client.credentials"));
+    assert_ne!(checked.summary.outcome(), Fail);
+    let kept = service.get("acme").await.expect("there").last_check.expect("kept");
+    assert!(kept.is_current && kept.passed.iter().any(|id| id == "client.credentials"));
+
+    // Where the grant is there, a token is proof enough, and no wrong secret is tried.
+    service.idp.behave().client_credentials = true;
+    let tokens = service.idp.count("/token");
+    let checked = service.check("acme").await.expect("checked");
+    assert!(checked.found("client.credentials").contains("issued a token"), "{}", checked.found("client.credentials"));
+    assert_eq!(service.idp.count("/token"), tokens + 1);
+    assert!(service.idp.seen().iter().all(|seen| !seen.path.contains("callback")), "our callback is never called");
+}
+
+#[tokio::test]
+async fn what_is_wrong_at_the_client_is_told() {
+    let mut service = Service::testing().await;
+    let right = service.idp.client_secret.clone();
+    service.edit(&["client_secret"], |connection| connection.client_secret = "CANARYwrong".to_owned()).await.expect("edited");
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("client.credentials"), Fail, "{}", checked.found("client.credentials"));
+    assert!(checked.found("client.credentials").contains("invalid_client"));
+    assert_eq!(checked.results["client.credentials"].actor(), pb::Party::Support);
+    assert_eq!(checked.summary.failed, ["client.credentials"]);
+
+    service.edit(&["client_secret"], |connection| connection.client_secret = right).await.expect("edited");
+    service.idp.behave().expects_post = true;
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("client.credentials"), Fail, "the wrong authentication method");
+    service.idp.behave().expects_post = false;
+
+    service.idp.behave().trusts_everybody = true;
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("client.credentials"), Inconclusive, "{}", checked.found("client.credentials"));
+    service.idp.behave().trusts_everybody = false;
+
+    service.idp.behave().registered_redirect = Some("https://elsewhere.example/".to_owned());
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("client.redirect_uri"), Fail);
+    assert!(checked.found("client.redirect_uri").contains("Error redirect_uri_mismatch: it is not registered"));
+    assert!(checked.results["client.redirect_uri"].remedy.contains("/app/accounts/oidc/acme/login/callback/"));
+}
+
+/// Keycloak's and Entra's words for a wrong secret, and an expired one explained.
+#[tokio::test]
+async fn what_an_idp_says_of_a_client_is_understood() {
+    let mut service = Service::testing().await;
+    for (answer, outcome, words) in [
+        (
+            r#"{"error":"unauthorized_client","error_description":"Invalid client or Invalid client credentials"}"#,
+            Fail,
+            "Invalid client",
+        ),
+        (
+            r#"{"error":"invalid_client","error_description":"AADSTS7000222: The provided client secret keys are expired."}"#,
+            Fail,
+            "has expired",
+        ),
+        (
+            r#"{"error":"unauthorized_client","error_description":"AADSTS700016: Application not found"}"#,
+            Fail,
+            "no such application",
+        ),
+        (r#"{"error":"unauthorized_client"}"#, Inconclusive, "the same with a wrong secret"),
+        (r#"{"error":"invalid_grant"}"#, Inconclusive, "the same with a wrong secret"),
+        ("<html>no JSON</html>", Inconclusive, "the same with a wrong secret"),
+    ] {
+        service.idp.behave().token_answer = Some((400, answer.to_owned()));
+        let checked = service.check("acme").await.expect("checked");
+        assert_eq!(checked.outcome("client.credentials"), outcome, "{answer}: {}", checked.found("client.credentials"));
+        assert!(checked.found("client.credentials").contains(words), "{answer}: {}", checked.found("client.credentials"));
+    }
+    service.idp.behave().token_answer = Some((503, String::new()));
+    assert_eq!(service.check("acme").await.expect("checked").outcome("client.credentials"), Fail, "it doesn't answer");
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
+    let mut service = Service::testing().await;
+    let issuer = service.idp.issuer.clone();
+    service.edit(&["issuer"], |connection| connection.issuer = format!("{issuer}/")).await.expect("edited");
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("metadata.issuer"), Fail);
+    assert!(checked.found("metadata.issuer").contains("the slash at the end alone"), "{}", checked.found("metadata.issuer"));
+    assert!(checked.results["metadata.issuer"].remedy.contains(&format!("store the issuer {issuer:?}")));
+    service.edit(&["issuer"], |connection| connection.issuer = String::new()).await.expect("edited");
+
+    service.idp.behave().metadata = serde_json::json!({
+        "claims_supported": ["sub", "email"], "code_challenge_methods_supported": ["plain"],
+        "token_endpoint_auth_methods_supported": ["client_secret_post"], "end_session_endpoint": null,
+        "scopes_supported": ["openid"], "id_token_signing_alg_values_supported": ["HS256"], "response_types_supported": ["id_token"],
+    });
+    let checked = service.check("acme").await.expect("checked");
+    for (id, outcome, words) in [
+        ("metadata.claims", Warn, "given_name, family_name"),
+        ("metadata.pkce", Warn, "plain"),
+        ("metadata.auth_method", Warn, "client_secret_post"),
+        ("metadata.scopes", Warn, "email profile"),
+        ("metadata.signing_algs", Fail, "HS256"),
+        ("metadata.code_flow", Fail, "id_token"),
+        ("logout.endpoint", Warn, "no end_session_endpoint"),
+        ("jwks.keys", Fail, "none of its keys"),
+    ] {
+        assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
+        assert!(checked.found(id).contains(words), "{id}: {}", checked.found(id));
+    }
+    service.idp.behave().metadata = serde_json::json!({ "token_endpoint": "ftp://nowhere", "jwks_uri": null });
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("metadata.endpoints"), Fail);
+    assert!(checked.found("metadata.endpoints").contains("jwks_uri is missing"), "{}", checked.found("metadata.endpoints"));
+
+    service
+        .idp
+        .behave()
+        .answers
+        .insert("/.well-known/openid-configuration", (302, String::new(), "https://evil.example/x".to_owned()));
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("metadata.document"), Fail);
+    assert!(checked.found("metadata.document").contains("evil.example"), "named, and not followed");
+}
+
+#[tokio::test]
+async fn an_idp_that_is_away_or_inside_fails_in_time() {
+    let mut service = Service::testing().await;
+    let began = tokio::time::Instant::now();
+    service
+        .edit(&["discovery_url"], |connection| {
+            connection.discovery_url = "http://127.0.0.1:1/.well-known/openid-configuration".to_owned();
+        })
+        .await
+        .expect("edited");
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("metadata.document"), Fail);
+    assert!(began.elapsed() < Duration::from_secs(20));
+
+    // Allowed when it was saved, forbidden now: the guard stands before every probe, too.
+    let (data, key, clock) = (tempfile::tempdir().expect("a directory"), key(), Arc::new(ManualClock::starting_now()));
+    let over = || config(Database::Sqlite(data.path().join("sso.db")), None, &key);
+    let mut open = Service::over(over(), Arc::clone(&clock)).await;
+    let inside = pb::Connection {
+        discovery_url: "https://127.0.0.1:1/.well-known/openid-configuration".to_owned(),
+        ..open.idp.connection("acme")
+    };
+    open.create(inside).await.expect("created");
+    let mut strict = over();
+    strict.provider_addresses = AddressPolicy::default();
+    let mut guarded = Service::over(strict, clock).await;
+    let checked = guarded.check("acme").await.expect("checked");
+    assert_eq!(checked.outcome("metadata.document"), Fail);
+    assert!(checked.found("metadata.document").contains("address"), "{}", checked.found("metadata.document"));
+}
+
+#[tokio::test]
+async fn checks_are_limited_and_of_accounts_that_are_there() {
+    let mut service = Service::testing().await;
+    let request = || pb::CheckConnectionRequest { slug: "acme".to_owned(), ..Default::default() };
+    for _ in 0..6 {
+        let mut stream = service.admin.check_connection(request()).await.expect("checked").into_inner();
+        while stream.message().await.expect("a message").is_some() {}
+    }
+    assert_eq!(reason(service.admin.check_connection(request()).await.map(|_| ())), "RATE_LIMITED");
+    assert_eq!(reason(service.check("unknown").await.map(|_| ())), "CONNECTION_NOT_FOUND");
+    assert_eq!(reason(service.check("no slug").await.map(|_| ())), "BAD_REQUEST");
+}
+
+#[tokio::test]
+async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
+    let mut service = Service::start().await;
+    let other = FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn peerpanda_sso::ambient::Clock>).await;
+    let active = pb::Connection { state: pb::ConnectionState::Active.into(), ..other.connection("other") };
+    let create = pb::CreateConnectionRequest { connection: Some(active) };
+    assert_eq!(reason(service.admin.create_connection(create).await), "CHECK_REQUIRED");
+
+    let mut service = Service::testing().await;
+    let read = service.get("acme").await.expect("there");
+    let to_active = pb::Connection { state: pb::ConnectionState::Active.into(), ..read.clone() };
+    assert_eq!(reason(service.update(&["state"], to_active).await), "CHECK_REQUIRED");
+    let refusal = refused(service.activate("acme", read.revision, false).await);
+    assert!(
+        refusal.reason == "CHECK_REQUIRED" && refusal.message.contains("a check") && refusal.message.contains("a test login")
+    );
+    service.check("acme").await.expect("checked");
+    assert!(refused(service.activate("acme", read.revision, false).await).message.contains("a test login"));
+    let completed = service.log_in().await.expect("a test login");
+    assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
+    // A new display name doesn't undo what is proven.
+    let read = service.get("acme").await.expect("there");
+    let renamed = pb::Connection { display_name: "Acme".to_owned(), ..read };
+    let renamed = service.update(&["display_name"], renamed).await.expect("renamed").connection.expect("a connection");
+    let activated = service.activate("acme", renamed.revision, false).await.expect("activated");
+    assert_eq!(activated.state(), pb::ConnectionState::Active);
+    assert!(activated.test_login_time.is_some());
+    assert_eq!(reason(service.activate("acme", renamed.revision, true).await), "REVISION_CONFLICT");
+
+    // What logins hang on is changed of an ACTIVE one only where it has passed a check.
+    let scopes = pb::Connection { scopes: vec!["openid".to_owned()], ..activated.clone() };
+    let refusal = refused(service.update(&["scopes"], scopes.clone()).await);
+    assert!(refusal.reason == "CHECK_REQUIRED" && refusal.message.contains("every login that ends from now on"), "{refusal:?}");
+    let mask = Some(prost_types::FieldMask { paths: vec!["scopes".to_owned()] });
+    let proposal = pb::CheckConnectionRequest { slug: "acme".to_owned(), proposal: Some(scopes.clone()), update_mask: mask };
+    let checked = service.check_with(proposal).await.expect("checked");
+    assert_ne!(checked.summary.outcome(), Fail);
+    assert_eq!(service.get("acme").await.expect("there").scopes.len(), 3, "nothing was changed");
+    let updated = service.update(&["scopes"], scopes).await.expect("updated");
+    assert!(updated.effect.contains("every login"), "{}", updated.effect);
+    let client = pb::Connection { client_id: "another".to_owned(), ..updated.connection.expect("a connection") };
+    assert!(refused(service.update(&["client_id"], client).await).message.contains("CONNECTION_CHANGED"));
+    service.edit(&["client_id"], |connection| connection.client_id = "another".to_owned()).await.expect("by force");
+
+    let changes = service.changes().await;
+    let actions: Vec<(&str, bool)> = changes.iter().rev().map(|change| (change.action.as_str(), change.is_forced)).collect();
+    assert_eq!(
+        actions,
+        [
+            ("create", false),
+            ("activate", true),
+            ("update", false),
+            ("pin_issuer", false),
+            ("update", false),
+            ("activate", false),
+            ("update", false),
+            ("update", true)
+        ]
+    );
+    let fields: Vec<_> = changes[0].fields.iter().map(|field| (field.field.as_str(), field.after.as_str())).collect();
+    assert_eq!(fields, [("client_id", "another")]);
+    assert!(!format!("{changes:?}").contains("CANARY"), "secrets are fingerprints");
+    assert!(changes.iter().all(|change| change.actor == "anybody" || change.actor == "the service"));
+}
+
+#[tokio::test]
+async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
+    let mut service = Service::start().await;
+    let right = service.idp.client_secret.clone();
+    let expires = prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 };
+    service
+        .edit(&["client_secret", "client_secret_expire_time", "standby_client_secret"], |connection| {
+            connection.client_secret = "CANARYold".to_owned();
+            connection.client_secret_expire_time = Some(expires);
+            connection.standby_client_secret = right;
+        })
+        .await
+        .expect("edited");
+    let before = service.get("acme").await.expect("there");
+    assert!(before.standby_client_secret.is_empty() && !before.standby_secret_fingerprint.is_empty());
+    let tokens = service.idp.count("/token");
+    assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
+    assert_eq!(service.idp.count("/token"), tokens + 1, "never a second try with one code");
+    eventually("the secrets have changed places", || {
+        let mut admin = service.admin.clone();
+        let slug = "acme".to_owned();
+        async move {
+            let read = admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("there").into_inner().connection;
+            read.expect("a connection").secret_switch_time.is_some()
+        }
+    })
+    .await;
+    service.log_in().await.expect("the next login is by the other one");
+    let after = service.get("acme").await.expect("there");
+    assert_eq!(after.secret_fingerprint, before.standby_secret_fingerprint);
+    assert_eq!(after.standby_client_secret_expire_time, Some(expires), "what is known of it goes with it");
+    assert!(service.changes().await.iter().any(|change| change.action == "switch_secret" && change.actor == "the service"));
+
+    // Not back again within ten minutes.
+    service.idp.behave().expects_post = true;
+    for _ in 0..2 {
+        assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(service.get("acme").await.expect("there").secret_fingerprint, after.secret_fingerprint);
+    service.clock.advance(Duration::from_secs(601));
+    assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
+    eventually("they change places again", || {
+        let mut admin = service.admin.clone();
+        let (slug, old) = ("acme".to_owned(), before.secret_fingerprint.clone());
+        async move {
+            let read = admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("there").into_inner().connection;
+            read.expect("a connection").secret_fingerprint == old
+        }
+    })
+    .await;
+    service
+        .edit(&["standby_client_secret"], |connection| connection.standby_client_secret = String::new())
+        .await
+        .expect("removed");
+    assert!(service.get("acme").await.expect("there").standby_secret_fingerprint.is_empty());
+}
+
+#[tokio::test]
+async fn attempts_tell_what_became_of_each_login_and_no_value() {
+    let mut service = Service::testing().await;
+    service.log_in().await.expect("a login");
+    service.idp.behave().claims = serde_json::json!({ "given_name": null });
+    service.idp.behave().userinfo = serde_json::json!({});
+    let refusal = refused(service.log_in().await);
+    assert_eq!(refusal.reason, "CLAIM_MISSING");
+    service.idp.behave().claims = serde_json::json!({});
+    service.idp.behave().userinfo = serde_json::Value::Null;
+    service.idp.behave().token_answer = Some((400, r#"{"error":"invalid_grant","error_description":"CANARY"}"#.to_owned()));
+    assert_eq!(reason(service.log_in().await), "CODE_REJECTED");
+    service.idp.behave().token_answer = None;
+    // Not ours: counted, and takes nobody's place.
+    let mut foreign = complete_request(&service.approved().await);
+    foreign.state = "A".repeat(75);
+    assert_eq!(reason(service.complete(foreign).await), "STATE_INVALID");
+
+    let listed = service.attempts().await;
+    let reasons: Vec<&str> = listed.attempts.iter().map(|attempt| attempt.reason.as_str()).collect();
+    assert_eq!(reasons, ["CODE_REJECTED", "CLAIM_MISSING", ""]);
+    let [rejected, missing, good] = listed.attempts.as_slice() else { panic!("three") };
+    assert_eq!((rejected.idp_error.as_str(), rejected.owner.as_str()), ("invalid_grant", "end_user"));
+    assert!(rejected.remedy.contains("/app/accounts/oidc/acme/login/callback/"), "{}", rejected.remedy);
+    assert_eq!(missing.trace_id, refusal.metadata["trace_id"]);
+    assert!(missing.claims_missing.iter().any(|name| name == "given_name"), "{missing:?}");
+    assert!(good.is_test && good.claims_present.len() == 3 && good.issuer == service.idp.issuer);
+    let phases: Vec<&str> = good.phases.iter().map(|phase| phase.phase.as_str()).collect();
+    assert_eq!(phases, ["metadata", "store", "token", "verify"]);
+    assert!(!format!("{listed:?}").contains("CANARY") && !format!("{listed:?}").contains("alice"));
+    let summary = listed.summary.expect("a summary");
+    assert!(summary.last_success_time.is_some() && summary.foreign_callbacks == 1);
+    assert_eq!(summary.failures["CLAIM_MISSING"], 1);
+    assert_eq!(service.get("acme").await.expect("there").logins.expect("a summary").failures, summary.failures);
+
+    // Only so many are kept, and for so long.
+    for _ in 0..210 {
+        let state = service.approved().await;
+        let request = pb::CompleteLoginRequest { iss: Some("https://evil.example".to_owned()), ..complete_request(&state) };
+        assert_eq!(reason(service.complete(request).await), "ISSUER_MISMATCH");
+    }
+    let listed = service.attempts().await;
+    assert_eq!(listed.attempts.len(), 200);
+    assert!(listed.attempts.iter().all(|attempt| attempt.reason == "ISSUER_MISMATCH"));
+    assert!(listed.summary.expect("a summary").last_success_time.is_some(), "remembered though it is no longer kept");
+}
+
+#[tokio::test]
+async fn the_guide_has_the_accounts_own_values_and_the_idps_own_steps() {
+    let mut service = Service::testing().await;
+    let mut guide = async |slug: &str, idp: pb::IdentityProvider, ready: bool| {
+        let request = pb::GetSetupGuideRequest { slug: slug.to_owned(), idp: idp.into(), ready };
+        service.admin.get_setup_guide(request).await.map(|answer| answer.into_inner().markdown)
+    };
+    for (idp, words) in [
+        (pb::IdentityProvider::Entra, "Add optional claim"),
+        (pb::IdentityProvider::Okta, "Sign-in redirect URIs"),
+        (pb::IdentityProvider::Google, "OAuth client ID"),
+        (pb::IdentityProvider::Auth0, "Allowed Callback URLs"),
+        (pb::IdentityProvider::Keycloak, "Valid redirect URIs"),
+        (pb::IdentityProvider::Generic, "confidential OpenID Connect client"),
+        (pb::IdentityProvider::Unspecified, "confidential OpenID Connect client"),
+    ] {
+        // An account that isn't set up yet has one, too.
+        for slug in ["acme", "newcomer"] {
+            let text = guide(slug, idp, false).await.expect("a guide");
+            assert!(text.contains(words), "{idp:?}: {text}");
+            for value in ["login/callback/`", "openid, email, profile", "given_name", "S256", "client_secret_basic"] {
+                assert!(text.contains(value), "{idp:?} lacks {value}: {text}");
+            }
+            assert!(text.contains(&format!("{PUBLIC}/app/accounts/oidc/{slug}/login/")), "{text}");
+        }
+    }
+    assert_eq!(reason(guide("acme", pb::IdentityProvider::Unspecified, true).await), "CHECK_REQUIRED");
+    assert_eq!(reason(guide("newcomer", pb::IdentityProvider::Unspecified, true).await), "CONNECTION_NOT_FOUND");
+    service.check("acme").await.expect("checked");
+    let request = pb::GetSetupGuideRequest { slug: "acme".to_owned(), ready: true, ..Default::default() };
+    let note = service.admin.get_setup_guide(request).await.expect("a note").into_inner().markdown;
+    assert!(note.contains("ready to test") && note.contains("accepts the client id and the client secret"), "{note}");
+}
+
+/// Both replicas see what is kept, and both databases keep it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_proven_on_one_replica_is_known_on_the_other() {
+    let (postgres, key) = (postgres_url().await, key());
+    let clock = Arc::new(ManualClock::starting_now());
+    let over = || config(Database::Postgres(postgres.clone().into()), Some(redis_url()), &key);
+    let mut one = Service::over(over(), Arc::clone(&clock)).await;
+    let mut two = Service::over(over(), clock).await;
+    let created = one.create(one.idp.connection("acme")).await.expect("created");
+    one.idp.behave().registered_redirect = Some(created.redirect_uri.clone());
+    one.check("acme").await.expect("checked");
+    let begun = one.begin(begin_request()).await.expect("begun");
+    let callback = one.idp.approve(&begun.redirect_url, "alice");
+    two.complete(complete_request(&callback)).await.expect("completed by the other");
+    let revision = two.get("acme").await.expect("there").revision;
+    two.activate("acme", revision, false).await.expect("proven by both");
+    assert_eq!(one.attempts().await.attempts.len(), 1);
+    assert!(one.changes().await.len() >= 3);
+}
