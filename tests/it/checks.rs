@@ -18,23 +18,23 @@ use crate::harness::{
 };
 
 /// What a check found, by id; and its summary.
-struct Checked {
-    results: BTreeMap<String, pb::CheckResult>,
-    summary: pb::CheckSummary,
+pub(crate) struct Checked {
+    pub(crate) results: BTreeMap<String, pb::CheckResult>,
+    pub(crate) summary: pb::CheckSummary,
 }
 
 impl Checked {
-    fn outcome(&self, id: &str) -> CheckOutcome {
+    pub(crate) fn outcome(&self, id: &str) -> CheckOutcome {
         self.results.get(id).unwrap_or_else(|| panic!("no result {id}: {:?}", self.results.keys())).outcome()
     }
 
-    fn found(&self, id: &str) -> &str {
+    pub(crate) fn found(&self, id: &str) -> &str {
         &self.results[id].found
     }
 }
 
 impl Service {
-    async fn check(&mut self, slug: &str) -> Result<Checked, Status> {
+    pub(crate) async fn check(&mut self, slug: &str) -> Result<Checked, Status> {
         self.check_with(pb::CheckConnectionRequest { slug: slug.to_owned(), ..Default::default() }).await
     }
 

@@ -199,3 +199,50 @@ async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
     let request = pb::CompleteLoginRequest { slug: "wrong".to_owned(), ..complete_request(&callback) };
     assert_eq!(reason(service.complete(request).await), "CLIENT_REJECTED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_tell_right_from_wrong_at_a_real_provider() {
+    use pb::CheckOutcome::{Fail, Pass, Warn};
+    let provider = start();
+    let mut service = Service::start_on_system_time().await;
+    set_up(&mut service, &provider).await;
+    for slug in ["by-basic", "by-post", "manual"] {
+        let checked = service.check(slug).await.expect("checked");
+        for id in ["metadata.document", "jwks.keys", "client.credentials", "client.redirect_uri", "logout.endpoint"] {
+            assert_eq!(checked.outcome(id), Pass, "{slug}, {id}: {}", checked.found(id));
+        }
+    }
+    let base = service.get("by-basic").await.expect("there");
+    let with = |slug: &str, change: &dyn Fn(&mut pb::Connection)| {
+        let mut connection =
+            pb::Connection { slug: slug.to_owned(), client_secret: SECRET.to_owned(), issuer: String::new(), ..base.clone() };
+        change(&mut connection);
+        connection
+    };
+    let post = pb::TokenEndpointAuthMethod::ClientSecretPost;
+    for (connection, id, outcome) in [
+        (with("by-basic", &|c| c.client_secret = "wrong".to_owned()), "client.credentials", Fail),
+        // This provider takes either method from any client, and so it is right.
+        (with("by-basic", &|c| c.token_endpoint_auth_method = post.into()), "client.credentials", Pass),
+        (with("by-basic", &|c| c.client_id = "nobody".to_owned()), "client.credentials", Fail),
+        (with("elsewhere", &|_| {}), "client.redirect_uri", Fail),
+        (with("by-basic", &|c| c.issuer = format!("{}/", provider.issuer)), "metadata.issuer", Fail),
+        (
+            with("by-basic", &|c| {
+                c.claim_mapping = Some(pb::ClaimMapping { email: vec!["upn".to_owned()], ..pb::ClaimMapping::default() });
+            }),
+            "metadata.claims",
+            Warn,
+        ),
+    ] {
+        let slug = connection.slug.clone();
+        if let Ok(old) = service.get(&slug).await {
+            let request = pb::DeleteConnectionRequest { slug: slug.clone(), revision: old.revision };
+            service.admin.delete_connection(request).await.expect("deleted");
+        }
+        service.create(connection).await.expect("created");
+        let checked = service.check(&slug).await.expect("checked");
+        assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
+    }
+    assert!(service.check("by-basic").await.expect("checked").results["metadata.claims"].found.contains("upn"));
+}
