@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use peerpanda_sso::ambient::SystemEntropy;
 use peerpanda_sso::app::{self, App, World};
-use peerpanda_sso::cli::Outcome;
+use peerpanda_sso::cli::connection::ConnectionCommand;
 use peerpanda_sso::cli::health::Health;
 use peerpanda_sso::cli::settings::ListSettings;
+use peerpanda_sso::cli::{Failure, Outcome};
 use peerpanda_sso::config::{SealedSettings, Settings};
 use peerpanda_sso::rpc::caller::new_token;
 use peerpanda_sso::seal::MasterKey;
@@ -27,6 +29,8 @@ struct CommandLine {
 enum Command {
     /// Runs the service until SIGTERM or SIGINT. Every setting is a flag and an environment variable.
     Serve(Box<Settings>),
+    /// Sets customers up, checks them, and tells why a login failed.
+    Connection(Box<ConnectionCommand>),
     /// Asks a running service how it is: exits with 0 if it says SERVING, with 1 if not, with 3 if nobody answers.
     Health(Health),
     /// Lists every setting of `serve`, with its variable, flag and default.
@@ -37,6 +41,11 @@ enum Command {
     /// Bearer tokens of the programs that call.
     #[command(subcommand)]
     Tokens(Tokens),
+    /// Prints completions for a shell, such as `peerpanda-sso completions bash >/etc/bash_completion.d/peerpanda-sso`.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[derive(Subcommand)]
@@ -59,23 +68,28 @@ enum Tokens {
 }
 
 fn main() -> ExitCode {
+    let own = |done: Result<(), String>| done.map(|()| Outcome::Good).map_err(Failure::Refused);
     let done = match CommandLine::parse().command {
-        Command::Serve(settings) => serve(&settings).map_err(|error| (error, ExitCode::FAILURE)).map(|()| Outcome::Good),
-        Command::Keys(keys) => work_on(&keys).map_err(|error| (error, ExitCode::FAILURE)).map(|()| Outcome::Good),
+        Command::Serve(settings) => own(serve(&settings)),
+        Command::Connection(command) => ask(command.run()),
+        Command::Health(health) => ask(health.run()),
+        Command::Settings(list) => list.run(),
+        Command::Keys(keys) => own(work_on(&keys)),
         Command::Tokens(Tokens::Generate) => {
             let (token, hash) = new_token(&SystemEntropy);
-            let printed = print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str()));
-            printed.map_err(|error| (error, ExitCode::FAILURE)).map(|()| Outcome::Good)
+            own(print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str())))
         }
-        Command::Settings(list) => list.run().map_err(|error| (error, ExitCode::FAILURE)),
-        Command::Health(health) => ask(health.run()).map_err(|error| (error, ExitCode::from(NO_ANSWER))),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut CommandLine::command(), "peerpanda-sso", &mut std::io::stdout());
+            Ok(Outcome::Good)
+        }
     };
     match done {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::FAILURE,
-        Err((error, code)) => {
-            complain(&error);
-            code
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(failure.exit_code())
         }
     }
 }
@@ -89,7 +103,7 @@ fn work_on(keys: &Keys) -> Result<(), String> {
 
 /// Runs a command that asks the service.
 #[tokio::main(flavor = "current_thread")]
-async fn ask(command: impl Future<Output = Result<Outcome, String>>) -> Result<Outcome, String> {
+async fn ask(command: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
     command.await
 }
 
@@ -130,6 +144,3 @@ async fn serve(settings: &Settings) -> Result<(), String> {
     app.shut_down().await;
     Ok(())
 }
-
-/// Exit code of a command to which nobody answered.
-const NO_ANSWER: u8 = 3;

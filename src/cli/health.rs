@@ -7,7 +7,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::reach::Reach;
-use super::{Outcome, print_line};
+use super::{Failure, Outcome, print_line};
 
 /// The command's options.
 #[derive(Args)]
@@ -24,13 +24,13 @@ impl Health {
     ///
     /// # Errors
     /// Nobody answers.
-    pub async fn run(&self) -> Result<Outcome, String> {
+    pub async fn run(&self) -> Result<Outcome, Failure> {
         let mut client = HealthClient::new(self.reach.channel().await?);
         let answer = client.check(HealthCheckRequest { service: self.service.clone() }).await;
         let status = match answer {
             Ok(answer) => answer.into_inner().status(),
             Err(status) if status.code() == Code::NotFound => ServingStatus::ServiceUnknown,
-            Err(status) => return Err(format!("{}: {}", self.reach.endpoint, status.message())),
+            Err(status) => return Err(Failure::NoAnswer(format!("{}: {}", self.reach.endpoint, status.message()))),
         };
         print_line(status.as_str_name())?;
         Ok(if status == ServingStatus::Serving { Outcome::Good } else { Outcome::Bad })

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Outcome, Output, print_line};
+use super::{Failure, Outcome, Output, print_json, print_line};
 use crate::config::Setting;
 
 /// The command's options.
@@ -19,12 +19,12 @@ impl ListSettings {
     ///
     /// # Errors
     /// Standard output can't be written to.
-    pub fn run(&self) -> Result<Outcome, String> {
+    pub fn run(&self) -> Result<Outcome, Failure> {
         let settings = Setting::all();
         match self.output {
             Output::Json => {
                 let one = |setting: &Setting| json!({ "variable": setting.variable, "flag": setting.flag, "default": setting.default, "help": setting.help });
-                print_line(&format!("{:#}", json!(settings.iter().map(one).collect::<Vec<_>>())))?;
+                print_json(&json!(settings.iter().map(one).collect::<Vec<_>>()))?;
             }
             Output::Text => {
                 for Setting { variable, flag, default, help } in &settings {

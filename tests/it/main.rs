@@ -30,5 +30,6 @@ mod replicas;
 mod secrecy;
 mod servers;
 mod store_suite;
+mod support;
 mod tls;
 mod traces;

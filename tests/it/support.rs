@@ -1,0 +1,321 @@
+//! Support's commands, on the real program: the whole story of a customer, and ten thousand of them at once.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::pb;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binary::{Program, command};
+use crate::fake_idp::FakeIdp;
+use crate::harness::{begin_request, complete_request, eventually, key, postgres_url, reason};
+
+/// What a command said, and its exit code.
+struct Said {
+    code: i32,
+    text: String,
+    errors: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {} {}", self.text, self.errors))
+    }
+}
+
+/// Support's terminal: a folder, and where the service is.
+struct Desk {
+    folder: TempDir,
+    endpoint: String,
+}
+
+impl Desk {
+    fn at(program: &Program) -> Self {
+        Self { folder: tempfile::tempdir().expect("a directory"), endpoint: program.admin_url.clone() }
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.folder.path().join(name), text).expect("written");
+        name.to_owned()
+    }
+
+    /// Runs `peerpanda-sso connection …`, with this on standard input.
+    async fn run_with(&self, arguments: &[&str], input: &str) -> Said {
+        let mut command = command(self.folder.path());
+        command.arg("connection").args(arguments).args(["--endpoint", &self.endpoint]).env("USER", "ada");
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        let run = move || {
+            let mut child = command.spawn().expect("the program runs");
+            let mut stdin = child.stdin.take().expect("piped");
+            // One that doesn't read has ended already.
+            let _ = stdin.write_all(input.as_bytes());
+            drop(stdin);
+            child.wait_with_output().expect("ended")
+        };
+        let output = tokio::task::spawn_blocking(run).await.expect("ended");
+        let said = Said {
+            code: output.status.code().expect("an exit code"),
+            text: String::from_utf8(output.stdout).expect("UTF-8"),
+            errors: String::from_utf8(output.stderr).expect("UTF-8"),
+        };
+        for shown in [&said.text, &said.errors] {
+            assert!(!shown.contains("CANARY") && !shown.contains('\u{1b}'), "no secret, and no colour: {shown}");
+        }
+        said
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Said {
+        self.run_with(arguments, "").await
+    }
+
+    async fn good(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments).await;
+        assert_eq!(said.code, 0, "{arguments:?}: {} {}", said.text, said.errors);
+        said.text
+    }
+}
+
+async fn program(data: &Path) -> Program {
+    Program::serve(data, &[("SSO_PUBLIC_URL", "https://getpeerpanda.example")]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_is_set_up_proven_activated_and_helped() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut program = program(data.path()).await;
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    idp.behave().registered_redirect = Some("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/".to_owned());
+    let desk = Desk::at(&program);
+    desk.file("wrong", "CANARYwrong\n");
+    desk.file("right", &format!("{}\n", idp.client_secret));
+
+    // The guide, before anything is set up.
+    let guide = desk.good(&["guide", "acme", "--idp", "okta"]).await;
+    assert!(guide.contains("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/"), "{guide}");
+
+    // What came through the chat; the secret was copied wrong.
+    let discovery = idp.discovery_url();
+    let create = ["create", "acme", "--display-name", "Acme Inc.", "--discovery-url", &discovery, "--client-id", &idp.client_id];
+    let said = desk.run(&create).await;
+    assert!(said.code == 2 && said.errors.contains("--client-secret-file"), "nobody can be asked here: {}", said.errors);
+    let created = desk.run_with(&[&create[..], &["--client-secret-file", "-"]].concat(), "CANARYwrong\n").await;
+    assert!(created.code == 0 && created.text.contains("testing") && created.text.contains("redirect_uri"), "{}", created.text);
+    let again = desk.run(&[&create[..], &["--client-secret-file", "wrong"]].concat()).await;
+    assert!(again.code == 1 && again.errors.contains("CONNECTION_EXISTS"), "{}", again.errors);
+
+    // What is wrong, on whose side.
+    let checked = desk.run(&["check", "acme"]).await;
+    assert_eq!(checked.code, 1, "{}", checked.text);
+    let failed = checked.text.lines().find(|line| line.starts_with("FAIL  ")).expect("a failure");
+    assert!(failed.contains("client.credentials"), "{failed}");
+    assert!(checked.text.contains("support: compare client id, secret"), "{}", checked.text);
+    assert!(desk.run(&["guide", "acme", "--ready"]).await.errors.contains("CHECK_REQUIRED"));
+
+    // Fixed, and proven.
+    desk.good(&["update", "acme", "--client-secret-file", "right", "--client-secret-expires", "2999-01-31"]).await;
+    let checked = desk.run(&["check", "acme", "--output", "json"]).await;
+    assert_eq!(checked.code, 0, "{}", checked.text);
+    let results = checked.json()["results"].clone();
+    let credentials = results.as_array().expect("results").iter().find(|result| result["id"] == "client.credentials");
+    assert_eq!(credentials.expect("a result")["outcome"], "PASS");
+    let note = desk.good(&["guide", "acme", "--ready"]).await;
+    assert!(note.contains("Acme Inc.: single sign-on is ready to test") && note.contains("client secret"), "{note}");
+    assert!(desk.run(&["activate", "acme"]).await.errors.contains("a test login"));
+
+    // The customer tests it.
+    let completed = program.log_in(&idp).await.expect("a test login");
+    assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
+    assert!(desk.good(&["activate", "acme"]).await.contains("active"));
+    assert_eq!(program.log_in(&idp).await.expect("a login").connection_state(), pb::ConnectionState::Active);
+
+    // The secret is rotated at the IdP: the old one is rejected once, then the new one serves.
+    desk.good(&["update", "acme", "--client-secret-file", "wrong", "--standby-client-secret-file", "right"]).await;
+    assert_eq!(reason(program.log_in(&idp).await), "CLIENT_REJECTED");
+    eventually("the new secret serves", || {
+        let (mut login, idp) = (program.login.clone(), &idp);
+        async move {
+            let Ok(begun) = login.begin_login(begin_request()).await else { return false };
+            let callback = idp.approve(&begun.into_inner().redirect_url, "alice");
+            login.complete_login(complete_request(&callback)).await.is_ok()
+        }
+    })
+    .await;
+    let attempts = desk.run(&["attempts", "acme", "--output", "json"]).await.json();
+    let rejected =
+        attempts["attempts"].as_array().expect("attempts").iter().find(|attempt| attempt["reason"] == "CLIENT_REJECTED");
+    assert!(
+        rejected.expect("the provoked failure")["remedy"].as_str().is_some_and(|remedy| remedy.contains("compare client id"))
+    );
+    let table = desk.good(&["attempts", "acme"]).await;
+    assert!(table.contains("CLIENT_REJECTED (invalid_client)") && table.contains("last success: 2"), "{table}");
+
+    // An edit of an ACTIVE one is told what it does, and checked first.
+    let refused = desk.run(&["update", "acme", "--scopes", "openid"]).await;
+    assert!(refused.code == 1 && refused.errors.contains("every login that ends from now on"), "{}", refused.errors);
+    assert_eq!(desk.run(&["check", "acme", "--scopes", "openid,email"]).await.code, 0);
+    desk.good(&["update", "acme", "--scopes", "openid,email"]).await;
+    desk.good(&["update", "acme", "--scopes", "openid,email,profile", "--force"]).await;
+
+    let changes = desk.good(&["changes", "acme"]).await;
+    for words in ["anybody (ada)", "switch_secret", "the service", "update (forced)", "activate"] {
+        assert!(changes.contains(words), "{words}: {changes}");
+    }
+    let listed = desk.good(&["list"]).await;
+    assert!(listed.contains("acme") && listed.contains("active") && listed.contains("1 connections"), "{listed}");
+    desk.good(&["update", "acme", "--client-secret-expires", "2020-01-01"]).await;
+    assert!(desk.good(&["list", "--expiring"]).await.contains("(soon)"));
+
+    assert!(desk.run(&["delete", "acme"]).await.errors.contains("--yes"));
+    desk.good(&["delete", "acme", "--yes"]).await;
+    assert!(desk.run(&["get", "acme"]).await.errors.contains("CONNECTION_NOT_FOUND"));
+    let nobody = Desk { endpoint: "http://127.0.0.1:1".to_owned(), ..desk };
+    assert_eq!(nobody.run(&["list"]).await.code, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
+    let data = tempfile::tempdir().expect("a directory");
+    let program = program(data.path()).await;
+    let desk = Desk::at(&program);
+    desk.file("acme.secret", "CANARYacme");
+    let file = desk.file(
+        "accounts.yaml",
+        "connections:\n\
+         - slug: acme\n  display_name: Acme\n  discovery_url: https://acme.example/.well-known/openid-configuration\n  \
+           client_id: a\n  client_secret_file: acme.secret\n  client_secret_expires: 2999-01-31\n  logout_style: none\n\
+         - slug: broken\n  discovery_url: ftp://nowhere\n  client_id: b\n  client_secret: CANARYbroken\n\
+         - slug: manual\n  issuer: https://idp.example\n  client_id: c\n  client_secret: CANARYmanual\n  \
+           token_endpoint_auth_method: client_secret_post\n  allowed_email_domains: [Corp.example]\n  \
+           required_claims: { hd: [corp.example] }\n  authorization_params: { hd: corp.example }\n  endpoints:\n    \
+             authorization_endpoint: https://idp.example/a\n    token_endpoint: https://idp.example/t\n    jwks_uri: https://idp.example/k\n",
+    );
+    let apply = |more: &'static [&'static str]| [&["apply", "-f", "accounts.yaml"], more].concat();
+    let dry = desk.run(&apply(&["--dry-run"])).await;
+    assert!(dry.code == 0 && dry.text.contains("would be: 3 created"), "{}", dry.text);
+    assert!(desk.good(&["list"]).await.contains("0 connections"), "nothing was changed");
+    let first = desk.run(&apply(&[])).await;
+    assert!(first.code == 1 && first.text.contains("2 created, 0 updated, 0 unchanged, 1 failed"), "{}", first.text);
+    assert!(first.text.contains("failed    broken: BAD_REQUEST") && first.text.contains("discovery_url"), "{}", first.text);
+    let second = desk.run(&apply(&["--output", "json"])).await.json();
+    assert_eq!((second["unchanged"].as_u64(), second["failed"].as_u64()), (Some(2), Some(1)), "{second}");
+
+    let text = std::fs::read_to_string(desk.folder.path().join(&file)).expect("read");
+    desk.file(
+        "accounts.yaml",
+        &text
+            .replace("display_name: Acme", "display_name: Acme Inc.\n  state: disabled")
+            .replace("ftp://nowhere", "https://b.example/.well-known/openid-configuration"),
+    );
+    let third = desk.run(&apply(&[])).await;
+    assert!(third.code == 0 && third.text.contains("1 created, 1 updated, 1 unchanged, 0 failed"), "{}", third.text);
+    assert!(third.text.contains("updated   acme: display_name, state"), "{}", third.text);
+    desk.file("acme.secret", "CANARYrotated");
+    assert!(desk.good(&apply(&[])).await.contains("updated   acme: client_secret"));
+
+    // What is exported is what is applied, but for the secrets.
+    let exported = desk.good(&["export"]).await;
+    assert!(exported.contains("slug: manual") && !exported.contains("secret: "), "{exported}");
+    desk.file("exported.yaml", &exported);
+    assert!(desk.good(&["apply", "-f", "exported.yaml"]).await.contains("0 created, 0 updated, 3 unchanged"), "{exported}");
+    for (bad, words) in [
+        ("connections: [{ slug: acme, client_secrets: CANARY }]", "line"),
+        ("connections: [{ slug: acme }, { slug: acme }]", "stands twice"),
+        ("connections: [{ slug: acme, client_secret: CANARY, client_secret_file: x }]", "must not both"),
+        ("connections: [{ slug: acme, client_secret_file: nowhere }]", "nowhere"),
+        ("CANARY", "it isn't a list of connections"),
+    ] {
+        desk.file("bad.yaml", bad);
+        let said = desk.run(&["apply", "-f", "bad.yaml"]).await;
+        assert!(said.code == 2 && said.errors.contains(words), "{bad}: {}", said.errors);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_are_applied_in_one_command_and_listed() {
+    const COUNT: usize = 10_000;
+    let data = tempfile::tempdir().expect("a directory");
+    let (postgres, key) = (postgres_url().await, key().encoded().to_string());
+    let settings = [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", key.as_str())];
+    let mut program = Program::serve(data.path(), &settings).await;
+    let desk = Desk::at(&program);
+    let mut text = "connections:\n".to_owned();
+    for number in 0..COUNT {
+        let url = format!("https://idp{number}.example/.well-known/openid-configuration");
+        writeln!(text, "- slug: account-{number}\n  discovery_url: {url}\n  client_id: c\n  client_secret: CANARY{number}")
+            .expect("written");
+    }
+    desk.file("accounts.yaml", &text);
+    let applied = desk.good(&["apply", "-f", "accounts.yaml"]).await;
+    assert!(applied.contains("10000 created, 0 updated, 0 unchanged, 0 failed"), "{applied}");
+    assert_eq!(applied.lines().count(), 1, "a person isn't told each");
+    let listed = desk.run(&["list", "--output", "json"]).await.json();
+    assert_eq!(listed.as_array().expect("a list").len(), COUNT);
+    let again = desk.good(&["apply", "-f", "accounts.yaml"]).await;
+    assert!(again.contains("0 created, 0 updated, 10000 unchanged, 0 failed"), "{again}");
+    // In pages, by slug.
+    let mut request = pb::ListConnectionsRequest { page_size: 777, page_token: String::new() };
+    let mut slugs = Vec::new();
+    loop {
+        let page = program.admin.list_connections(request.clone()).await.expect("a page").into_inner();
+        slugs.extend(page.connections.into_iter().map(|connection| connection.slug));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert!(slugs.len() == COUNT && slugs.is_sorted());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_help_completes_and_know_callers() {
+    let data = tempfile::tempdir().expect("a directory");
+    let said = |arguments: &[&str]| {
+        let output = command(data.path()).args(arguments).output().expect("the program runs");
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    for verb in
+        ["create", "get", "list", "update", "delete", "check", "activate", "guide", "attempts", "changes", "apply", "export"]
+    {
+        let help = said(&["connection", verb, "--help"]);
+        assert!(help.contains("Usage:") && help.contains("--endpoint") && help.contains("--token-file"), "{verb}: {help}");
+        assert!(!help.contains("--client-secret <"), "no secret by an argument: {help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(said(&["completions", shell]).contains("attempts"), "{shell}");
+    }
+    // As a caller by token, over the callers file.
+    let token = said(&["tokens", "generate"]);
+    let value = |name: &str| token.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned();
+    let callers =
+        format!("[[caller]]\nname = \"support\"\nroles = [\"admin\"]\ntoken_sha256 = [\"{}\"]\n", value("token_sha256:"));
+    std::fs::write(data.path().join("callers.toml"), callers).expect("written");
+    let program = Program::serve(data.path(), &[("SSO_CALLERS_FILE", "callers.toml")]).await;
+    let desk = Desk::at(&program);
+    assert!(desk.run(&["list"]).await.errors.contains("CALLER_UNKNOWN"));
+    desk.file("token", &value("token:"));
+    assert!(desk.good(&["list", "--token-file", "token"]).await.contains("0 connections"));
+    desk.file("secret", "CANARYsecret");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let discovery = idp.discovery_url();
+    let create = [
+        "create",
+        "acme",
+        "--discovery-url",
+        &discovery,
+        "--client-id",
+        "c",
+        "--client-secret-file",
+        "secret",
+        "--token-file",
+        "token",
+    ];
+    desk.good(&create).await;
+    assert!(desk.good(&["changes", "acme", "--token-file", "token"]).await.contains("support (ada)"));
+}
