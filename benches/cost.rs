@@ -153,14 +153,17 @@ impl Program {
         for number in numbers {
             let connection = pb::Connection {
                 slug: format!("account-{number}"),
-                state: pb::ConnectionState::Active.into(),
                 issuer: idp.issuer(number),
                 discovery_url: format!("{}/.well-known/openid-configuration", idp.issuer(number)),
                 client_id: "client".to_owned(),
                 client_secret: "secret".to_owned(),
                 ..pb::Connection::default()
             };
-            self.admin.create_connection(pb::CreateConnectionRequest { connection: Some(connection) }).await.expect("created");
+            let request = pb::CreateConnectionRequest { connection: Some(connection) };
+            let created = self.admin.create_connection(request).await.expect("created").into_inner().connection;
+            let pb::Connection { slug, revision, .. } = created.expect("a connection");
+            let request = pb::ActivateConnectionRequest { slug, revision, force: true };
+            self.admin.activate_connection(request).await.expect("activated");
         }
     }
 

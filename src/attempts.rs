@@ -39,7 +39,7 @@ enum Note {
 pub struct Tested {
     /// Of the connection.
     pub incarnation: u64,
-    /// Of its login-relevant settings.
+    /// Of what the login was done by; see [`Connection::proof_digest`](crate::model::connection::Connection::proof_digest).
     pub digest: String,
 }
 

@@ -119,6 +119,8 @@ async fn metadata(State(idp): State<Arc<Idp>>) -> Response {
         "jwks_uri": at("/keys"),
         "end_session_endpoint": at("/logout"),
         "response_types_supported": ["code"],
+        "scopes_supported": ["openid", "email", "profile"],
+        "claims_supported": ["sub", "email", "given_name", "family_name", "name"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
@@ -140,6 +142,13 @@ async fn keys(State(idp): State<Arc<Idp>>) -> Response {
 async fn login_page(State(idp): State<Arc<Idp>>, Query(request): Query<HashMap<String, String>>) -> Response {
     if let Err(refusal) = check_request(&idp, &request) {
         return (StatusCode::BAD_REQUEST, page("This request is wrong", &refusal)).into_response();
+    }
+    // It keeps no session, so nobody is ever logged in already (OIDC Core 3.1.2.6).
+    if field(&request, "prompt") == "none" {
+        let Ok(mut back) = Url::parse(&idp.redirect_uri) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+        back.query_pairs_mut().append_pair("error", "login_required").append_pair("state", field(&request, "state"));
+        back.query_pairs_mut().append_pair("iss", &idp.issuer);
+        return (StatusCode::SEE_OTHER, [("location", back.to_string())]).into_response();
     }
     let hidden: String = request
         .iter()

@@ -112,6 +112,9 @@ fn print_guide(login_page: &str, app: &App) {
         "    grpcurl -plaintext -d '{{\"slug\":\"demo\",\"browser_binding\":\"any-16-characters\"}}' {login} peerpanda.sso.v1.LoginService/BeginLogin"
     );
     println!("    grpcurl -plaintext -d '{{\"slug\":\"demo\"}}' {admin} peerpanda.sso.v1.ConnectionService/GetConnection\n");
+    println!("What support sees:\n");
+    println!("    cargo run -- connection check demo --endpoint http://{admin}");
+    println!("    cargo run -- connection attempts demo --endpoint http://{admin}\n");
     println!("Stop with Ctrl-C.");
 }
 

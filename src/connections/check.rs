@@ -100,6 +100,7 @@ impl ConnectionDesk {
             time: self.clock.unix_millis(),
             revision: connection.revision,
             digest: connection.settings.login_digest(),
+            secret: connection.secrets.active.fingerprint(),
             outcome,
             hosts: if failed.is_empty() { seen.hosts } else { known_hosts },
             failed,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{ConnectionDesk, DeskError, is_proven};
+use super::{ConnectionDesk, DeskError, is_proven_as_it_is};
 use crate::model::connection::{Connection, CustomerUris, MetadataSource};
 use crate::model::slug::Slug;
 use crate::model::vendor::Vendor;
@@ -31,7 +31,7 @@ impl ConnectionDesk {
     /// [`DeskError::CheckRequired`] where that isn't so.
     pub async fn ready_note(&self, slug: &Slug) -> Result<String, DeskError> {
         let connection = self.get(slug).await?;
-        let check = connection.last_check.as_ref().filter(|_| is_proven(&connection, &connection.settings));
+        let check = connection.last_check.as_ref().filter(|_| is_proven_as_it_is(&connection));
         let Some(check) = check else {
             return Err(DeskError::CheckRequired("a check of these settings that passes is missing".to_owned()));
         };

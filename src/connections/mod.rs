@@ -193,9 +193,9 @@ impl ConnectionDesk {
         if old.revision != revision {
             return Err(DeskError::Conflict { current: old.revision });
         }
-        let digest = old.settings.login_digest();
+        let digest = old.proof_digest();
         let is_tested = old.test_login.as_ref().is_some_and(|(tested, _)| *tested == digest);
-        let missing = match (is_proven(&old, &old.settings), is_tested) {
+        let missing = match (is_proven_as_it_is(&old), is_tested) {
             (true, true) => None,
             (false, true) => Some("a check of these settings that passes is missing"),
             (true, false) => Some("a test login by these settings is missing"),
@@ -271,6 +271,13 @@ impl ConnectionDesk {
 fn is_proven(connection: &Connection, settings: &ConnectionSettings) -> bool {
     let check = connection.last_check.as_ref();
     check.is_some_and(|check| check.has_passed() && check.digest == settings.login_digest())
+}
+
+/// Whether the connection has passed its last check as it is now, with the secret that is in use.
+fn is_proven_as_it_is(connection: &Connection) -> bool {
+    let check = connection.last_check.as_ref();
+    is_proven(connection, &connection.settings)
+        && check.is_some_and(|check| check.secret == connection.secrets.active.fingerprint())
 }
 
 impl SecretsEdit {

@@ -44,6 +44,12 @@ impl Connection {
     pub fn issuer(&self) -> Option<&Issuer> {
         self.settings.issuer.as_ref().or(self.pinned_issuer.as_ref())
     }
+
+    /// Of all by which a login works now, the secret in use with it: what a check or a trial has proven is of these.
+    #[must_use]
+    pub fn proof_digest(&self) -> String {
+        format!("{}:{}", self.settings.login_digest(), self.secrets.active.fingerprint())
+    }
 }
 
 /// What support enters for a connection, apart from the secret.

@@ -51,6 +51,8 @@ pub struct CheckRecord {
     pub revision: u64,
     /// Of the login-relevant settings that were checked.
     pub digest: String,
+    /// Fingerprint of the client secret that was checked.
+    pub secret: String,
     /// The worst of its results.
     pub outcome: CheckOutcome,
     /// Ids of the checks that failed.

@@ -576,7 +576,7 @@ pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>)
         test_login_time: connection
             .test_login
             .as_ref()
-            .filter(|(digest, _)| *digest == connection.settings.login_digest())
+            .filter(|(digest, _)| *digest == connection.proof_digest())
             .map(|(_, time)| timestamp_millis(*time)),
         logins: None,
         token_endpoint_auth_method: auth_method.into(),
@@ -615,7 +615,7 @@ pub(super) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> 
         time: Some(timestamp_millis(check.time)),
         revision: check.revision,
         outcome: outcome_to_pb(check.outcome).into(),
-        is_current: check.digest == connection.settings.login_digest(),
+        is_current: check.digest == connection.settings.login_digest() && check.secret == connection.secrets.active.fingerprint(),
         failed: check.failed.clone(),
         passed: check.passed.clone(),
     }

@@ -53,7 +53,7 @@ impl LoginRpc {
         let is_test = connection.is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
         let tested = connection
             .filter(|_| is_test && end.is_ok())
-            .map(|connection| Tested { incarnation: connection.incarnation, digest: connection.settings.login_digest() });
+            .map(|connection| Tested { incarnation: connection.incarnation, digest: connection.proof_digest() });
         let attempt = Attempt {
             time: self.clock.unix_millis(),
             reason: reason.to_owned(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use peerpanda_sso::ambient::SystemClock;
+use sqlx::Connection as _;
 
 use crate::binary::Program;
 use crate::fake_idp::{FakeIdp, locked};
@@ -46,17 +47,31 @@ async fn a_warm_login_costs_one_idp_call_two_redis_commands_and_no_sql() {
     // The pinned issuer comes back by the next poll.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
 
+    // With one account, and with ten thousand.
+    for is_crowded in [false, true] {
+        if is_crowded {
+            let mut database = sqlx::PgConnection::connect(&postgres).await.expect("connected");
+            let fill = "INSERT INTO connections (slug, incarnation, revision, settings, client_secret, create_time, update_time) \
+                        SELECT 'crowd-' || n, incarnation, revision, settings, client_secret, create_time, update_time \
+                        FROM connections, generate_series(1, 10000) n WHERE slug = 'acme'";
+            sqlx::query(fill).execute(&mut database).await.expect("filled");
+        }
+        costs_what_it_may(&program, &idp, &redis_url).await;
+    }
+}
+
+async fn costs_what_it_may(program: &Program, idp: &FakeIdp, redis_url: &str) {
     // Every statement is logged by sqlx; those of the poll, which are there without any login too, don't touch the table.
     let statements = || locked(&program.log).iter().filter(|line| line.contains("FROM connections ")).count();
-    let (sql_before, redis_before, idp_before) = (statements(), redis_commands(&redis_url).await, idp.seen().len());
+    let (sql_before, redis_before, idp_before) = (statements(), redis_commands(redis_url).await, idp.seen().len());
     assert!(sql_before > 0, "sqlx logs its statements");
     let begun = program.login.clone().begin_login(begin_request()).await.expect("begun").into_inner();
-    let redis_between = redis_commands(&redis_url).await;
+    let redis_between = redis_commands(redis_url).await;
     assert_eq!(idp.seen().len(), idp_before, "BeginLogin calls no IdP");
     assert_eq!(spent(&redis_before, &redis_between), [("set".to_owned(), 1)]);
     let callback = idp.approve(&begun.redirect_url, "alice");
     program.login.clone().complete_login(complete_request(&callback)).await.expect("a login");
-    let redis_after = redis_commands(&redis_url).await;
+    let redis_after = redis_commands(redis_url).await;
     assert_eq!(idp.seen().len(), idp_before + 1, "CompleteLogin calls the token endpoint alone");
     assert_eq!(spent(&redis_between, &redis_after), [("getdel".to_owned(), 1)]);
     assert_eq!(statements(), sql_before, "no SQL");

@@ -289,6 +289,15 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     assert!(refused(service.activate("acme", read.revision, false).await).message.contains("a test login"));
     let completed = service.log_in().await.expect("a test login");
     assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
+    // Another secret is to be proven anew; the right one comes back.
+    let right = service.idp.client_secret.clone();
+    let change = |secret: &str| {
+        let secret = secret.to_owned();
+        move |connection: &mut pb::Connection| connection.client_secret = secret
+    };
+    let revision = service.edit(&["client_secret"], change("CANARYother")).await.expect("edited").revision;
+    assert_eq!(reason(service.activate("acme", revision, false).await), "CHECK_REQUIRED");
+    service.edit(&["client_secret"], change(&right)).await.expect("edited");
     // A new display name doesn't undo what is proven.
     let read = service.get("acme").await.expect("there");
     let renamed = pb::Connection { display_name: "Acme".to_owned(), ..read };
@@ -322,6 +331,8 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
             ("activate", true),
             ("update", false),
             ("pin_issuer", false),
+            ("update", false),
+            ("update", false),
             ("update", false),
             ("activate", false),
             ("update", false),

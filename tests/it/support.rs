@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use peerpanda_sso::ambient::SystemClock;
 use peerpanda_sso::pb;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::{Program, command};
-use crate::fake_idp::FakeIdp;
+use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{begin_request, complete_request, eventually, key, postgres_url, reason};
 
 /// What a command said, and its exit code.
@@ -32,11 +32,17 @@ impl Said {
 struct Desk {
     folder: TempDir,
     endpoint: String,
+    /// What was typed and what was said, as docs/support.md shows it.
+    transcript: Mutex<String>,
 }
 
 impl Desk {
     fn at(program: &Program) -> Self {
-        Self { folder: tempfile::tempdir().expect("a directory"), endpoint: program.admin_url.clone() }
+        Self {
+            folder: tempfile::tempdir().expect("a directory"),
+            endpoint: program.admin_url.clone(),
+            transcript: Mutex::default(),
+        }
     }
 
     fn file(&self, name: &str, text: &str) -> String {
@@ -64,6 +70,10 @@ impl Desk {
             text: String::from_utf8(output.stdout).expect("UTF-8"),
             errors: String::from_utf8(output.stderr).expect("UTF-8"),
         };
+        let typed: Vec<String> =
+            arguments.iter().map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() }).collect();
+        writeln!(locked(&self.transcript), "$ peerpanda-sso connection {}\n{}{}", typed.join(" "), said.text, said.errors)
+            .expect("written");
         for shown in [&said.text, &said.errors] {
             assert!(!shown.contains("CANARY") && !shown.contains('\u{1b}'), "no secret, and no colour: {shown}");
         }
@@ -174,6 +184,8 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     assert!(desk.run(&["delete", "acme"]).await.errors.contains("--yes"));
     desk.good(&["delete", "acme", "--yes"]).await;
     assert!(desk.run(&["get", "acme"]).await.errors.contains("CONNECTION_NOT_FOUND"));
+    let transcript = Path::new(env!("CARGO_TARGET_TMPDIR")).join("support.txt");
+    std::fs::write(transcript, locked(&desk.transcript).as_str()).expect("written");
     let nobody = Desk { endpoint: "http://127.0.0.1:1".to_owned(), ..desk };
     assert_eq!(nobody.run(&["list"]).await.code, 3);
 }
