@@ -3,7 +3,7 @@
 //! state, nor any claim's value.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,11 +26,14 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// Empty until the store could be opened.
     stored: OnceLock<Arc<dyn LoginAttempts>>,
+    /// Callbacks by account since they were written last.
+    foreign: Mutex<HashMap<Slug, u64>>,
 }
 
 enum Note {
     Attempt(Slug, Box<Attempt>, Option<Tested>),
-    Foreign(Slug),
+    /// There is something among the foreign ones.
+    Foreign,
     /// Tells when all before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -48,7 +51,7 @@ impl AttemptLog {
     #[must_use]
     pub fn start(clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
         let (notes, noted) = mpsc::channel(NOTES_AT_MOST);
-        let shared = Arc::new(Shared { clock, stored: OnceLock::new() });
+        let shared = Arc::new(Shared { clock, stored: OnceLock::new(), foreign: Mutex::default() });
         let writer = tokio::spawn(write(noted, Arc::clone(&shared)));
         (Self { notes, shared }, writer)
     }
@@ -63,9 +66,19 @@ impl AttemptLog {
         self.send(Note::Attempt(slug.clone(), Box::new(attempt), tested));
     }
 
-    /// Counts a callback whose state was not ours.
+    /// Counts a callback whose state was not ours. Anybody can make those, so they take no note's place.
     pub fn note_foreign(&self, slug: &Slug) {
-        self.send(Note::Foreign(slug.clone()));
+        let is_first = {
+            let mut foreign = self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+            if foreign.len() >= FOREIGN_AT_MOST && !foreign.contains_key(slug) {
+                return attempts_dropped(1);
+            }
+            *foreign.entry(slug.clone()).or_default() += 1;
+            foreign.len() == 1
+        };
+        if is_first {
+            let _ = self.notes.try_send(Note::Foreign);
+        }
     }
 
     fn send(&self, note: Note) {
@@ -120,6 +133,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    async fn add(&self, batch: &AttemptBatch) {
+        if batch.is_empty() {
+            return;
+        }
+        let written = match self.stored() {
+            Ok(stored) => in_time(STORE, stored.add_attempts(batch)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            let dropped = u64::try_from(batch.attempts.len() + batch.foreign.len()).unwrap_or(u64::MAX);
+            tracing::warn!(%error, dropped, "notes of logins could not be written");
+            attempts_dropped(dropped);
+        }
+    }
+}
+
 async fn write(mut noted: mpsc::Receiver<Note>, shared: Arc<Shared>) {
     while let Some(first) = noted.recv().await {
         let mut batch = AttemptBatch::default();
@@ -134,22 +164,16 @@ async fn write(mut noted: mpsc::Receiver<Note>, shared: Arc<Shared>) {
                     batch.tested.extend(tested.map(|tested| (slug.clone(), tested.incarnation, tested.digest, attempt.time)));
                     batch.attempts.push((slug, *attempt));
                 }
-                Note::Foreign(slug) => *batch.foreign.entry(slug).or_default() += 1,
+                Note::Foreign => {}
                 Note::Flush(tell) => flushed.push(tell),
             }
             let is_due = !flushed.is_empty() || size >= BATCH_AT_MOST;
             next = if is_due { None } else { timeout_at(until, noted.recv()).await.ok().flatten() };
         }
-        if !batch.is_empty() {
-            let written = match shared.stored() {
-                Ok(stored) => in_time(STORE, stored.add_attempts(&batch)).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                tracing::warn!(%error, dropped = size, "notes of logins could not be written");
-                attempts_dropped(size);
-            }
-        }
+        shared.add(&batch).await;
+        // Apart, so that these can't take others with them.
+        let foreign = std::mem::take(&mut *shared.foreign.lock().unwrap_or_else(PoisonError::into_inner));
+        shared.add(&AttemptBatch { foreign, ..AttemptBatch::default() }).await;
         for tell in flushed {
             let _ = tell.send(());
         }
@@ -163,6 +187,8 @@ fn millis(duration: Duration) -> u64 {
 const STORE: &str = "login attempts";
 /// Notes in memory that wait to be written: a few hundred bytes each.
 const NOTES_AT_MOST: usize = 4096;
+/// Accounts of which foreign callbacks are counted between two writes.
+const FOREIGN_AT_MOST: usize = 256;
 const BATCH_AT_MOST: u64 = 500;
 /// How long a note may wait for others.
 const WRITE_EVERY: Duration = Duration::from_millis(500);

@@ -4,8 +4,9 @@ ALTER TABLE connections ADD COLUMN standby_secret BLOB;
 ALTER TABLE connections ADD COLUMN secret_expire BIGINT;
 ALTER TABLE connections ADD COLUMN standby_expire BIGINT;
 ALTER TABLE connections ADD COLUMN secret_switched BIGINT;
--- JSON of the last check; the digest of the login-relevant settings by which a person last logged in as a trial, and when.
+-- JSON of the last check, and of the last one of a proposed change; the digest of the login-relevant settings by which a person last logged in as a trial, and when.
 ALTER TABLE connections ADD COLUMN last_check TEXT;
+ALTER TABLE connections ADD COLUMN last_proposal TEXT;
 ALTER TABLE connections ADD COLUMN test_login_digest TEXT;
 ALTER TABLE connections ADD COLUMN test_login_time BIGINT;
 

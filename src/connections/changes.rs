@@ -13,7 +13,7 @@ pub(super) fn fields(
     let after = shown(new.0, new.1);
     let was = |name: &str| before.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone()).unwrap_or_default();
     let pairs = after.into_iter().map(|(name, value)| (was(&name), name, value));
-    pairs.filter(|(was, _, value)| was != value).map(|(was, name, value)| (name, was, value)).collect()
+    pairs.filter(|(was, _, value)| was != value).map(|(was, name, value)| (name, cut(was), cut(value))).collect()
 }
 
 /// Which logins a change of the settings affects; empty: none.
@@ -60,15 +60,19 @@ fn shown(settings: &ConnectionSettings, secrets: &ClientSecrets) -> Vec<(String,
 }
 
 fn text(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => String::new(),
         Value::Object(object) if object.is_empty() => String::new(),
         other => other.to_string(),
-    };
+    }
+}
+
+/// Of what is too long to keep, its beginning, and how much more there is.
+fn cut(text: String) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
         None => text,
     }
 }

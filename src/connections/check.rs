@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ConnectionDesk, DeskError};
+use super::{ConnectionDesk, DeskError, SecretsEdit};
 use crate::ambient::Clock;
 use crate::limiter::Limiter;
 use crate::model::connection::{Connection, CustomerUris};
@@ -18,8 +18,28 @@ use crate::oidc::probe::{CHECK_DEADLINE, Probe};
 pub struct CheckRequest {
     /// The account.
     pub slug: Slug,
-    /// The connection as an update with these fields would make it.
-    pub proposal: Option<(Vec<DraftField>, Draft)>,
+    /// The connection as an update with these would make it.
+    pub proposal: Option<Proposal>,
+}
+
+/// What an update would take.
+#[derive(Debug)]
+pub struct Proposal {
+    /// Which settings to take from `draft`.
+    pub fields: Vec<DraftField>,
+    /// The new settings, unchecked.
+    pub draft: Draft,
+    /// The new secrets.
+    pub secrets: SecretsEdit,
+}
+
+/// What is checked.
+#[derive(Debug)]
+pub struct ToCheck {
+    /// As it is, or as it would be.
+    pub connection: Connection,
+    /// Whether it would be.
+    is_proposal: bool,
 }
 
 /// How often an account may be checked.
@@ -36,45 +56,45 @@ impl ConnectionDesk {
     ///
     /// # Errors
     /// See [`DeskError`].
-    pub async fn to_check(&self, request: CheckRequest) -> Result<Connection, DeskError> {
+    pub async fn to_check(&self, request: CheckRequest) -> Result<ToCheck, DeskError> {
         let mut connection = self.get(&request.slug).await?;
-        if let Some((fields, draft)) = request.proposal {
+        let is_proposal = request.proposal.is_some();
+        if let Some(Proposal { fields, draft, secrets }) = request.proposal {
             let settings = self.edited(&connection, &fields, draft)?;
             let keeps_pin = settings.source == connection.settings.source && settings.issuer == connection.settings.issuer;
             connection.pinned_issuer = connection.pinned_issuer.filter(|_| keeps_pin);
             connection.settings = settings;
+            connection.secrets = secrets.apply_to(&connection.secrets).map_err(DeskError::Refused)?;
         }
         self.check_rate.0.admit(&request.slug).map_err(|retry_after| DeskError::RateLimited { retry_after })?;
-        Ok(connection)
+        Ok(ToCheck { connection, is_proposal })
     }
 
     /// Checks the connection, tells each result as it is found, and keeps the whole's.
     ///
     /// # Errors
     /// The record can't be kept.
-    pub async fn check(
-        &self,
-        connection: &Connection,
-        tell: &mut (dyn FnMut(CheckResult) + Send),
-    ) -> Result<CheckRecord, DeskError> {
+    pub async fn check(&self, to_check: &ToCheck, tell: &mut (dyn FnMut(CheckResult) + Send)) -> Result<CheckRecord, DeskError> {
+        let ToCheck { connection, is_proposal } = to_check;
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let last = connection.last_check.as_ref();
         let known_hosts = last.map(|last| last.hosts.clone()).unwrap_or_default();
         let probe = Probe {
             connection,
             redirect_uri: &redirect_uri,
+            public_origin: &self.public_origin,
             http: &self.http,
             clock: self.clock.as_ref(),
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
         };
-        let (mut failed, mut passed, mut has_warned) = (Vec::new(), Vec::new(), false);
+        let (mut failed, mut passed, mut has_warned, mut is_open) = (Vec::new(), Vec::new(), false, false);
         let mut noted = |result: CheckResult| {
             match result.outcome {
                 CheckOutcome::Fail => failed.push(result.id.to_owned()),
                 CheckOutcome::Pass => passed.push(result.id.to_owned()),
                 CheckOutcome::Warn => has_warned = true,
-                CheckOutcome::Inconclusive => {}
+                CheckOutcome::Inconclusive => is_open |= result.id.starts_with("client."),
             }
             tell(result);
         };
@@ -91,10 +111,11 @@ impl ConnectionDesk {
                 crate::oidc::probe::Seen::default()
             }
         };
-        let outcome = match (failed.is_empty(), has_warned) {
-            (false, _) => CheckOutcome::Fail,
-            (true, true) => CheckOutcome::Warn,
-            (true, false) => CheckOutcome::Pass,
+        let outcome = match (failed.is_empty(), is_open, has_warned) {
+            (false, ..) => CheckOutcome::Fail,
+            (true, true, _) => CheckOutcome::Inconclusive,
+            (true, false, true) => CheckOutcome::Warn,
+            (true, false, false) => CheckOutcome::Pass,
         };
         let record = CheckRecord {
             time: self.clock.unix_millis(),
@@ -106,7 +127,7 @@ impl ConnectionDesk {
             failed,
             passed,
         };
-        self.connections.record_check(&connection.slug, connection.incarnation, &record).await?;
+        self.connections.record_check(&connection.slug, connection.incarnation, &record, *is_proposal).await?;
         Ok(record)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{ConnectionDesk, DeskError, is_proven_as_it_is};
+use super::{ConnectionDesk, DeskError, is_checked};
 use crate::model::connection::{Connection, CustomerUris, MetadataSource};
 use crate::model::slug::Slug;
 use crate::model::vendor::Vendor;
@@ -31,9 +31,9 @@ impl ConnectionDesk {
     /// [`DeskError::CheckRequired`] where that isn't so.
     pub async fn ready_note(&self, slug: &Slug) -> Result<String, DeskError> {
         let connection = self.get(slug).await?;
-        let check = connection.last_check.as_ref().filter(|_| is_proven_as_it_is(&connection));
+        let check = connection.latest_check().filter(|_| is_checked(&connection));
         let Some(check) = check else {
-            return Err(DeskError::CheckRequired("a check of these settings that passes is missing".to_owned()));
+            return Err(DeskError::CheckRequired("a check of these settings in which nothing fails is missing".to_owned()));
         };
         let proven = check.passed.iter().filter_map(|id| in_words(id));
         let proven: String = proven.fold(String::new(), |mut text, line| {

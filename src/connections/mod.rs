@@ -14,13 +14,13 @@ use crate::attempts::AttemptLog;
 use crate::model::Violation;
 use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState};
 use crate::model::draft::{Draft, DraftField, check_client_secret};
-use crate::model::proving::{Attempt, ChangeRecord, LoginSummary};
+use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
 use crate::oidc::http::HttpClient;
 use crate::store::known::KnownConnections;
 use crate::store::{ChangeError, ChangeNote, ConnectionChange, StoreError};
 
-pub use check::CheckRequest;
+pub use check::{CheckRequest, Proposal, ToCheck};
 
 use check::CheckRate;
 
@@ -161,8 +161,9 @@ impl ConnectionDesk {
             return Err(DeskError::CheckRequired("only ActivateConnection makes a connection ACTIVE".to_owned()));
         }
         let effect = changes::effect(&old, &settings);
-        let is_open =
-            was_active && settings.state == ConnectionState::Active && !effect.is_empty() && !is_proven(&old, &settings);
+        // Nobody tests it before it is everybody's, so the check alone must have proven it.
+        let is_proven = old.check_of(&settings, &secrets.active).is_some_and(CheckRecord::has_passed);
+        let is_open = was_active && settings.state == ConnectionState::Active && !effect.is_empty() && !is_proven;
         if is_open && !edit.force {
             return Err(DeskError::CheckRequired(format!(
                 "{effect}. Check the change first (CheckConnection with the proposal), set state to TESTING with it, or force it"
@@ -195,7 +196,7 @@ impl ConnectionDesk {
         }
         let digest = old.proof_digest();
         let is_tested = old.test_login.as_ref().is_some_and(|(tested, _)| *tested == digest);
-        let missing = match (is_proven_as_it_is(&old), is_tested) {
+        let missing = match (is_checked(&old), is_tested) {
             (true, true) => None,
             (false, true) => Some("a check of these settings that passes is missing"),
             (true, false) => Some("a test login by these settings is missing"),
@@ -267,17 +268,10 @@ impl ConnectionDesk {
     }
 }
 
-/// Whether these settings have passed the connection's last check.
-fn is_proven(connection: &Connection, settings: &ConnectionSettings) -> bool {
-    let check = connection.last_check.as_ref();
-    check.is_some_and(|check| check.has_passed() && check.digest == settings.login_digest())
-}
-
-/// Whether the connection has passed its last check as it is now, with the secret that is in use.
-fn is_proven_as_it_is(connection: &Connection) -> bool {
-    let check = connection.last_check.as_ref();
-    is_proven(connection, &connection.settings)
-        && check.is_some_and(|check| check.secret == connection.secrets.active.fingerprint())
+/// Whether the connection as it is has not failed its last check: what that couldn't tell, a test login does.
+fn is_checked(connection: &Connection) -> bool {
+    let check = connection.check_of(&connection.settings, &connection.secrets.active);
+    check.is_some_and(CheckRecord::has_not_failed)
 }
 
 impl SecretsEdit {

@@ -53,14 +53,13 @@ pub struct Trail {
 }
 
 impl Login {
-    /// Finishes a login, and tells beside it how far it came.
+    /// Finishes a login, and tells in `trail` how far it came, also where the caller gives up.
     ///
     /// # Errors
     /// See [`LoginError`]; from the moment at which the state is taken it is spent, whatever happens.
-    pub async fn complete(&self, callback: Callback) -> (Result<CompletedLogin, CompleteError>, Trail) {
-        let mut trail = Trail::default();
-        let completed = within_deadline(self.complete_login(callback, &mut trail)).await;
-        (completed.map_err(|error| CompleteError { error, is_spent: trail.is_spent }), trail)
+    pub async fn complete(&self, callback: Callback, trail: &mut Trail) -> Result<CompletedLogin, CompleteError> {
+        let completed = within_deadline(self.complete_login(callback, trail)).await;
+        completed.map_err(|error| CompleteError { error, is_spent: trail.is_spent })
     }
 
     async fn complete_login(&self, callback: Callback, trail: &mut Trail) -> Result<CompletedLogin, LoginError> {

@@ -28,8 +28,10 @@ pub struct Connection {
     pub secrets: ClientSecrets,
     /// When the two secrets last changed places by themselves, in milliseconds since the Unix epoch.
     pub secret_switched: Option<u64>,
-    /// What the last check found.
+    /// What the last check of it as it was found.
     pub last_check: Option<CheckRecord>,
+    /// What the last check of a proposed change found.
+    pub last_proposal: Option<CheckRecord>,
     /// The last login as a trial: the digest of the settings of then, and the time.
     pub test_login: Option<(String, u64)>,
     /// Milliseconds since the Unix epoch.
@@ -43,6 +45,24 @@ impl Connection {
     #[must_use]
     pub fn issuer(&self) -> Option<&Issuer> {
         self.settings.issuer.as_ref().or(self.pinned_issuer.as_ref())
+    }
+
+    /// The last check of these settings with this secret, as they are or as they were proposed.
+    #[must_use]
+    pub fn check_of(&self, settings: &ConnectionSettings, secret: &ClientSecret) -> Option<&CheckRecord> {
+        let (digest, secret) = (settings.login_digest(), secret.fingerprint());
+        let checks = [self.last_check.as_ref(), self.last_proposal.as_ref()];
+        checks
+            .into_iter()
+            .flatten()
+            .filter(|check| check.digest == digest && check.secret == secret)
+            .max_by_key(|check| check.time)
+    }
+
+    /// The last check of the connection as it is; else the last one at all.
+    #[must_use]
+    pub fn latest_check(&self) -> Option<&CheckRecord> {
+        self.check_of(&self.settings, &self.secrets.active).or(self.last_check.as_ref())
     }
 
     /// Of all by which a login works now, the secret in use with it: what a check or a trial has proven is of these.

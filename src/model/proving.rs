@@ -53,7 +53,7 @@ pub struct CheckRecord {
     pub digest: String,
     /// Fingerprint of the client secret that was checked.
     pub secret: String,
-    /// The worst of its results.
+    /// FAIL if any failed; INCONCLUSIVE if credentials or redirect URI are; else WARN or PASS.
     pub outcome: CheckOutcome,
     /// Ids of the checks that failed.
     pub failed: Vec<String>,
@@ -64,7 +64,13 @@ pub struct CheckRecord {
 }
 
 impl CheckRecord {
-    /// Whether nothing failed.
+    /// Whether nothing failed, and what can't be told without a person is left to a test login.
+    #[must_use]
+    pub fn has_not_failed(&self) -> bool {
+        self.outcome != CheckOutcome::Fail
+    }
+
+    /// Whether nothing failed, and credentials and redirect URI are proven without a person.
     #[must_use]
     pub fn has_passed(&self) -> bool {
         matches!(self.outcome, CheckOutcome::Pass | CheckOutcome::Warn)

@@ -179,6 +179,7 @@ fn connection(source: MetadataSource) -> Connection {
         secrets: ClientSecrets::one(ClientSecret::new("secret".to_owned())),
         secret_switched: None,
         last_check: None,
+        last_proposal: None,
         test_login: None,
         create_time: 0,
         update_time: 0,

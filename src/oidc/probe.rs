@@ -17,7 +17,7 @@ use super::error::CallError;
 use super::http::{Answer, HttpClient, host_of};
 use super::json;
 use super::keys::KeySet;
-use super::metadata::MAX_DOCUMENT;
+use super::metadata::{MAX_DOCUMENT, Metadata, Problem};
 use crate::advice;
 use crate::ambient::{Clock, Entropy};
 use crate::model::connection::{
@@ -33,6 +33,8 @@ pub struct Probe<'a> {
     pub connection: &'a Connection,
     /// Registered there, or not.
     pub redirect_uri: &'a str,
+    /// Scheme, host and port of our own pages, none of which is called.
+    pub public_origin: &'a str,
     /// The one client that calls IdPs.
     pub http: &'a HttpClient,
     /// For skew and certificates.
@@ -62,6 +64,7 @@ struct Found {
     authorization: Option<Url>,
     token: Option<Url>,
     jwks: Option<Url>,
+    userinfo: Option<Url>,
     end_session: Option<Url>,
     algs: Vec<SigningAlg>,
 }
@@ -81,7 +84,7 @@ impl Probe<'_> {
             MetadataSource::Manual(endpoints) => Some(run.manual(endpoints)),
         };
         let Some(found) = found else { return Seen::default() };
-        let endpoints = [&found.authorization, &found.token, &found.jwks, &found.end_session];
+        let endpoints = [&found.authorization, &found.token, &found.jwks, &found.userinfo, &found.end_session];
         let hosts: BTreeSet<String> = endpoints.into_iter().flatten().map(|url| host_of(url.as_str())).collect();
         run.hosts(&hosts);
         run.keys(&found).await;
@@ -126,11 +129,15 @@ impl Run<'_, '_> {
 
     /// Text of an IdP for a person: cut, on one line, and without our secrets.
     fn redacted(&self, text: &str) -> String {
-        let secrets = &self.probe.connection.secrets;
-        let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (secrets, client_id) = (&self.probe.connection.secrets, &self.probe.connection.settings.client_id);
+        let mut text = text.to_owned();
         for secret in [Some(&secrets.active), secrets.standby.as_ref()].into_iter().flatten() {
-            text = text.replace(secret.expose(), "[redacted]");
+            // In each form in which it was sent.
+            for form in [secret.expose().to_owned(), encoded(secret.expose()), basic(client_id, secret.expose())] {
+                text = text.replace(&form, "[redacted]");
+            }
         }
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let printable = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
         let cut: String = printable.clone().take(MAX_SHOWN).collect();
         if printable.count() > MAX_SHOWN { cut + "…" } else { cut }
@@ -177,7 +184,9 @@ impl Run<'_, '_> {
         let reader = Document(&document);
         self.capabilities(&reader);
         let algs = self.algs(&reader);
-        Some(self.endpoints(&reader, algs))
+        let found = self.endpoints(&reader, algs);
+        self.usable(&document, url);
+        Some(found)
     }
 
     fn manual(&mut self, endpoints: &Endpoints) -> Found {
@@ -191,6 +200,7 @@ impl Run<'_, '_> {
             authorization: Some(endpoints.authorization.clone()),
             token: Some(endpoints.token.clone()),
             jwks: Some(endpoints.jwks.clone()),
+            userinfo: endpoints.userinfo.clone(),
             end_session: endpoints.end_session.clone(),
             algs,
         }
@@ -360,6 +370,7 @@ impl Run<'_, '_> {
             authorization: endpoint("authorization_endpoint", true),
             token: endpoint("token_endpoint", true),
             jwks: endpoint("jwks_uri", true),
+            userinfo: endpoint("userinfo_endpoint", false),
             end_session: endpoint("end_session_endpoint", false),
             algs,
         };
@@ -371,6 +382,19 @@ impl Run<'_, '_> {
             self.tell_with("metadata.endpoints", CheckOutcome::Fail, EXPECTED, text, Some(remedy));
         }
         found
+    }
+
+    /// What a login makes of the document: the last word, whatever else was found.
+    fn usable(&mut self, document: &Map<String, Value>, url: &Url) {
+        const EXPECTED: &str = "a login can use the document";
+        let problem = match Metadata::read(document, self.probe.connection, url, &self.probe.http.addresses) {
+            Ok(_) => return self.tell("metadata.usable", CheckOutcome::Pass, EXPECTED, "it can"),
+            Err(Problem::Document(detail)) => detail,
+            Err(Problem::Address { host, kind }) => format!("{host} has a {kind} address, which is not called"),
+        };
+        let remedy = (Party::CustomerIdpAdmin, "mend the metadata document, or enter manual endpoints".to_owned());
+        let found = self.redacted(&problem);
+        self.tell_with("metadata.usable", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
     }
 
     fn hosts(&mut self, hosts: &BTreeSet<String>) {
@@ -469,7 +493,9 @@ impl Run<'_, '_> {
                     return self.tell(ID, CheckOutcome::Inconclusive, EXPECTED, found);
                 }
             };
-            let is_told_apart = (control.status, &control.error) != (answer.status, &answer.error) && control.is_doubted();
+            let is_told_apart = (control.status, &control.error) != (answer.status, &answer.error)
+                && control.rejects_by_name()
+                && !answer.error.is_empty();
             if !is_told_apart {
                 let found = format!("{said}; and the same with a wrong secret, so a test login must tell");
                 return self.tell(ID, CheckOutcome::Inconclusive, EXPECTED, found);
@@ -499,10 +525,7 @@ impl Run<'_, '_> {
                 body.append_pair("client_id", client_id).append_pair("client_secret", secret);
             }
             TokenEndpointAuthMethod::ClientSecretBasic => {
-                // RFC 6749 2.3.1: each form-urlencoded first.
-                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-                let pair = BASE64_STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret)));
-                if let Ok(mut value) = HeaderValue::from_str(&format!("Basic {pair}")) {
+                if let Ok(mut value) = HeaderValue::from_str(&format!("Basic {}", basic(client_id, secret))) {
                     value.set_sensitive(true);
                     request = request.header(AUTHORIZATION, value);
                 }
@@ -545,30 +568,33 @@ impl Run<'_, '_> {
             Ok(End::CameBack(error)) => {
                 let unregistered = format!("{redirect_uri}unregistered-{}/", &self.random()[..8]);
                 let control = self.browse(authorization, &unregistered).await;
-                if matches!(control, Ok(End::CameBack(_))) {
-                    let found = "the IdP answers to an unregistered one too, so a test login must tell";
+                let is_told_apart = matches!(&control, Ok(End::Page { status, text }) if is_error_page(*status, text));
+                let said = if error.is_empty() { "nothing" } else { error.as_str() };
+                let found = self.redacted(&format!("the IdP answers there: {said}"));
+                if !is_told_apart || error.is_empty() {
+                    let found = format!("{found}; an unregistered one isn't refused for sure, so a test login must tell");
                     return self.tell(ID, CheckOutcome::Inconclusive, &expected, found);
                 }
-                if control.is_err() {
-                    let found = format!("it answers there ({error}), and nothing to an unregistered one");
-                    return self.tell(ID, CheckOutcome::Inconclusive, &expected, self.redacted(&found));
-                }
-                let is_as_it_should_be = matches!(
-                    error.as_str(),
-                    "login_required" | "interaction_required" | "consent_required" | "account_selection_required" | ""
-                );
-                let found = self.redacted(&format!("the IdP answers there: {error}"));
-                if is_as_it_should_be {
-                    self.tell(ID, CheckOutcome::Pass, &expected, found);
-                } else {
-                    let remedy = (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
-                    self.tell_with(ID, CheckOutcome::Warn, &expected, found, Some(remedy));
+                match error.as_str() {
+                    "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
+                        self.tell(ID, CheckOutcome::Pass, &expected, found);
+                    }
+                    // It is registered, and every login would end so.
+                    "unauthorized_client" | "unsupported_response_type" | "invalid_scope" | "invalid_request" => {
+                        let what = match error.as_str() {
+                            "invalid_scope" => "allow the client the scopes that are asked for",
+                            "invalid_request" => "see in the IdP's log what it refuses of the request",
+                            _ => advice::allow_code_flow(self.vendor),
+                        };
+                        let remedy = (Party::CustomerIdpAdmin, what.to_owned());
+                        self.tell_with(ID, CheckOutcome::Fail, &expected, found, Some(remedy));
+                    }
+                    _ => self.tell(ID, CheckOutcome::Warn, &expected, found),
                 }
             }
             Ok(End::Page { status, text }) => {
-                let is_named = ["redirect_uri_mismatch", "AADSTS50011", "AADSTS700016", "AADSTS90002"];
-                let is_error = status.is_client_error() || is_named.iter().any(|name| text.contains(name));
                 let explained = advice::explain_aadsts(&text).map_or_else(String::new, |meaning| format!("; {meaning}"));
+                let is_error = is_error_page(status, &text);
                 let text = self.redacted(&text);
                 if is_error {
                     let found = format!("an error page (HTTP {}): {text}{explained}", status.as_u16());
@@ -636,12 +662,11 @@ impl Run<'_, '_> {
                 .join(location)
                 .map_err(|_| CallError::Unusable { host: host_of(url.as_str()), detail: "a redirect to nowhere".to_owned() })?;
             if is_at(&target, redirect_uri) {
-                let error = target.query_pairs().find(|(name, _)| name == "error").map(|(_, error)| error.into_owned());
-                return Ok(End::CameBack(error.unwrap_or_default()));
+                return Ok(End::CameBack(error_in(&target)));
             }
-            if is_at(&target, self.probe.redirect_uri) {
-                // Ours all the same: never called.
-                return Ok(End::Page { status: answer.status, text: "a redirect to another callback".to_owned() });
+            if target.origin().ascii_serialization() == self.probe.public_origin {
+                // Ours all the same: nothing of it is called.
+                return Ok(End::Page { status: answer.status, text: "a redirect to another of our pages".to_owned() });
             }
             check_endpoint_url(target.as_str(), &self.probe.http.addresses).map_err(|(detail, _)| CallError::Unusable {
                 host: host_of(target.as_str()),
@@ -734,9 +759,9 @@ impl TokenAnswer {
             .any(|text| self.description.contains(text))
     }
 
-    /// Whether it could be an answer to a wrong secret at all.
-    fn is_doubted(&self) -> bool {
-        self.is_rejection() || self.error == "unauthorized_client" || self.status == 401 || self.status == 403
+    /// Whether it is OAuth's own word for a client that isn't accepted: a gate before the IdP that shuts says something else.
+    fn rejects_by_name(&self) -> bool {
+        !self.error.is_empty() && (self.is_rejection() || self.error == "unauthorized_client")
     }
 }
 
@@ -751,6 +776,15 @@ impl std::fmt::Display for TokenAnswer {
         }
         Ok(())
     }
+}
+
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// RFC 6749 2.3.1: each form-urlencoded first.
+fn basic(client_id: &str, secret: &str) -> String {
+    BASE64_STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret)))
 }
 
 struct Document<'a>(&'a Map<String, Value>);
@@ -771,6 +805,20 @@ fn redirect_or_status(answer: &Answer) -> String {
     }
 }
 
+/// The `error` of a callback: in its query, or by mistake in its fragment.
+fn error_in(target: &Url) -> String {
+    let in_fragment = form_urlencoded::parse(target.fragment().unwrap_or_default().as_bytes());
+    let mut pairs = target.query_pairs().chain(in_fragment);
+    pairs.find(|(name, _)| name == "error").map(|(_, error)| error.into_owned()).unwrap_or_default()
+}
+
+/// Whether a page refuses the request: by its status, or by a name for that which products write on pages that are otherwise fine.
+/// Too many requests, and a server's own trouble, refuse nothing.
+fn is_error_page(status: StatusCode, text: &str) -> bool {
+    let is_named = ["redirect_uri_mismatch", "AADSTS50011", "AADSTS700016", "AADSTS90002"].iter().any(|name| text.contains(name));
+    is_named || status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
+}
+
 /// Whether this is our callback, whatever its query says.
 fn is_at(target: &Url, redirect_uri: &str) -> bool {
     let mut bare = target.clone();
@@ -783,15 +831,23 @@ fn is_at(target: &Url, redirect_uri: &str) -> bool {
 fn visible_text(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_PAGE)]);
     let mut out = String::new();
+    // Entra's pages have their error in a script alone.
+    if let Some(start) = text.find("AADSTS") {
+        let sentence: String =
+            text[start..].chars().take_while(|c| !matches!(c, '"' | '<' | '\\' | '\n')).take(MAX_SHOWN).collect();
+        out.push_str(&sentence);
+        out.push(' ');
+    }
     let mut rest: &str = &text;
     while let Some(start) = rest.find('<') {
         out.push_str(&rest[..start]);
         out.push(' ');
         let tag = &rest[start..];
         // What stands between these is no text.
-        let silent = ["script", "style", "head"]
-            .into_iter()
-            .find(|name| tag.get(1..=name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name)));
+        let silent = ["script", "style", "head"].into_iter().find(|name| {
+            let ends = tag.as_bytes().get(name.len() + 1).is_none_or(|next| !next.is_ascii_alphanumeric());
+            ends && tag.get(1..=name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name))
+        });
         let end = match silent {
             Some(name) => tag.to_ascii_lowercase().find(&format!("</{name}")),
             None => tag.find('>').map(|end| end + 1),
@@ -825,6 +881,11 @@ mod tests {
         let page = b"<html><head><title>x</title><style>a{}</style></head><body><h1>Error</h1><script>var s</script><p>no &amp; way</p><";
         let text = visible_text(page).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(text, "Error no &amp; way");
+        let entra = br#"<html><head></head><header>Sorry</header><script>$Config={"strServiceExceptionMessage":"AADSTS50011: The redirect URI is wrong."}</script>"#;
+        let text = visible_text(entra);
+        assert!(text.starts_with("AADSTS50011: The redirect URI is wrong. ") && text.contains("Sorry"), "{text}");
+        assert!(is_error_page(StatusCode::OK, &text) && !is_error_page(StatusCode::OK, "Log in"));
+        assert!(!is_error_page(StatusCode::TOO_MANY_REQUESTS, "") && is_error_page(StatusCode::BAD_REQUEST, ""));
         for page in ["", "<", "<script>", "</script", "<a<b>c", "\u{fffd}<\u{fffd}>", "<style"] {
             visible_text(page.as_bytes());
         }
@@ -841,6 +902,8 @@ mod tests {
         ] {
             assert_eq!(is_at(&Url::parse(target).expect("a URL"), ours), expected, "{target}");
         }
+        let in_fragment = Url::parse(&format!("{ours}#error=unauthorized_client&state=x")).expect("a URL");
+        assert_eq!(error_in(&in_fragment), "unauthorized_client");
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl ConnectionService for ConnectionRpc {
         let request = request.into_inner();
         let slug = SlugOf::request("CheckConnection", &request.slug);
         let request = convert::check_request(request).map_err(wrong(&slug))?;
-        let connection = self.desk.to_check(request).await.map_err(|error| slug.refused(error.into()))?;
+        let to_check = self.desk.to_check(request).await.map_err(|error| slug.refused(error.into()))?;
         // Room for all results: telling never waits, whether somebody reads or not.
         let (found, results) = mpsc::channel(64);
         let desk = Arc::clone(&self.desk);
@@ -132,10 +132,10 @@ impl ConnectionService for ConnectionRpc {
             let mut tell = |result: CheckResult| {
                 let _ = found.try_send(Ok(convert::found(pb::check_connection_response::Found::Result(result.into()))));
             };
-            let record = desk.check(&connection, &mut tell).await;
+            let record = desk.check(&to_check, &mut tell).await;
             let last = match record {
                 Ok(record) => {
-                    let summary = convert::summary_of_check(&record, &connection);
+                    let summary = convert::summary_of_check(&record, &to_check.connection);
                     Ok(convert::found(pb::check_connection_response::Found::Summary(summary)))
                 }
                 Err(error) => Err(slug.refused(error.into())),

@@ -10,7 +10,7 @@ use prost_types::value::Kind;
 use serde_json::{Map, Value};
 
 use crate::advice;
-use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, SecretsEdit};
+use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal, SecretsEdit};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::connection::{
     ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource, RequiredClaim, TokenEndpointAuthMethod,
@@ -184,10 +184,10 @@ pub(super) fn check_request(message: pb::CheckConnectionRequest) -> Checked<Chec
         (None, None) => None,
         (Some(proposal), Some(mask)) => {
             let paths = mask.paths;
-            if paths.iter().any(|path| SECRET_FIELDS.contains(&path.as_str())) {
-                form.wrong("update_mask", "must not name secrets: they are checked as they are stored");
-            }
-            Some((form.fields(&paths), form.draft(proposal)))
+            let fields = form.fields(&paths);
+            let mut proposal = proposal;
+            let secrets = form.secrets(&mut proposal, |name| paths.iter().any(|path| path == name));
+            Some(Proposal { fields, draft: form.draft(proposal), secrets })
         }
         _ => {
             form.wrong("proposal", "and update_mask go together");
@@ -572,7 +572,7 @@ pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>)
         standby_client_secret_expire_time: connection.secrets.standby_expire.map(timestamp_millis),
         standby_secret_fingerprint: connection.secrets.standby.as_ref().map(ClientSecret::fingerprint).unwrap_or_default(),
         secret_switch_time: connection.secret_switched.map(timestamp_millis),
-        last_check: connection.last_check.as_ref().map(|check| summary_of_check(check, connection)),
+        last_check: connection.latest_check().map(|check| summary_of_check(check, connection)),
         test_login_time: connection
             .test_login
             .as_ref()

@@ -10,7 +10,7 @@ use super::status::{Refusal, SlugOf};
 use crate::ambient::Clock;
 use crate::attempts::{AttemptLog, Tested};
 use crate::identity::Identities;
-use crate::login::{CompletedLogin, Login, Trail};
+use crate::login::{Login, Trail};
 use crate::model::connection::ConnectionState;
 use crate::model::login::{Callback, LoginRequest};
 use crate::model::proving::{Attempt, REQUIRED_CLAIMS};
@@ -38,11 +38,11 @@ impl LoginRpc {
     }
 
     /// Notes for support what became of a callback.
-    fn note(&self, account: &Slug, trail: &Trail, end: &Result<CompletedLogin, Refusal>) {
+    fn note(&self, account: &Slug, trail: &Trail, end: Result<(), &Refusal>) {
         if !trail.is_ours {
             return self.attempts.note_foreign(account);
         }
-        let (reason, owner, idp_error) = end.as_ref().err().map(Refusal::kept).unwrap_or_default();
+        let (reason, owner, idp_error) = end.err().map(Refusal::kept).unwrap_or_default();
         let claims_present = match end {
             Ok(_) => Some(REQUIRED_CLAIMS.map(str::to_owned).to_vec()),
             Err(refusal) => refusal
@@ -66,6 +66,22 @@ impl LoginRpc {
             is_test,
         };
         self.attempts.note(account, attempt, tested);
+    }
+}
+
+/// Notes also what its caller gave up: its future is dropped in the middle then, with its state spent.
+struct Noting<'a> {
+    rpc: &'a LoginRpc,
+    account: Slug,
+    trail: Trail,
+    is_noted: bool,
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        if !self.is_noted && self.trail.is_ours {
+            self.rpc.note(&self.account, &self.trail, Err(&Refusal::given_up()));
+        }
     }
 }
 
@@ -94,16 +110,21 @@ impl LoginService for LoginRpc {
         // Asked before the state is spent.
         self.identities.as_ref().map_or(Ok(()), |identities| identities.ready()).map_err(|error| slug.refused(error.into()))?;
         let account = callback.slug.clone();
-        let (completed, trail) = self.login.complete(callback).await;
-        let refusal_or_done = completed.map_err(Refusal::from);
-        self.note(&account, &trail, &refusal_or_done);
-        let completed = refusal_or_done.map_err(|refusal| slug.refused(refusal))?;
+        let mut noting = Noting { rpc: self, account, trail: Trail::default(), is_noted: false };
+        let completed = self.login.complete(callback, &mut noting.trail).await.map_err(Refusal::from);
+        let issued = |identity| self.identities.as_ref().map_or(Ok(String::new()), |identities| identities.issue(identity));
+        let completed = match completed {
+            Ok(completed) => match issued(&completed.identity) {
+                Ok(identity_token) => Ok((completed, identity_token)),
+                Err(error) => Err(error.into()),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        noting.is_noted = true;
+        self.note(&noting.account, &noting.trail, completed.as_ref().map(|_| ()));
+        let (completed, identity_token) = completed.map_err(|refusal| slug.refused(refusal))?;
         telemetry::login_completed(slug.as_str());
         tracing::info!(account.slug = %completed.identity.slug, idp.issuer = %completed.identity.issuer, trace_id = current_trace_id(), "a login was completed");
-        let identity_token = match &self.identities {
-            Some(identities) => identities.issue(&completed.identity).map_err(|error| slug.refused(error.into()))?,
-            None => String::new(),
-        };
         Ok(Response::new(pb::CompleteLoginResponse { identity_token, ..completed.into() }))
     }
 

@@ -167,6 +167,11 @@ impl Refusal {
         Self::new(Reason::Overloaded, why)
     }
 
+    /// The caller didn't wait for the answer, or the whole took too long: for the record, since nobody is told.
+    pub(super) fn given_up() -> Self {
+        Self::new(Reason::ProviderUnavailable, "the caller gave up before the IdP had answered")
+    }
+
     /// A defect of ours.
     pub(super) fn defect() -> Self {
         Self::new(Reason::Internal, "a defect of this service: the log has more")

@@ -164,8 +164,14 @@ impl KnownConnections {
     ///
     /// # Errors
     /// As there.
-    pub async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord) -> Result<(), StoreError> {
-        in_time("connections", self.stored()?.record_check(slug, incarnation, check)).await
+    pub async fn record_check(
+        &self,
+        slug: &Slug,
+        incarnation: u64,
+        check: &CheckRecord,
+        is_proposal: bool,
+    ) -> Result<(), StoreError> {
+        in_time("connections", self.stored()?.record_check(slug, incarnation, check, is_proposal)).await
     }
 
     /// See [`Connections::changes_of`].

@@ -116,11 +116,13 @@ pub trait Connections: Send + Sync {
     /// The store is unreachable.
     async fn switch_secret(&self, slug: &Slug, revision: u64, not_since: u64, note: &ChangeNote) -> Result<bool, StoreError>;
 
-    /// Keeps what a check of this incarnation found. No change: nobody's login is different for it.
+    /// Keeps what a check of this incarnation, or of a change that was proposed of it, found. No change: nobody's login is
+    /// different for it.
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord) -> Result<(), StoreError>;
+    async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord, is_proposal: bool)
+    -> Result<(), StoreError>;
 
     /// The changes of an account's connection, newest first, before `before` (of an earlier page), at most `limit`.
     ///
@@ -128,7 +130,7 @@ pub trait Connections: Send + Sync {
     /// The store is unreachable, or holds something else.
     async fn changes_of(&self, slug: &Slug, before: Option<i64>, limit: u32) -> Result<Vec<(i64, ChangeRecord)>, StoreError>;
 
-    /// How many secrets that are in use expire before this time (milliseconds since the Unix epoch).
+    /// Of how many connections a secret expires before this time (milliseconds since the Unix epoch).
     ///
     /// # Errors
     /// The store is unreachable.

@@ -1,6 +1,6 @@
 //! Connections in PostgreSQL, shared by all replicas.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -39,6 +39,7 @@ pub(super) struct Row {
     standby_expire: Option<i64>,
     secret_switched: Option<i64>,
     last_check: Option<String>,
+    last_proposal: Option<String>,
     test_login_digest: Option<String>,
     test_login_time: Option<i64>,
     create_time: i64,
@@ -63,8 +64,11 @@ impl RowCodec {
             standby: row.standby_secret.as_deref().map(opened).transpose()?,
             standby_expire: row.standby_expire.map(from_sql),
         };
-        let last_check = row.last_check.as_deref().map(serde_json::from_str).transpose();
-        let last_check = last_check.map_err(|error| unreadable(&format!("last_check: {error}")))?;
+        let check = |text: &Option<String>| {
+            let check = text.as_deref().map(serde_json::from_str).transpose();
+            check.map_err(|error| unreadable(&format!("a check: {error}")))
+        };
+        let (last_check, last_proposal) = (check(&row.last_check)?, check(&row.last_proposal)?);
         Ok(Connection {
             incarnation: from_sql(row.incarnation),
             revision: from_sql(row.revision),
@@ -73,6 +77,7 @@ impl RowCodec {
             secrets,
             secret_switched: row.secret_switched.map(from_sql),
             last_check,
+            last_proposal,
             test_login: row.test_login_digest.zip(row.test_login_time.map(from_sql)),
             create_time: from_sql(row.create_time),
             update_time: from_sql(row.update_time),
@@ -157,7 +162,7 @@ pub(super) fn signing_key_context(generation: i64) -> String {
 /// Named, not `*`: what a later version adds must not change the shape of a statement that is prepared already.
 macro_rules! columns {
     () => {
-        "slug, incarnation, revision, settings, pinned_issuer, client_secret, standby_secret, secret_expire, standby_expire, secret_switched, last_check, test_login_digest, test_login_time, create_time, update_time"
+        "slug, incarnation, revision, settings, pinned_issuer, client_secret, standby_secret, secret_expire, standby_expire, secret_switched, last_check, last_proposal, test_login_digest, test_login_time, create_time, update_time"
     };
 }
 
@@ -181,16 +186,20 @@ pub(super) const LOG: &str = "INSERT INTO connection_log (slug, record) VALUES (
 /// Each column takes the other's value of before.
 pub(super) const SWITCH_SECRET: &str = "UPDATE connections SET client_secret = standby_secret, standby_secret = client_secret, \
      secret_expire = standby_expire, standby_expire = secret_expire, secret_switched = $1, revision = $2 \
-     WHERE slug = $3 AND revision = $4 AND standby_secret IS NOT NULL AND (secret_switched IS NULL OR secret_switched <= $5)";
+     WHERE slug = $3 AND revision = $4 AND standby_secret IS NOT NULL AND (standby_expire IS NULL OR standby_expire > $1) \
+     AND (secret_switched IS NULL OR secret_switched <= $5)";
 pub(super) const RECORD_CHECK: &str = "UPDATE connections SET last_check = $1 WHERE slug = $2 AND incarnation = $3";
+pub(super) const RECORD_PROPOSAL: &str = "UPDATE connections SET last_proposal = $1 WHERE slug = $2 AND incarnation = $3";
 pub(super) const CHANGES_OF: &str = "SELECT id, record FROM connection_log WHERE slug = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-pub(super) const SECRETS_EXPIRING: &str = "SELECT COUNT(*) FROM connections WHERE secret_expire < $1";
+pub(super) const SECRETS_EXPIRING: &str = "SELECT COUNT(*) FROM connections WHERE secret_expire < $1 OR standby_expire < $1";
 pub(super) const ADD_ATTEMPT: &str = "INSERT INTO login_attempts (slug, time, reason, attempt) VALUES ($1, $2, $3, $4)";
+/// Of so many attempts one has its account's old ones cut.
+pub(super) const CUT_ONE_IN: u64 = 16;
 /// The latest ones stay.
 pub(super) const CUT_ATTEMPTS: &str = "DELETE FROM login_attempts WHERE slug = $1 AND id <= \
      (SELECT id FROM login_attempts WHERE slug = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
-pub(super) const COUNT_LOGINS: &str = "INSERT INTO login_counts (slug, last_success, foreign_callbacks) VALUES ($1, $2, $3) \
-     ON CONFLICT (slug) DO UPDATE SET last_success = COALESCE(excluded.last_success, login_counts.last_success), \
+pub(super) const COUNT_LOGINS: &str = "INSERT INTO login_counts (slug, last_success, foreign_callbacks) \
+     SELECT slug, $2, $3 FROM connections WHERE slug = $1 ON CONFLICT (slug) DO UPDATE SET last_success = COALESCE(excluded.last_success, login_counts.last_success), \
      foreign_callbacks = login_counts.foreign_callbacks + excluded.foreign_callbacks";
 pub(super) const RECORD_TEST: &str =
     "UPDATE connections SET test_login_digest = $1, test_login_time = $2 WHERE slug = $3 AND incarnation = $4";
@@ -395,8 +404,14 @@ macro_rules! connections_in_sql {
                 Ok(true)
             }
 
-            async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord) -> Result<(), StoreError> {
-                sqlx::query(sql::RECORD_CHECK)
+            async fn record_check(
+                &self,
+                slug: &Slug,
+                incarnation: u64,
+                check: &CheckRecord,
+                is_proposal: bool,
+            ) -> Result<(), StoreError> {
+                sqlx::query(if is_proposal { sql::RECORD_PROPOSAL } else { sql::RECORD_CHECK })
                     .bind(sql::to_json(check)?)
                     .bind(slug.as_str())
                     .bind(sql::to_sql(incarnation))
@@ -454,6 +469,7 @@ macro_rules! connections_in_sql {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
                 let mut counts: BTreeMap<&Slug, (Option<i64>, u64)> = BTreeMap::new();
+                let mut to_cut: BTreeSet<&Slug> = BTreeSet::new();
                 for (slug, attempt) in &batch.attempts {
                     sqlx::query(sql::ADD_ATTEMPT)
                         .bind(slug.as_str())
@@ -463,21 +479,26 @@ macro_rules! connections_in_sql {
                         .execute(&mut *tx)
                         .await
                         .map_err(&failed)?;
-                    let (last_success, _) = counts.entry(slug).or_default();
+                    // Whoever reads takes the latest ones; what is too much needn't go at once.
+                    if attempt.time % sql::CUT_ONE_IN == 0 {
+                        to_cut.insert(slug);
+                    }
                     if attempt.reason.is_empty() {
-                        *last_success = Some(sql::to_sql(attempt.time));
+                        counts.entry(slug).or_default().0 = Some(sql::to_sql(attempt.time));
                     }
                 }
                 for (slug, foreign) in &batch.foreign {
                     counts.entry(slug).or_default().1 += foreign;
                 }
-                for (slug, (last_success, foreign)) in counts {
+                for slug in to_cut {
                     sqlx::query(sql::CUT_ATTEMPTS)
                         .bind(slug.as_str())
                         .bind(i64::from(ATTEMPTS_KEPT))
                         .execute(&mut *tx)
                         .await
                         .map_err(&failed)?;
+                }
+                for (slug, (last_success, foreign)) in counts {
                     sqlx::query(sql::COUNT_LOGINS)
                         .bind(slug.as_str())
                         .bind(last_success)

@@ -1,6 +1,6 @@
 //! Connections in a SQLite file: for development, tests, and a single small replica.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 

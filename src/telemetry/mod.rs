@@ -275,7 +275,7 @@ fn begin_at_zero() {
 fn describe() {
     describe_counter!(ATTEMPTS_DROPPED, "notes of logins that were not kept, since SQL could not keep up");
     describe_counter!(SECRETS_SWITCHED, "connections whose standby secret took over, since the IdP rejected the other");
-    describe_gauge!(SECRETS_EXPIRING, "client secrets in use that expire within 30 days, or have");
+    describe_gauge!(SECRETS_EXPIRING, "connections of which a client secret expires within 30 days, or has");
     describe_gauge!(READY, "1 while people can log in here, else 0");
     describe_gauge!(CERTIFICATE_EXPIRY, Unit::Seconds, "when the listeners' certificate expires, since the Unix epoch");
     describe_gauge!(BUILD_INFO, "1, with the version as label");

@@ -138,6 +138,7 @@ async fn what_is_wrong_at_the_client_is_told() {
     service.idp.behave().trusts_everybody = true;
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("client.credentials"), Inconclusive, "{}", checked.found("client.credentials"));
+    assert_eq!(checked.summary.outcome(), Inconclusive, "not proven, and not refuted");
     service.idp.behave().trusts_everybody = false;
 
     service.idp.behave().registered_redirect = Some("https://elsewhere.example/".to_owned());
@@ -210,6 +211,10 @@ async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
         assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
         assert!(checked.found(id).contains(words), "{id}: {}", checked.found(id));
     }
+    // What a login would refuse, the check refuses, too.
+    service.idp.behave().metadata = serde_json::json!({ "userinfo_endpoint": "ftp://nowhere" });
+    let checked = service.check("acme").await.expect("checked");
+    assert_eq!((checked.outcome("metadata.usable"), checked.outcome("metadata.endpoints")), (Fail, Fail));
     service.idp.behave().metadata = serde_json::json!({ "token_endpoint": "ftp://nowhere", "jwks_uri": null });
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.endpoints"), Fail);
@@ -437,6 +442,23 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     assert!(summary.last_success_time.is_some() && summary.foreign_callbacks == 1);
     assert_eq!(summary.failures["CLAIM_MISSING"], 1);
     assert_eq!(service.get("acme").await.expect("there").logins.expect("a summary").failures, summary.failures);
+
+    // A caller that gives up leaves a trace, though its state is spent.
+    service.idp.behave().token_delay = Duration::from_secs(30);
+    let callback = service.approved().await;
+    let mut request = tonic::Request::new(complete_request(&callback));
+    request.set_timeout(Duration::from_millis(300));
+    service.login.complete_login(request).await.expect_err("given up");
+    service.idp.behave().token_delay = Duration::ZERO;
+    eventually("it is noted", || {
+        let mut admin = service.admin.clone();
+        async move {
+            let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 1 };
+            let latest = admin.list_login_attempts(request).await.expect("listed").into_inner().attempts.remove(0);
+            latest.reason == "PROVIDER_UNAVAILABLE" && latest.phases.last().is_some_and(|phase| phase.phase == "token")
+        }
+    })
+    .await;
 
     // Only so many are kept, and for so long.
     for _ in 0..210 {

@@ -170,7 +170,7 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     assert!(refused.code == 1 && refused.errors.contains("every login that ends from now on"), "{}", refused.errors);
     assert_eq!(desk.run(&["check", "acme", "--scopes", "openid,email"]).await.code, 0);
     desk.good(&["update", "acme", "--scopes", "openid,email"]).await;
-    desk.good(&["update", "acme", "--scopes", "openid,email,profile", "--force"]).await;
+    desk.good(&["update", "acme", "--scopes", "openid,profile", "--force"]).await;
 
     let changes = desk.good(&["changes", "acme"]).await;
     for words in ["anybody (ada)", "switch_secret", "the service", "update (forced)", "activate"] {
@@ -236,10 +236,28 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     desk.file("exported.yaml", &exported);
     assert!(desk.good(&["apply", "-f", "exported.yaml"]).await.contains("0 created, 0 updated, 3 unchanged"), "{exported}");
     for (bad, words) in [
+        ("{ slug: acme, client_secret: CANARY, client_secret_file: acme.secret }", "must not both"),
+        ("{ slug: acme, client_secret_file: nowhere }", "nowhere"),
+        ("{ slug: acme, state: active }", "CHECK_REQUIRED"),
+        ("{ slug: acme, token_endpoint_auth_method: none }", "client_secret_basic or"),
+    ] {
+        desk.file("bad.yaml", &format!("connections: [{bad}, {{ slug: manual, display_name: M }}]"));
+        let said = desk.run(&["apply", "-f", "bad.yaml"]).await;
+        assert!(said.code == 1 && said.text.contains(words) && said.text.contains("1 failed"), "{bad}: {}", said.text);
+    }
+    // From manual endpoints to discovery, and nothing else is touched.
+    desk.file(
+        "moved.yaml",
+        "connections: [{ slug: manual, discovery_url: https://idp.example/.well-known/openid-configuration }]",
+    );
+    assert!(desk.good(&["apply", "-f", "moved.yaml"]).await.contains("1 updated"));
+    assert!(desk.good(&["apply", "-f", "moved.yaml"]).await.contains("1 unchanged"));
+    desk.good(&["update", "manual", "--email-claims", "mail,email"]).await;
+    let mapped = desk.good(&["update", "manual", "--groups-claim", "roles"]).await;
+    assert!(mapped.contains("email: mail, email") && mapped.contains("groups: roles"), "{mapped}");
+    for (bad, words) in [
         ("connections: [{ slug: acme, client_secrets: CANARY }]", "line"),
         ("connections: [{ slug: acme }, { slug: acme }]", "stands twice"),
-        ("connections: [{ slug: acme, client_secret: CANARY, client_secret_file: x }]", "must not both"),
-        ("connections: [{ slug: acme, client_secret_file: nowhere }]", "nowhere"),
         ("CANARY", "it isn't a list of connections"),
     ] {
         desk.file("bad.yaml", bad);

@@ -71,6 +71,9 @@ async fn apply(
     known: Option<&pb::Connection>,
     how: How,
 ) -> Result<(&'static str, Vec<String>), String> {
+    if let Some(problem) = &account.problem {
+        return Err(problem.clone());
+    }
     let (mut wanted, named) = account.to_message()?;
     let wanted_state = account.state.as_deref().unwrap_or_default();
     if !["", "testing", "active", "disabled"].contains(&wanted_state) {
@@ -118,7 +121,8 @@ async fn apply(
     fields.push("state".to_owned());
     if !how.dry_run {
         let request = pb::ActivateConnectionRequest { slug: account.slug.clone(), revision: current.revision, force: how.force };
-        desk.activate_connection(request).await.map_err(told)?;
+        let done = if what == "unchanged" { String::new() } else { format!("{what}, but not active: ") };
+        desk.activate_connection(request).await.map_err(|status| done + &told(status))?;
     }
     Ok((if what == "unchanged" { "updated" } else { what }, fields))
 }
@@ -129,9 +133,19 @@ fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account:
     let (ours, theirs) = (Account::from(wanted), Account::from(known));
     let as_json = |account: &Account, name: &str| serde_json::to_value(account).ok().and_then(|value| value.get(name).cloned());
     match name {
-        "client_secret" => fingerprint(&wanted.client_secret) != known.secret_fingerprint,
+        // One that is there already stays where it is: the service has the two change places by itself.
+        "client_secret" => {
+            let wanted = fingerprint(&wanted.client_secret);
+            wanted != known.secret_fingerprint && wanted != known.standby_secret_fingerprint
+        }
         "standby_client_secret" if wanted.standby_client_secret.is_empty() => !known.standby_secret_fingerprint.is_empty(),
-        "standby_client_secret" => fingerprint(&wanted.standby_client_secret) != known.standby_secret_fingerprint,
+        "standby_client_secret" => {
+            let wanted = fingerprint(&wanted.standby_client_secret);
+            wanted != known.standby_secret_fingerprint && wanted != known.secret_fingerprint
+        }
+        // A time goes with its secret, wherever that is by now.
+        "client_secret_expire_time" if have_changed_places(wanted, known) => false,
+        "standby_client_secret_expire_time" if have_changed_places(wanted, known) => false,
         "client_secret_expire_time" => wanted.client_secret_expire_time != known.client_secret_expire_time,
         "standby_client_secret_expire_time" => {
             wanted.standby_client_secret_expire_time != known.standby_client_secret_expire_time
@@ -140,11 +154,29 @@ fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account:
         "issuer" => wanted.issuer != known.issuer,
         "require_verified_email" => account.require_verified_email != Some(known.require_verified_email),
         "allowed_email_domains" => !same(&wanted.allowed_email_domains, &known.allowed_email_domains),
+        "allowed_tenant_ids" => !same(&wanted.allowed_tenant_ids, &known.allowed_tenant_ids),
+        // What isn't named is its default, which the service fills in.
+        "scopes" if wanted.scopes.is_empty() => known.scopes != DEFAULT_SCOPES,
+        "claim_mapping" => {
+            let (wanted, known) =
+                (wanted.claim_mapping.clone().unwrap_or_default(), known.claim_mapping.clone().unwrap_or_default());
+            let or = |names: Vec<String>, default: &str| if names.is_empty() { vec![default.to_owned()] } else { names };
+            let whole = |mapping: pb::ClaimMapping| {
+                let names = [(mapping.email, "email"), (mapping.given_name, "given_name"), (mapping.family_name, "family_name")];
+                (names.map(|(names, default)| or(names, default)), mapping.groups)
+            };
+            whole(wanted) != whole(known)
+        }
         _ => as_json(&ours, name) != as_json(&theirs, name),
     }
 }
 
-/// The service keeps domains in lower case.
+/// Whether what the file has as the first secret is the second one by now.
+fn have_changed_places(wanted: &pb::Connection, known: &pb::Connection) -> bool {
+    !wanted.client_secret.is_empty() && fingerprint(&wanted.client_secret) == known.standby_secret_fingerprint
+}
+
+/// The service keeps domains and tenants in lower case.
 fn same(wanted: &[String], known: &[String]) -> bool {
     let lower = |domains: &[String]| domains.iter().map(|domain| domain.trim().to_ascii_lowercase()).collect::<Vec<_>>();
     lower(wanted) == lower(known)
@@ -182,6 +214,7 @@ fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {
     Ok(if failed == 0 { Outcome::Good } else { Outcome::Bad })
 }
 
+const DEFAULT_SCOPES: [&str; 3] = ["openid", "email", "profile"];
 /// Calls in flight.
 const AT_ONCE: usize = 16;
 const SHOWN_ONE_BY_ONE: usize = 50;

@@ -71,6 +71,9 @@ pub(super) struct Account {
     pub(super) client_secret: Option<SecretString>,
     #[serde(default, skip_serializing)]
     pub(super) standby_client_secret: Option<SecretString>,
+    /// Why it can't be applied.
+    #[serde(skip)]
+    pub(super) problem: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -112,19 +115,20 @@ pub(super) fn read(file: &Path) -> Result<Vec<Account>, Failure> {
     let secret = |named: &Option<PathBuf>| named.as_ref().map(|named| secrets::read(&folder.join(named))).transpose();
     let mut accounts = document.connections;
     for account in &mut accounts {
-        let slug = account.slug.clone();
-        let both = |what: &str| wrong(format!("{slug}: {what} and {what}_file must not both be given"));
+        // One that is wrong doesn't hold the others up.
+        let both = |what: &str| format!("{what} and {what}_file must not both be given");
         if account.client_secret.is_some() && account.client_secret_file.is_some() {
-            return Err(both("client_secret"));
+            account.problem = Some(both("client_secret"));
         }
         if account.standby_client_secret.is_some() && account.standby_client_secret_file.is_some() {
-            return Err(both("standby_client_secret"));
+            account.problem = Some(both("standby_client_secret"));
         }
-        if let Some(secret) = secret(&account.client_secret_file)? {
-            account.client_secret = Some(secret);
-        }
-        if let Some(secret) = secret(&account.standby_client_secret_file)? {
-            account.standby_client_secret = Some(secret);
+        match (secret(&account.client_secret_file), secret(&account.standby_client_secret_file)) {
+            (Ok(active), Ok(standby)) => {
+                account.client_secret = active.or(account.client_secret.take());
+                account.standby_client_secret = standby.or(account.standby_client_secret.take());
+            }
+            (Err(error), _) | (_, Err(error)) => account.problem = Some(error.to_string()),
         }
     }
     let mut slugs: Vec<&str> = accounts.iter().map(|account| account.slug.as_str()).collect();
@@ -191,6 +195,7 @@ impl From<&pb::Connection> for Account {
             standby_client_secret_file: None,
             client_secret: None,
             standby_client_secret: None,
+            problem: None,
         }
     }
 }
@@ -227,6 +232,12 @@ impl Account {
                 end_session_endpoint: endpoints.end_session_endpoint.clone(),
             });
             paths.push("endpoints".to_owned());
+        }
+        // Either, not both: the one takes the other's place.
+        match (&self.discovery_url, &self.endpoints) {
+            (Some(_), None) => paths.push("endpoints".to_owned()),
+            (None, Some(_)) => paths.push("discovery_url".to_owned()),
+            _ => {}
         }
         if let Some(mapping) = &self.claim_mapping {
             connection.claim_mapping = Some(pb::ClaimMapping {

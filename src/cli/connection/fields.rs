@@ -113,8 +113,14 @@ enum Logout {
 }
 
 impl Fields {
-    /// The fields that were given, and their names in the contract.
-    pub(super) fn read(&self) -> Result<(pb::Connection, Vec<String>), Failure> {
+    /// Whether claims are mapped.
+    pub(super) fn map_claims(&self) -> bool {
+        let mapped = [&self.email_claims, &self.given_name_claims, &self.family_name_claims, &self.groups_claim];
+        mapped.iter().any(|given| given.is_some())
+    }
+
+    /// The fields that were given, and their names in the contract. `mapping`: what stays of it where a claim isn't named.
+    pub(super) fn read(&self, mapping: Option<pb::ClaimMapping>) -> Result<(pb::Connection, Vec<String>), Failure> {
         let mut connection = pb::Connection::default();
         let mut paths = Vec::new();
         let mut named = |name: &str| paths.push(name.to_owned());
@@ -171,15 +177,21 @@ impl Fields {
             connection.token_endpoint_auth_method = method.into();
             named("token_endpoint_auth_method");
         }
-        let mapped = [&self.email_claims, &self.given_name_claims, &self.family_name_claims, &self.groups_claim];
-        if mapped.iter().any(|given| given.is_some()) {
-            let claims = |given: &Option<String>| given.as_deref().map(items).unwrap_or_default();
-            connection.claim_mapping = Some(pb::ClaimMapping {
-                email: claims(&self.email_claims),
-                given_name: claims(&self.given_name_claims),
-                family_name: claims(&self.family_name_claims),
-                groups: self.groups_claim.clone().unwrap_or_default(),
-            });
+        if self.map_claims() {
+            let mut mapping = mapping.unwrap_or_default();
+            for (given, claims) in [
+                (&self.email_claims, &mut mapping.email),
+                (&self.given_name_claims, &mut mapping.given_name),
+                (&self.family_name_claims, &mut mapping.family_name),
+            ] {
+                if let Some(given) = given {
+                    *claims = items(given);
+                }
+            }
+            if let Some(groups) = &self.groups_claim {
+                mapping.groups.clone_from(groups);
+            }
+            connection.claim_mapping = Some(mapping);
             named("claim_mapping");
         }
         if let Some(required) = self.require_verified_email {

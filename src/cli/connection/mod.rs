@@ -60,7 +60,7 @@ enum Verb {
     },
     /// Shows all connections.
     List {
-        /// Only those of which a secret in use expires within 30 days, or has.
+        /// Only those of which a secret expires within 30 days, or has.
         #[arg(long)]
         expiring: bool,
     },
@@ -91,6 +91,8 @@ enum Verb {
         slug: String,
         #[command(flatten)]
         fields: Fields,
+        #[command(flatten)]
+        secrets: Secrets,
     },
     /// Makes a connection ACTIVE: when its settings have passed a check and a test login.
     Activate {
@@ -188,7 +190,7 @@ impl ConnectionCommand {
         let desk = &mut desk;
         match verb {
             Verb::Create { slug, fields, secrets } => {
-                let (mut connection, _) = fields.read()?;
+                let (mut connection, _) = fields.read(None)?;
                 let secrets = secrets.read(true)?;
                 connection.slug = slug;
                 secrets.fill(&mut connection);
@@ -203,14 +205,15 @@ impl ConnectionCommand {
             }
             Verb::List { expiring } => show::list(&all(ready(desk)?).await?, expiring, output),
             Verb::Update { slug, fields, secrets, force } => {
-                let (mut connection, mut paths) = fields.read()?;
                 let secrets = secrets.read(false)?;
+                let desk = ready(desk)?;
+                let known = get(desk, &slug).await?;
+                let (mut connection, mut paths) = fields.read(known.claim_mapping)?;
                 paths.extend(secrets.fill(&mut connection));
                 if paths.is_empty() {
                     return Err(Failure::Usage("nothing to change: name the fields by their flags".to_owned()));
                 }
-                let desk = ready(desk)?;
-                connection.revision = get(desk, &slug).await?.revision;
+                connection.revision = known.revision;
                 connection.slug = slug;
                 let update_mask = Some(FieldMask { paths });
                 let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force };
@@ -227,7 +230,7 @@ impl ConnectionCommand {
                 desk.delete_connection(pb::DeleteConnectionRequest { slug, revision }).await?;
                 Ok(Outcome::Good)
             }
-            Verb::Check { slug, fields } => check(ready(desk)?, slug, &fields, output).await,
+            Verb::Check { slug, fields, secrets } => check(ready(desk)?, slug, &fields, secrets, output).await,
             Verb::Activate { slug, force } => {
                 let desk = ready(desk)?;
                 let revision = get(desk, &slug).await?.revision;
@@ -307,8 +310,10 @@ async fn all(desk: &mut Admin) -> Result<Vec<pb::Connection>, Failure> {
     }
 }
 
-async fn check(desk: &mut Admin, slug: String, fields: &Fields, output: Output) -> Result<Outcome, Failure> {
-    let (proposal, paths) = fields.read()?;
+async fn check(desk: &mut Admin, slug: String, fields: &Fields, secrets: Secrets, output: Output) -> Result<Outcome, Failure> {
+    let base = if fields.map_claims() { get(desk, &slug).await?.claim_mapping } else { None };
+    let (mut proposal, mut paths) = fields.read(base)?;
+    paths.extend(secrets.read(false)?.fill(&mut proposal));
     let (proposal, update_mask) = if paths.is_empty() { (None, None) } else { (Some(proposal), Some(FieldMask { paths })) };
     let request = pb::CheckConnectionRequest { slug, proposal, update_mask };
     let mut found = desk.check_connection(request).await?.into_inner();

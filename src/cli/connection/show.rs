@@ -50,8 +50,11 @@ pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<
 
 pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, output: Output) -> Result<Outcome, Failure> {
     let soon = soon();
-    let expires = |connection: &pb::Connection| connection.client_secret_expire_time.as_ref().map(|time| time.seconds);
-    let is_expiring = |connection: &pb::Connection| expires(connection).is_some_and(|at| at < soon);
+    let earliest = |connection: &pb::Connection| {
+        let times = [connection.client_secret_expire_time.as_ref(), connection.standby_client_secret_expire_time.as_ref()];
+        times.into_iter().flatten().min_by_key(|time| time.seconds).cloned()
+    };
+    let is_expiring = |connection: &pb::Connection| earliest(connection).is_some_and(|time| time.seconds < soon);
     let shown = connections.iter().filter(|connection| !is_expiring_only || is_expiring(connection));
     if output == Output::Json {
         print_json(&json!(shown.map(whole).collect::<Vec<_>>()))?;
@@ -64,7 +67,7 @@ pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, outpu
         count += 1;
         let idp = if connection.issuer.is_empty() { &connection.discovery_url } else { &connection.issuer };
         let logins = connection.logins.clone().unwrap_or_default();
-        let expiry = match (time(connection.client_secret_expire_time.as_ref()), is_expiring(connection)) {
+        let expiry = match (time(earliest(connection).as_ref()), is_expiring(connection)) {
             (text, true) => format!("{text} (soon)"),
             (text, false) => text,
         };
