@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::config::{Config, Database};
 use crate::connections::ConnectionDesk;
 use crate::identity::{Identities, IdentityPolicy};
 use crate::login::{Login, LoginPolicy};
+use crate::model::connection::EXPIRES_SOON;
 use crate::model::return_to::ReturnRule;
 use crate::oidc::http::{CallPolicy, HttpClient};
 use crate::oidc::providers::Providers;
@@ -201,15 +203,17 @@ impl App {
 pub async fn reseal(database: &Database, keyring: Keyring, world: &World) -> Result<Resealed, String> {
     let codec = codec(keyring, world);
     let store: Box<dyn Reseal> = match database {
-        Database::Sqlite(file) => {
-            Box::new(SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?)
-        }
+        Database::Sqlite(file) => Box::new(open_sqlite(file, codec).await?),
         Database::Postgres(url) => {
             let options = PostgresConnections::options(url.expose_secret()).map_err(|error| error.to_string())?;
             Box::new(PostgresConnections::open(options, codec).await.map_err(|error| error.to_string())?)
         }
     };
     store.reseal().await.map_err(|error| error.to_string())
+}
+
+async fn open_sqlite(file: &Path, codec: RowCodec) -> Result<SqliteConnections, String> {
+    SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn codec(keyring: Keyring, world: &World) -> RowCodec {
@@ -255,8 +259,7 @@ async fn open_sql(config: &Config, world: &World, sql: Sql) -> Result<Option<Joi
     let codec = codec(config.keyring.clone(), world);
     match &config.database {
         Database::Sqlite(file) => {
-            let opened = SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))?;
-            sql.open(opened);
+            sql.open(open_sqlite(file, codec).await?);
             Ok(None)
         }
         Database::Postgres(url) => {
@@ -359,7 +362,8 @@ async fn keep_up(upkeep: Upkeep) {
         if let Err(error) = upkeep.attempts.forget_old().await {
             tracing::debug!(%error, "old login attempts could not be forgotten");
         }
-        let soon = upkeep.clock.unix_millis().saturating_add(EXPIRES_SOON);
+        let millis = u64::try_from(EXPIRES_SOON.as_millis()).unwrap_or(u64::MAX);
+        let soon = upkeep.clock.unix_millis().saturating_add(millis);
         if let Ok(count) = upkeep.connections.secrets_expiring_before(soon).await {
             secrets_expiring(count);
         }
@@ -367,8 +371,6 @@ async fn keep_up(upkeep: Upkeep) {
 }
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// 30 days, in milliseconds.
-const EXPIRES_SOON: u64 = 30 * 24 * 60 * 60 * 1000;
 const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 const OPEN_PAUSE_AT_FIRST: Duration = Duration::from_millis(250);
 const OPEN_PAUSE_AT_MOST: Duration = Duration::from_secs(5);

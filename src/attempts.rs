@@ -3,7 +3,7 @@
 //! state, nor any claim's value.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::ambient::Clock;
 use crate::model::proving::{Attempt, LoginSummary};
 use crate::model::slug::Slug;
-use crate::store::{AttemptBatch, LoginAttempts, StoreError, in_time};
+use crate::store::{AttemptBatch, Later, LoginAttempts, StoreError, in_time};
 use crate::telemetry::attempts_dropped;
 
 /// The notes; one for the process.
@@ -24,8 +24,7 @@ pub struct AttemptLog {
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    /// Empty until the store could be opened.
-    stored: OnceLock<Arc<dyn LoginAttempts>>,
+    stored: Later<dyn LoginAttempts>,
     /// Callbacks by account since they were written last.
     foreign: Mutex<HashMap<Slug, u64>>,
 }
@@ -51,14 +50,14 @@ impl AttemptLog {
     #[must_use]
     pub fn start(clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
         let (notes, noted) = mpsc::channel(NOTES_AT_MOST);
-        let shared = Arc::new(Shared { clock, stored: OnceLock::new(), foreign: Mutex::default() });
+        let shared = Arc::new(Shared { clock, stored: Later::new(STORE), foreign: Mutex::default() });
         let writer = tokio::spawn(write(noted, Arc::clone(&shared)));
         (Self { notes, shared }, writer)
     }
 
     /// Takes the store that could be opened; the first one stays.
     pub fn open(&self, stored: Arc<dyn LoginAttempts>) {
-        let _ = self.shared.stored.set(stored);
+        self.shared.stored.open(stored);
     }
 
     /// Notes a callback whose state was ours.
@@ -104,7 +103,7 @@ impl AttemptLog {
     /// The store is unreachable.
     pub async fn of(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError> {
         self.flush().await;
-        in_time(STORE, self.shared.stored()?.attempts(slug, limit)).await
+        in_time(STORE, self.shared.stored.get()?.attempts(slug, limit)).await
     }
 
     /// How logins went at the accounts from `first` to `last`, failures of the last 24 hours.
@@ -113,7 +112,7 @@ impl AttemptLog {
     /// The store is unreachable.
     pub async fn summaries(&self, first: &Slug, last: &Slug) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
         let since = self.shared.clock.unix_millis().saturating_sub(millis(FAILURES_OF));
-        in_time(STORE, self.shared.stored()?.login_summaries(first, last, since)).await
+        in_time(STORE, self.shared.stored.get()?.login_summaries(first, last, since)).await
     }
 
     /// Forgets what is too old: to be called now and then.
@@ -122,14 +121,7 @@ impl AttemptLog {
     /// The store is unreachable.
     pub async fn forget_old(&self) -> Result<(), StoreError> {
         let before = self.shared.clock.unix_millis().saturating_sub(millis(KEPT_FOR));
-        in_time(STORE, self.shared.stored()?.forget_attempts_before(before)).await
-    }
-}
-
-impl Shared {
-    fn stored(&self) -> Result<&Arc<dyn LoginAttempts>, StoreError> {
-        let detail = || "it could not be opened since the start".to_owned();
-        self.stored.get().ok_or_else(|| StoreError::Unavailable { store: STORE, detail: detail() })
+        in_time(STORE, self.shared.stored.get()?.forget_attempts_before(before)).await
     }
 }
 
@@ -138,7 +130,7 @@ impl Shared {
         if batch.is_empty() {
             return;
         }
-        let written = match self.stored() {
+        let written = match self.stored.get() {
             Ok(stored) => in_time(STORE, stored.add_attempts(batch)).await,
             Err(error) => Err(error),
         };

@@ -21,7 +21,7 @@ pub(super) fn effect(old: &Connection, new: &ConnectionSettings) -> String {
     if old.settings.login_digest() == new.login_digest() {
         return String::new();
     }
-    let is_other_idp = old.settings.source != new.source || old.settings.issuer != new.issuer;
+    let is_other_idp = !new.has_idp_of(&old.settings);
     if is_other_idp || old.settings.client_id != new.client_id {
         let people = if is_other_idp { ", and people of another issuer are other people" } else { "" };
         return format!("logins begun before it end with CONNECTION_CHANGED if issuer or client differ, and begin again{people}");

@@ -11,7 +11,7 @@ use crate::model::draft::{Draft, DraftField};
 use crate::model::proving::{CheckOutcome, CheckRecord, CheckResult};
 use crate::model::rate::Rate;
 use crate::model::slug::Slug;
-use crate::oidc::probe::{CHECK_DEADLINE, Probe};
+use crate::oidc::probe::{CHECK_DEADLINE, Probe, Seen};
 
 /// What to check.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl ConnectionDesk {
         let is_proposal = request.proposal.is_some();
         if let Some(Proposal { fields, draft, secrets }) = request.proposal {
             let settings = self.edited(&connection, &fields, draft)?;
-            let keeps_pin = settings.source == connection.settings.source && settings.issuer == connection.settings.issuer;
+            let keeps_pin = settings.has_idp_of(&connection.settings);
             connection.pinned_issuer = connection.pinned_issuer.filter(|_| keeps_pin);
             connection.settings = settings;
             connection.secrets = secrets.apply_to(&connection.secrets).map_err(DeskError::Refused)?;
@@ -108,7 +108,7 @@ impl ConnectionDesk {
                     found: format!("it took more than {CHECK_DEADLINE:?}"),
                     remedy: None,
                 });
-                crate::oidc::probe::Seen::default()
+                Seen::default()
             }
         };
         let outcome = match (failed.is_empty(), is_open, has_warned) {
@@ -120,8 +120,7 @@ impl ConnectionDesk {
         let record = CheckRecord {
             time: self.clock.unix_millis(),
             revision: connection.revision,
-            digest: connection.settings.login_digest(),
-            secret: connection.secrets.active.fingerprint(),
+            proof: connection.proof_digest(),
             outcome,
             hosts: if failed.is_empty() { seen.hosts } else { known_hosts },
             failed,

@@ -106,14 +106,14 @@ impl ConnectionDesk {
     /// See [`DeskError`].
     pub async fn create(&self, new: NewConnection, actor: &str) -> Result<Connection, DeskError> {
         let settings = new.draft.check(self.http.addresses());
-        let active = check_client_secret(new.secrets.active.as_ref().map_or("", ClientSecret::expose));
-        let first = active.as_ref().ok().map(|secret| ClientSecrets::one(ClientSecret::new(secret.clone())));
-        let secrets = first.map(|first| new.secrets.apply_to(&first)).transpose();
-        let (settings, secrets) = match (settings, active, secrets) {
-            (Ok(settings), Ok(_), Ok(Some(secrets))) => (settings, secrets),
-            (settings, active, secrets) => {
-                let violations = settings.err().into_iter().flatten().chain(active.err());
-                return Err(DeskError::Refused(violations.chain(secrets.err().into_iter().flatten()).collect()));
+        // One that isn't given is refused as an empty one is.
+        let none_yet = ClientSecrets::one(ClientSecret::new(String::new()));
+        let given = SecretsEdit { active: new.secrets.active.or(Some(none_yet.active.clone())), ..new.secrets };
+        let (settings, secrets) = match (settings, given.apply_to(&none_yet)) {
+            (Ok(settings), Ok(secrets)) => (settings, secrets),
+            (settings, secrets) => {
+                let violations = settings.err().into_iter().chain(secrets.err());
+                return Err(DeskError::Refused(violations.flatten().collect()));
             }
         };
         if settings.state == ConnectionState::Active {
@@ -175,7 +175,7 @@ impl ConnectionDesk {
             slug: &edit.slug,
             revision: edit.revision,
             // The issuer that was read belongs to where it was read.
-            keep_pin: settings.source == old.settings.source && settings.issuer == old.settings.issuer,
+            keep_pin: settings.has_idp_of(&old.settings),
             settings: &settings,
             secrets: &secrets,
             note: &note,

@@ -6,8 +6,8 @@
 //! set for a while meets a key that isn't in it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::ambient::{Clock, Entropy};
 use crate::model::identity::Identity;
-use crate::store::{SigningKeys, StoreError, StoredSigningKey, in_time};
+use crate::store::{Later, SigningKeys, StoreError, StoredSigningKey, in_time};
 
 /// For whom tokens are, and for how long.
 #[derive(Clone, Debug)]
@@ -61,8 +61,7 @@ pub struct Identities {
     policy: IdentityPolicy,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    /// Empty until the store could be opened.
-    stored: OnceLock<Arc<dyn SigningKeys>>,
+    stored: Later<dyn SigningKeys>,
     keys: ArcSwap<Keys>,
     /// Seconds since the Unix epoch.
     read_at: AtomicU64,
@@ -109,12 +108,12 @@ impl Identities {
     #[must_use]
     pub fn new(policy: IdentityPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let keys = ArcSwap::from_pointee(Keys { jwks: jwks_of(&[]), ..Keys::default() });
-        Self { policy, clock, entropy, stored: OnceLock::new(), keys, read_at: AtomicU64::new(0) }
+        Self { policy, clock, entropy, stored: Later::new("signing keys"), keys, read_at: AtomicU64::new(0) }
     }
 
     /// Takes the store that could be opened; the first one stays.
     pub fn open(&self, stored: Arc<dyn SigningKeys>) {
-        let _ = self.stored.set(stored);
+        self.stored.open(stored);
     }
 
     /// Whether a token could be issued now; to be asked before a login is spent for it.
@@ -224,7 +223,7 @@ impl Identities {
     }
 
     async fn read_keys(&self) -> Result<(), IdentityError> {
-        let stored = self.stored.get().ok_or(IdentityError::NoKey)?;
+        let stored = self.stored.get().map_err(|_| IdentityError::NoKey)?;
         let now = self.clock.unix_seconds();
         self.read_at.store(now, Ordering::Release);
         let mut keys = parsed(stored.signing_keys().await?);

@@ -10,7 +10,7 @@ use super::{Login, LoginError, within_deadline};
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
 use crate::model::{Violation, shown};
 use crate::oidc::provider::Authorization;
-use crate::telemetry::{Phases, timed};
+use crate::telemetry::Phases;
 
 /// A begun login.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl Login {
         let return_to = self.check(&request)?;
         let limited = |retry_after| LoginError::RateLimited { retry_after };
         self.limits.admit_client(request.client_key.as_deref()).map_err(limited)?;
-        let (connection, provider) = self.ready(&request.slug, &mut Phases::default()).await?;
+        let mut phases = Phases::default();
+        let (connection, provider) = self.ready(&request.slug, &mut phases).await?;
         if let Some(iss) = request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss))) {
             let expected = provider.issuer().to_string();
             return Err(LoginError::IssuerMismatch { expected, came: format!("{:?}", shown(iss)) });
@@ -53,7 +54,7 @@ impl Login {
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);
-        timed("store", self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE)).await?;
+        phases.timed("store", self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE)).await?;
         let redirect_url = provider.authorization_url(&Authorization {
             state: state.expose(),
             nonce: &pending.nonce,

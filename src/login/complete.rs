@@ -7,7 +7,7 @@ use crate::model::identity::Identity;
 use crate::model::login::{Callback, PendingLogin, RawIdToken};
 use crate::model::return_to::ReturnTo;
 use crate::model::shown;
-use crate::oidc::claims;
+use crate::oidc::claims::{self, ClaimsError};
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
@@ -48,6 +48,8 @@ pub struct Trail {
     pub connection: Option<Arc<Connection>>,
     /// The IdP's.
     pub issuer: Option<String>,
+    /// Names of the required claims that weren't there; `None`: it didn't come to that.
+    pub claims_missing: Option<Vec<String>>,
     /// How long each phase took.
     pub phases: Phases,
 }
@@ -93,8 +95,12 @@ impl Login {
             None
         };
         let issuer = provider.issuer().to_string();
-        let identity = claims::identity(&slug, verified, userinfo.as_ref(), settings)
-            .map_err(|error| LoginError::Claims { error, issuer })?;
+        let identity = claims::identity(&slug, verified, userinfo.as_ref(), settings);
+        trail.claims_missing = Some(match &identity {
+            Err(ClaimsError::Missing(names)) => names.clone(),
+            Ok(_) | Err(_) => Vec::new(),
+        });
+        let identity = identity.map_err(|error| LoginError::Claims { error, issuer })?;
         Ok(CompletedLogin { identity, return_to: pending.return_to, id_token: tokens.id_token, connection_state: settings.state })
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -50,13 +51,9 @@ impl Connection {
     /// The last check of these settings with this secret, as they are or as they were proposed.
     #[must_use]
     pub fn check_of(&self, settings: &ConnectionSettings, secret: &ClientSecret) -> Option<&CheckRecord> {
-        let (digest, secret) = (settings.login_digest(), secret.fingerprint());
+        let proof = proof_digest(settings, secret);
         let checks = [self.last_check.as_ref(), self.last_proposal.as_ref()];
-        checks
-            .into_iter()
-            .flatten()
-            .filter(|check| check.digest == digest && check.secret == secret)
-            .max_by_key(|check| check.time)
+        checks.into_iter().flatten().filter(|check| check.proof == proof).max_by_key(|check| check.time)
     }
 
     /// The last check of the connection as it is; else the last one at all.
@@ -65,10 +62,10 @@ impl Connection {
         self.check_of(&self.settings, &self.secrets.active).or(self.last_check.as_ref())
     }
 
-    /// Of all by which a login works now, the secret in use with it: what a check or a trial has proven is of these.
+    /// Of all by which a login works now.
     #[must_use]
     pub fn proof_digest(&self) -> String {
-        format!("{}:{}", self.settings.login_digest(), self.secrets.active.fingerprint())
+        proof_digest(&self.settings, &self.secrets.active)
     }
 }
 
@@ -109,7 +106,19 @@ pub struct ConnectionSettings {
     pub required_claims: Vec<RequiredClaim>,
 }
 
+/// Of all by which a login works, the secret with it: what a check or a trial has proven is of these.
+#[must_use]
+pub fn proof_digest(settings: &ConnectionSettings, secret: &ClientSecret) -> String {
+    format!("{}:{}", settings.login_digest(), secret.fingerprint())
+}
+
 impl ConnectionSettings {
+    /// Whether both read the same IdP's metadata: then an issuer that was read from it is still its issuer.
+    #[must_use]
+    pub fn has_idp_of(&self, other: &Self) -> bool {
+        self.source == other.source && self.issuer == other.issuer
+    }
+
     /// Of all that decides whether a login works, but for the secrets: a new display name doesn't change it.
     #[must_use]
     pub fn login_digest(&self) -> String {
@@ -392,6 +401,9 @@ impl ClientSecrets {
         Self { active, active_expire: None, standby: None, standby_expire: None }
     }
 }
+
+/// A secret that expires within this time is one to replace.
+pub const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The three URIs that a customer registers at its IdP, for one account.
 #[derive(Clone, Debug)]

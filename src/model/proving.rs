@@ -49,10 +49,8 @@ pub struct CheckRecord {
     pub time: u64,
     /// The revision of the connection.
     pub revision: u64,
-    /// Of the login-relevant settings that were checked.
-    pub digest: String,
-    /// Fingerprint of the client secret that was checked.
-    pub secret: String,
+    /// What was checked; see [`proof_digest`](super::connection::proof_digest).
+    pub proof: String,
     /// FAIL if any failed; INCONCLUSIVE if credentials or redirect URI are; else WARN or PASS.
     pub outcome: CheckOutcome,
     /// Ids of the checks that failed.

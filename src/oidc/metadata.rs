@@ -39,10 +39,7 @@ impl Metadata {
     fn manual(connection: &Connection, endpoints: &Endpoints) -> Result<Self, ProviderError> {
         let issuer = connection.settings.issuer.clone();
         let issuer = issuer.ok_or_else(|| ProviderError::SettingsUnfit("manual endpoints need an issuer".to_owned()))?;
-        let algs = match connection.settings.id_token_signing_algs.as_slice() {
-            [] => vec![SigningAlg::RS256],
-            entered => entered.to_vec(),
-        };
+        let algs = accepted_algs(&connection.settings.id_token_signing_algs, None);
         Ok(Self { issuer, endpoints: endpoints.clone(), algs, iss_parameter_supported: false, max_age: None })
     }
 
@@ -150,11 +147,8 @@ fn issuer(named: &str, connection: &Connection, url: &Url) -> Result<Issuer, Pro
             Err(Problem::Document(format!("its issuer is {named:?}, the connection's is {:?}", expected.as_str())))
         };
     }
-    let mut base = url.clone();
-    base.set_query(None);
-    let text = base.as_str();
-    let expected = text.strip_suffix(WELL_KNOWN).unwrap_or(text);
-    if named == expected || named.strip_suffix('/') == Some(expected) {
+    let expected = issuer_of(url);
+    if is_issuer_of(named, &expected) {
         Ok(Issuer::new(named.to_owned()))
     } else {
         Err(Problem::Document(format!(
@@ -164,17 +158,33 @@ fn issuer(named: &str, connection: &Connection, url: &Url) -> Result<Issuer, Pro
     }
 }
 
-fn algs(reader: &Reader<'_>, connection: &Connection) -> Result<Vec<SigningAlg>, Problem> {
-    let entered = &connection.settings.id_token_signing_algs;
-    if !entered.is_empty() {
-        return Ok(entered.clone());
+/// The issuer that a metadata document's URL stands for.
+pub(super) fn issuer_of(url: &Url) -> String {
+    let mut base = url.clone();
+    base.set_query(None);
+    base.as_str().strip_suffix(WELL_KNOWN).unwrap_or(base.as_str()).to_owned()
+}
+
+/// Whether a document may name this issuer, where its URL stands for `expected`: with or without one slash at the end (Auth0).
+pub(super) fn is_issuer_of(named: &str, expected: &str) -> bool {
+    named == expected || named.strip_suffix('/') == Some(expected)
+}
+
+/// The algorithms of ID tokens: those that were entered, else those of the listed ones that are accepted; RS256 where nothing says
+/// anything.
+pub(super) fn accepted_algs(entered: &[SigningAlg], listed: Option<&[&str]>) -> Vec<SigningAlg> {
+    match (entered, listed) {
+        ([_, ..], _) => entered.to_vec(),
+        ([], Some(listed)) => listed.iter().filter_map(|name| SigningAlg::parse(name)).collect(),
+        ([], None) => vec![SigningAlg::RS256],
     }
-    let Some(listed) = reader.texts("id_token_signing_alg_values_supported") else {
-        return Ok(vec![SigningAlg::RS256]);
-    };
-    let accepted: Vec<_> = listed.iter().filter_map(|name| SigningAlg::parse(name)).collect();
+}
+
+fn algs(reader: &Reader<'_>, connection: &Connection) -> Result<Vec<SigningAlg>, Problem> {
+    let listed = reader.texts("id_token_signing_alg_values_supported");
+    let accepted = accepted_algs(&connection.settings.id_token_signing_algs, listed.as_deref());
     if accepted.is_empty() {
-        let listed = shown(&listed.join(", "));
+        let listed = shown(&listed.unwrap_or_default().join(", "));
         return Err(Problem::Document(format!("it signs ID tokens with {listed}, none of which is accepted; RS256 is")));
     }
     Ok(accepted)

@@ -17,13 +17,13 @@ use super::error::CallError;
 use super::http::{Answer, HttpClient, host_of};
 use super::json;
 use super::keys::KeySet;
-use super::metadata::{MAX_DOCUMENT, Metadata, Problem};
+use super::metadata::{MAX_DOCUMENT, Metadata, Problem, accepted_algs, is_issuer_of, issuer_of};
 use crate::advice;
 use crate::ambient::{Clock, Entropy};
 use crate::model::connection::{
     Connection, Endpoints, LogoutStyle, MetadataSource, SigningAlg, TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
 };
-use crate::model::draft::{WELL_KNOWN, check_endpoint_url};
+use crate::model::draft::check_endpoint_url;
 use crate::model::proving::{CheckOutcome, CheckResult, Party};
 use crate::model::vendor::Vendor;
 
@@ -192,10 +192,7 @@ impl Run<'_, '_> {
     fn manual(&mut self, endpoints: &Endpoints) -> Found {
         let settings = &self.probe.connection.settings;
         self.tell("metadata.document", CheckOutcome::Pass, "endpoints are known", "they were typed in; no document is read");
-        let algs = match settings.id_token_signing_algs.as_slice() {
-            [] => vec![SigningAlg::RS256],
-            entered => entered.to_vec(),
-        };
+        let algs = accepted_algs(&settings.id_token_signing_algs, None);
         Found {
             authorization: Some(endpoints.authorization.clone()),
             token: Some(endpoints.token.clone()),
@@ -230,11 +227,9 @@ impl Run<'_, '_> {
         let (expected, is_same) = match connection.issuer() {
             Some(expected) => (expected.to_string(), expected.as_str() == named),
             None => {
-                let mut base = url.clone();
-                base.set_query(None);
-                let base = base.as_str().strip_suffix(WELL_KNOWN).unwrap_or(base.as_str()).to_owned();
-                let is_same = named == base || named.strip_suffix('/') == Some(base.as_str());
-                (base, is_same)
+                let expected = issuer_of(url);
+                let is_same = is_issuer_of(named, &expected);
+                (expected, is_same)
             }
         };
         let expected_text = format!("the document's issuer is {expected:?}");
@@ -335,13 +330,8 @@ impl Run<'_, '_> {
 
     fn algs(&mut self, document: &Document<'_>) -> Vec<SigningAlg> {
         const EXPECTED: &str = "ID tokens are signed with an algorithm that is accepted (RS, PS, ES 256-512, EdDSA)";
-        let entered = &self.probe.connection.settings.id_token_signing_algs;
         let listed = document.list("id_token_signing_alg_values_supported");
-        let accepted: Vec<SigningAlg> = match (&listed, entered.as_slice()) {
-            (_, [_, ..]) => entered.clone(),
-            (Some(listed), []) => listed.iter().filter_map(|name| SigningAlg::parse(name)).collect(),
-            (None, []) => vec![SigningAlg::RS256],
-        };
+        let accepted = accepted_algs(&self.probe.connection.settings.id_token_signing_algs, listed.as_deref());
         let names: Vec<&str> = accepted.iter().map(|alg| alg.name()).collect();
         if accepted.is_empty() {
             let found = self.redacted(&format!("listed: {}", listed.unwrap_or_default().join(", ")));

@@ -204,19 +204,24 @@ pub(super) fn slug_and_revision(slug: &str, revision: u64) -> Checked<(Slug, u64
     form.done(slug, |slug| (slug, revision))
 }
 
-/// A page size: 0 is `default`, more than `most` is cut.
-pub(super) fn slug_and_size(slug: &str, page_size: i32, default: u32, most: u32) -> Checked<(Slug, u32)> {
+/// An account, and how many to show of it; see [`page_size`].
+pub(super) fn slug_and_size(slug: &str, size: i32, default: u32, most: u32) -> Checked<(Slug, u32)> {
     let mut form = Form::default();
     let slug = form.slug(slug);
-    let size = match u32::try_from(page_size) {
-        Ok(0) => default,
-        Ok(size) => size.min(most),
-        Err(_) => {
-            form.wrong("page_size", "must not be negative");
-            0
-        }
-    };
+    let size = page_size(size, default, most).unwrap_or_else(|violations| {
+        form.violations.extend(violations);
+        0
+    });
     form.done(slug, |slug| (slug, size))
+}
+
+/// 0 is `default`, more than `most` is cut.
+fn page_size(size: i32, default: u32, most: u32) -> Checked<u32> {
+    match u32::try_from(size) {
+        Ok(0) => Ok(default),
+        Ok(size) => Ok(size.min(most)),
+        Err(_) => Err(vec![Violation::new("page_size", "must not be negative")]),
+    }
 }
 
 pub(super) fn changes_request(message: &pb::ListConnectionChangesRequest) -> Checked<(Slug, Option<i64>, u32)> {
@@ -255,11 +260,7 @@ pub(super) fn deletion(message: &pb::DeleteConnectionRequest) -> Checked<(Slug, 
 }
 
 pub(super) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option<Slug>)> {
-    let page_size = match u32::try_from(message.page_size) {
-        Ok(0) => 100,
-        Ok(size) => size.min(1000),
-        Err(_) => return Err(vec![Violation::new("page_size", "must not be negative")]),
-    };
+    let page_size = page_size(message.page_size, 100, 1000)?;
     if message.page_token.is_empty() {
         return Ok((page_size, None));
     }
@@ -615,7 +616,7 @@ pub(super) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> 
         time: Some(timestamp_millis(check.time)),
         revision: check.revision,
         outcome: outcome_to_pb(check.outcome).into(),
-        is_current: check.digest == connection.settings.login_digest() && check.secret == connection.secrets.active.fingerprint(),
+        is_current: check.proof == connection.proof_digest(),
         failed: check.failed.clone(),
         passed: check.passed.clone(),
     }

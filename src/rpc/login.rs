@@ -43,12 +43,9 @@ impl LoginRpc {
             return self.attempts.note_foreign(account);
         }
         let (reason, owner, idp_error) = end.err().map(Refusal::kept).unwrap_or_default();
-        let claims_present = match end {
-            Ok(_) => Some(REQUIRED_CLAIMS.map(str::to_owned).to_vec()),
-            Err(refusal) => refusal
-                .missing_claims()
-                .map(|missing| REQUIRED_CLAIMS.into_iter().filter(|name| !missing.contains(name)).map(str::to_owned).collect()),
-        };
+        let claims_present = trail.claims_missing.as_ref().map(|missing| {
+            REQUIRED_CLAIMS.into_iter().filter(|name| !missing.iter().any(|own| own == name)).map(str::to_owned).collect()
+        });
         let connection = trail.connection.as_ref();
         let is_test = connection.is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
         let tested = connection

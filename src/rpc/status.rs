@@ -152,6 +152,13 @@ impl Refusal {
         self
     }
 
+    /// What is kept of a refused login: reason, owner, and the IdP's error code.
+    pub(super) fn kept(&self) -> (&'static str, &'static str, Option<String>) {
+        let (name, _, owner, _) = self.reason.row();
+        let idp_error = self.metadata.iter().find(|(name, _)| *name == "idp_error");
+        (name, owner.name(), idp_error.map(|(_, error)| cut(error, MAX_METADATA)))
+    }
+
     /// A calling program that isn't known.
     pub(super) fn caller_unknown(why: &'static str) -> Self {
         Self::new(Reason::CallerUnknown, why)
@@ -187,27 +194,6 @@ impl Refusal {
             .map(|violation| format!("{} {}", violation.field, violation.description))
             .collect();
         Self { violations, ..Self::new(reason, texts.join("; ")) }
-    }
-}
-
-/// What is kept of a refused login: reason, owner, and the IdP's error code.
-impl Refusal {
-    pub(super) fn kept(&self) -> (&'static str, &'static str, Option<String>) {
-        let (name, _, owner, _) = self.reason.row();
-        let idp_error = self.metadata.iter().find(|(name, _)| *name == "idp_error");
-        (name, owner.name(), idp_error.map(|(_, error)| cut(error, MAX_METADATA)))
-    }
-
-    /// Which claims were missing, where it came to looking at them.
-    pub(super) fn missing_claims(&self) -> Option<Vec<&str>> {
-        match self.reason {
-            Reason::ClaimMissing => {
-                let names = self.metadata.iter().find(|(name, _)| *name == "claim");
-                Some(names.map(|(_, names)| names.split(", ").collect()).unwrap_or_default())
-            }
-            Reason::ClaimNotAllowed | Reason::EmailDomainNotAllowed | Reason::EmailNotVerified => Some(Vec::new()),
-            _ => None,
-        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod sqlite;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -315,6 +316,27 @@ pub enum StoreError {
     /// What is stored can't be read back.
     #[error("a stored connection can't be read: {0}")]
     Unreadable(String),
+}
+
+/// A store that may be opened only some time after the start: the first one that is given stays.
+pub(crate) struct Later<T: ?Sized> {
+    name: &'static str,
+    opened: OnceLock<Arc<T>>,
+}
+
+impl<T: ?Sized> Later<T> {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, opened: OnceLock::new() }
+    }
+
+    pub(crate) fn open(&self, store: Arc<T>) {
+        let _ = self.opened.set(store);
+    }
+
+    pub(crate) fn get(&self) -> Result<&Arc<T>, StoreError> {
+        let detail = || "it could not be opened since the start".to_owned();
+        self.opened.get().ok_or_else(|| StoreError::Unavailable { store: self.name, detail: detail() })
+    }
 }
 
 /// Bounds a call to SQL: a server that was paused neither answers nor breaks the connection.

@@ -68,7 +68,7 @@ impl PostgresConnections {
     }
 }
 
-sql::connections_in_sql!(PostgresConnections, "postgresql");
+sql::connections_in_sql!(PostgresConnections, sqlx::Postgres, "postgresql");
 
 fn is_read_only(error: &sqlx::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);

@@ -232,8 +232,24 @@ pub(super) const RESEAL_PASSES: u32 = 5;
 /// Implements [`Connections`](super::Connections), [`SigningKeys`](super::SigningKeys) and [`Reseal`](super::Reseal) for a
 /// type with fields `pool` and `codec`.
 macro_rules! connections_in_sql {
-    ($store:ty, $name:literal) => {
+    ($store:ty, $database:ty, $name:literal) => {
         impl $store {
+            /// Ends the change with this number: it is told to other replicas, and recorded with the revision that holds from then on.
+            async fn commit(
+                &self,
+                mut tx: sqlx::Transaction<'_, $database>,
+                slug: &Slug,
+                change: i64,
+                revision: i64,
+                note: &ChangeNote,
+            ) -> Result<(), StoreError> {
+                let failed = sql::unavailable($name);
+                let record = self.codec.record(note, revision)?;
+                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
+                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
+                tx.commit().await.map_err(&failed)
+            }
+
             /// Why an update or delete of this revision met no row.
             async fn why_untouched(&self, slug: &Slug) -> Result<ChangeError, StoreError> {
                 let row: Option<sql::Row> = sqlx::query_as(sql::SELECT)
@@ -270,10 +286,7 @@ macro_rules! connections_in_sql {
                     .await
                     .map_err(&failed)?;
                 let row = row.ok_or(ChangeError::Exists)?;
-                let record = self.codec.record(note, change)?;
-                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
-                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
-                tx.commit().await.map_err(&failed)?;
+                self.commit(tx, slug, change, change, note).await?;
                 Ok(self.codec.connection(row)?)
             }
 
@@ -318,15 +331,7 @@ macro_rules! connections_in_sql {
                     tx.rollback().await.map_err(&failed)?;
                     return Err(self.why_untouched(change.slug).await?);
                 };
-                let record = self.codec.record(change.note, number)?;
-                sqlx::query(sql::LOG).bind(change.slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
-                sqlx::query(sql::RECORD_CHANGE)
-                    .bind(change.slug.as_str())
-                    .bind(number)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(&failed)?;
-                tx.commit().await.map_err(&failed)?;
+                self.commit(tx, change.slug, number, number, change.note).await?;
                 Ok(self.codec.connection(row)?)
             }
 
@@ -347,10 +352,7 @@ macro_rules! connections_in_sql {
                 for forget in [sql::FORGET_ATTEMPTS_OF, sql::FORGET_COUNTS_OF] {
                     sqlx::query(forget).bind(slug.as_str()).execute(&mut *tx).await.map_err(&failed)?;
                 }
-                let record = self.codec.record(note, 0)?;
-                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
-                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
-                tx.commit().await.map_err(&failed)?;
+                self.commit(tx, slug, change, 0, note).await?;
                 Ok(())
             }
 
@@ -368,10 +370,7 @@ macro_rules! connections_in_sql {
                 if pinned.rows_affected() == 0 {
                     return tx.rollback().await.map_err(&failed);
                 }
-                let record = self.codec.record(note, sql::to_sql(revision))?;
-                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
-                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
-                tx.commit().await.map_err(&failed)
+                self.commit(tx, slug, change, sql::to_sql(revision), note).await
             }
 
             async fn switch_secret(
@@ -397,10 +396,7 @@ macro_rules! connections_in_sql {
                     tx.rollback().await.map_err(&failed)?;
                     return Ok(false);
                 }
-                let record = self.codec.record(note, change)?;
-                sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
-                sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
-                tx.commit().await.map_err(&failed)?;
+                self.commit(tx, slug, change, change, note).await?;
                 Ok(true)
             }
 

@@ -56,6 +56,6 @@ impl SqliteConnections {
     }
 }
 
-sql::connections_in_sql!(SqliteConnections, "sqlite");
+sql::connections_in_sql!(SqliteConnections, sqlx::Sqlite, "sqlite");
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

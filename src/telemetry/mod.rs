@@ -157,7 +157,7 @@ pub fn secret_switched() {
 pub struct Phases(pub Vec<(&'static str, Duration)>);
 
 impl Phases {
-    /// [`timed`], remembered here, also where the work is given up.
+    /// Measures one phase: `store`, `metadata`, `token`, `userinfo` or `verify`; remembers it, also where the work is given up.
     pub async fn timed<T>(&mut self, phase: &'static str, work: impl Future<Output = T>) -> T {
         let _lap = Lap { phases: self, phase, timer: Timer::start(PHASE, "phase", phase) };
         traces::phase(phase, work).await
@@ -180,12 +180,6 @@ impl Drop for Lap<'_> {
     fn drop(&mut self) {
         self.phases.0.push((self.phase, self.timer.started.elapsed()));
     }
-}
-
-/// Measures one phase of a login: `store`, `metadata`, `token`, `userinfo` or `verify`.
-pub async fn timed<T>(phase: &'static str, work: impl Future<Output = T>) -> T {
-    let _timer = Timer::start(PHASE, "phase", phase);
-    traces::phase(phase, work).await
 }
 
 /// A call in flight, from now until it is dropped.

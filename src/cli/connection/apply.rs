@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use aws_lc_rs::digest;
 use futures_util::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use prost_types::FieldMask;
@@ -12,6 +11,7 @@ use super::super::reach::Admin;
 use super::super::{Failure, Outcome, Output, print_json, print_line};
 use super::all;
 use super::document::{Account, state_name};
+use crate::model::connection::ClientSecret;
 use crate::pb;
 
 /// How to apply.
@@ -93,7 +93,12 @@ async fn apply(
             ("created", named, created.unwrap_or_default())
         }
         Some(known) => {
-            let mut paths: Vec<String> = named.into_iter().filter(|name| differs(name, &wanted, known, account)).collect();
+            // A connection that is read with its defaults filled in is compared with the file's own words for it.
+            let in_words = |connection| serde_json::to_value(Account::from(connection)).unwrap_or_default();
+            let words = (in_words(&wanted), in_words(known));
+            let differs =
+                |name: &String| differs(name, &wanted, known, account).unwrap_or_else(|| words.0.get(name) != words.1.get(name));
+            let mut paths: Vec<String> = named.into_iter().filter(differs).collect();
             // ACTIVE has a verb of its own.
             if !["", "active", state_name(known.state())].contains(&wanted_state) {
                 wanted.state = match wanted_state {
@@ -127,12 +132,9 @@ async fn apply(
     Ok((if what == "unchanged" { "updated" } else { what }, fields))
 }
 
-/// Whether a named field isn't yet as it is wanted.
-fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account: &Account) -> bool {
-    // A connection that is read with its defaults filled in is compared with the file's own words for it.
-    let (ours, theirs) = (Account::from(wanted), Account::from(known));
-    let as_json = |account: &Account, name: &str| serde_json::to_value(account).ok().and_then(|value| value.get(name).cloned());
-    match name {
+/// Whether a named field isn't yet as it is wanted; `None`: its words tell.
+fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account: &Account) -> Option<bool> {
+    Some(match name {
         // One that is there already stays where it is: the service has the two change places by itself.
         "client_secret" => {
             let wanted = fingerprint(&wanted.client_secret);
@@ -167,8 +169,8 @@ fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account:
             };
             whole(wanted) != whole(known)
         }
-        _ => as_json(&ours, name) != as_json(&theirs, name),
-    }
+        _ => return None,
+    })
 }
 
 /// Whether what the file has as the first secret is the second one by now.
@@ -184,7 +186,7 @@ fn same(wanted: &[String], known: &[String]) -> bool {
 
 /// As the service tells it.
 fn fingerprint(secret: &str) -> String {
-    hex::encode(&digest::digest(&digest::SHA256, secret.trim().as_bytes()).as_ref()[..4])
+    ClientSecret::new(secret.trim().to_owned()).fingerprint()
 }
 
 fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {

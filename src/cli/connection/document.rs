@@ -249,15 +249,13 @@ impl Account {
             paths.push("claim_mapping".to_owned());
         }
         if let Some(method) = &self.token_endpoint_auth_method {
-            let methods = [pb::TokenEndpointAuthMethod::ClientSecretBasic, pb::TokenEndpointAuthMethod::ClientSecretPost];
-            let found = methods.into_iter().find(|known| method_name(*known) == method);
+            let found = METHODS.into_iter().find(|known| method_name(*known) == method);
             let found = found.ok_or("token_endpoint_auth_method must be client_secret_basic or client_secret_post")?;
             connection.token_endpoint_auth_method = found.into();
             paths.push("token_endpoint_auth_method".to_owned());
         }
         if let Some(style) = &self.logout_style {
-            use pb::LogoutStyle::{Auth0V2, Auto, Cognito, None, RpInitiated};
-            let found = [Auto, RpInitiated, Auth0V2, Cognito, None].into_iter().find(|known| style_name(*known) == style);
+            let found = STYLES.into_iter().find(|known| style_name(*known) == style);
             let found = found.ok_or("logout_style must be auto, rp_initiated, auth0_v2, cognito or none")?;
             connection.logout_style = found.into();
             paths.push("logout_style".to_owned());
@@ -293,6 +291,16 @@ impl Account {
         Ok((connection, paths))
     }
 }
+
+pub(super) const METHODS: [pb::TokenEndpointAuthMethod; 2] =
+    [pb::TokenEndpointAuthMethod::ClientSecretBasic, pb::TokenEndpointAuthMethod::ClientSecretPost];
+pub(super) const STYLES: [pb::LogoutStyle; 5] = [
+    pb::LogoutStyle::Auto,
+    pb::LogoutStyle::RpInitiated,
+    pb::LogoutStyle::Auth0V2,
+    pb::LogoutStyle::Cognito,
+    pb::LogoutStyle::None,
+];
 
 pub(super) fn state_name(state: pb::ConnectionState) -> &'static str {
     match state {

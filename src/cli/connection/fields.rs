@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::super::Failure;
+use super::document::{METHODS, STYLES, method_name, style_name};
 use crate::pb;
 
 /// What is not given is not touched; an empty value clears the field.
@@ -41,8 +43,8 @@ pub(super) struct Fields {
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
     /// How the client authenticates at the token endpoint.
-    #[arg(long, value_enum)]
-    auth_method: Option<AuthMethod>,
+    #[arg(long, value_name = "METHOD", value_parser = methods())]
+    auth_method: Option<pb::TokenEndpointAuthMethod>,
     /// Scopes, comma separated; must hold openid.
     #[arg(long, value_name = "SCOPE,...")]
     scopes: Option<String>,
@@ -71,8 +73,8 @@ pub(super) struct Fields {
     #[arg(long, value_name = "AUD,...")]
     additional_audiences: Option<String>,
     /// How to log out at the IdP.
-    #[arg(long, value_enum)]
-    logout_style: Option<Logout>,
+    #[arg(long, value_name = "STYLE", value_parser = styles())]
+    logout_style: Option<pb::LogoutStyle>,
     /// Entra tenants whose tokens pass, comma separated.
     #[arg(long, value_name = "GUID,...")]
     allowed_tenant_ids: Option<String>,
@@ -90,26 +92,15 @@ enum State {
     Disabled,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum AuthMethod {
-    #[value(name = "client_secret_basic")]
-    Basic,
-    #[value(name = "client_secret_post")]
-    Post,
+/// By their names, as the file of `apply` has them.
+fn methods() -> impl TypedValueParser<Value = pb::TokenEndpointAuthMethod> {
+    PossibleValuesParser::new(METHODS.map(method_name))
+        .map(|name| METHODS.into_iter().find(|method| method_name(*method) == name).unwrap_or_default())
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Logout {
-    #[value(name = "auto")]
-    Auto,
-    #[value(name = "rp_initiated")]
-    RpInitiated,
-    #[value(name = "auth0_v2")]
-    Auth0V2,
-    #[value(name = "cognito")]
-    Cognito,
-    #[value(name = "none")]
-    None,
+fn styles() -> impl TypedValueParser<Value = pb::LogoutStyle> {
+    PossibleValuesParser::new(STYLES.map(style_name))
+        .map(|name| STYLES.into_iter().find(|style| style_name(*style) == name).unwrap_or_default())
 }
 
 impl Fields {
@@ -170,10 +161,6 @@ impl Fields {
             named("endpoints");
         }
         if let Some(method) = self.auth_method {
-            let method = match method {
-                AuthMethod::Basic => pb::TokenEndpointAuthMethod::ClientSecretBasic,
-                AuthMethod::Post => pb::TokenEndpointAuthMethod::ClientSecretPost,
-            };
             connection.token_endpoint_auth_method = method.into();
             named("token_endpoint_auth_method");
         }
@@ -199,13 +186,6 @@ impl Fields {
             named("require_verified_email");
         }
         if let Some(style) = self.logout_style {
-            let style = match style {
-                Logout::Auto => pb::LogoutStyle::Auto,
-                Logout::RpInitiated => pb::LogoutStyle::RpInitiated,
-                Logout::Auth0V2 => pb::LogoutStyle::Auth0V2,
-                Logout::Cognito => pb::LogoutStyle::Cognito,
-                Logout::None => pb::LogoutStyle::None,
-            };
             connection.logout_style = style.into();
             named("logout_style");
         }

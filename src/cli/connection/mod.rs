@@ -182,12 +182,6 @@ impl ConnectionCommand {
     /// See [`Failure`].
     pub async fn run(self) -> Result<Outcome, Failure> {
         let Self { reach, output, verb } = self;
-        // Read before anything is asked of the service.
-        let mut desk = match &verb {
-            Verb::Create { .. } | Verb::Apply { .. } => None,
-            _ => Some(reach.admin().await?),
-        };
-        let desk = &mut desk;
         match verb {
             Verb::Create { slug, fields, secrets } => {
                 let (mut connection, _) = fields.read(None)?;
@@ -200,13 +194,13 @@ impl ConnectionCommand {
                 hint(output, "next: peerpanda-sso connection check SLUG")
             }
             Verb::Get { slug } => {
-                let read = get(ready(desk)?, &slug).await?;
+                let read = get(&mut reach.admin().await?, &slug).await?;
                 show::connection(&read, output)
             }
-            Verb::List { expiring } => show::list(&all(ready(desk)?).await?, expiring, output),
+            Verb::List { expiring } => show::list(&all(&mut reach.admin().await?).await?, expiring, output),
             Verb::Update { slug, fields, secrets, force } => {
                 let secrets = secrets.read(false)?;
-                let desk = ready(desk)?;
+                let desk = &mut reach.admin().await?;
                 let known = get(desk, &slug).await?;
                 let (mut connection, mut paths) = fields.read(known.claim_mapping)?;
                 paths.extend(secrets.fill(&mut connection));
@@ -222,7 +216,7 @@ impl ConnectionCommand {
                 if updated.effect.is_empty() { Ok(Outcome::Good) } else { hint(output, &format!("note: {}", updated.effect)) }
             }
             Verb::Delete { slug, yes } => {
-                let desk = ready(desk)?;
+                let desk = &mut reach.admin().await?;
                 let revision = get(desk, &slug).await?.revision;
                 if !yes {
                     secrets::confirm(&slug)?;
@@ -230,18 +224,18 @@ impl ConnectionCommand {
                 desk.delete_connection(pb::DeleteConnectionRequest { slug, revision }).await?;
                 Ok(Outcome::Good)
             }
-            Verb::Check { slug, fields, secrets } => check(ready(desk)?, slug, &fields, secrets, output).await,
+            Verb::Check { slug, fields, secrets } => check(&mut reach.admin().await?, slug, &fields, secrets, output).await,
             Verb::Activate { slug, force } => {
-                let desk = ready(desk)?;
+                let desk = &mut reach.admin().await?;
                 let revision = get(desk, &slug).await?.revision;
                 let request = pb::ActivateConnectionRequest { slug, revision, force };
                 let activated = desk.activate_connection(request).await?.into_inner().connection;
                 show::connection(&activated.unwrap_or_default(), output)
             }
-            Verb::Guide { slug, idp, ready: is_ready } => {
+            Verb::Guide { slug, idp, ready } => {
                 let idp = idp.map_or(pb::IdentityProvider::Unspecified, Into::into);
-                let request = pb::GetSetupGuideRequest { slug, idp: idp.into(), ready: is_ready };
-                let markdown = ready(desk)?.get_setup_guide(request).await?.into_inner().markdown;
+                let request = pb::GetSetupGuideRequest { slug, idp: idp.into(), ready };
+                let markdown = reach.admin().await?.get_setup_guide(request).await?.into_inner().markdown;
                 match output {
                     Output::Text => print_line(markdown.trim_end())?,
                     Output::Json => print_json(&serde_json::json!({ "markdown": markdown }))?,
@@ -250,18 +244,18 @@ impl ConnectionCommand {
             }
             Verb::Attempts { slug, last } => {
                 let request = pb::ListLoginAttemptsRequest { slug, page_size: last };
-                show::attempts(&ready(desk)?.list_login_attempts(request).await?.into_inner(), output)
+                show::attempts(&reach.admin().await?.list_login_attempts(request).await?.into_inner(), output)
             }
             Verb::Changes { slug } => {
                 let request = pb::ListConnectionChangesRequest { slug, page_size: 1000, page_token: String::new() };
-                show::changes(&ready(desk)?.list_connection_changes(request).await?.into_inner().changes, output)
+                show::changes(&reach.admin().await?.list_connection_changes(request).await?.into_inner().changes, output)
             }
             Verb::Apply { file, dry_run, force } => {
                 let accounts = document::read(&file)?;
                 apply::run(reach.admin().await?, accounts, apply::How { dry_run, force, output }).await
             }
             Verb::Export { slugs } => {
-                let desk = ready(desk)?;
+                let desk = &mut reach.admin().await?;
                 let mut connections = Vec::new();
                 for slug in &slugs {
                     connections.push(get(desk, slug).await?);
@@ -275,10 +269,6 @@ impl ConnectionCommand {
             }
         }
     }
-}
-
-fn ready(desk: &mut Option<Admin>) -> Result<&mut Admin, Failure> {
-    desk.as_mut().ok_or_else(|| Failure::NoAnswer("not connected".to_owned()))
 }
 
 /// Beside what is printed: for people alone.

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::{Failure, Outcome, Output, print_json, print_line};
 use super::document::{Account, state_name};
+use crate::ambient::{Clock, SystemClock};
+use crate::model::connection::EXPIRES_SOON;
 use crate::pb;
 
 pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<Outcome, Failure> {
@@ -290,10 +292,10 @@ fn time(time: Option<&Timestamp>) -> String {
     time.map(|time| Timestamp { nanos: 0, ..*time }.to_string()).unwrap_or_default()
 }
 
-/// 30 days from now, in seconds since the Unix epoch.
+/// In seconds since the Unix epoch.
 fn soon() -> i64 {
-    use crate::ambient::{Clock, SystemClock};
-    i64::try_from(SystemClock.unix_seconds()).unwrap_or(i64::MAX).saturating_add(30 * 24 * 60 * 60)
+    let soon = SystemClock.unix_seconds().saturating_add(EXPIRES_SOON.as_secs());
+    i64::try_from(soon).unwrap_or(i64::MAX)
 }
 
 fn table() -> Table {
