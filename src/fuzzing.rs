@@ -1,7 +1,7 @@
 //! What `fuzz/` calls: a door per kind of input from outside. Built for the fuzzer and for the tests, which try every seed.
 
 pub use crate::oidc::fuzzing::{discovery, id_token, key_set, token_response, userinfo};
-pub use crate::rpc::fuzzing::callback;
+pub use crate::server::grpc::fuzzing::callback;
 
 #[cfg(test)]
 mod tests {

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use peerpanda_sso::ambient::SystemEntropy;
 use peerpanda_sso::app::{self, App, World};
 use peerpanda_sso::cli::connection::ConnectionCommand;
 use peerpanda_sso::cli::health::Health;
 use peerpanda_sso::cli::settings::ListSettings;
 use peerpanda_sso::cli::{Failure, Outcome};
 use peerpanda_sso::config::{SealedSettings, Settings};
-use peerpanda_sso::rpc::caller::new_token;
-use peerpanda_sso::seal::MasterKey;
+use peerpanda_sso::entropy::SystemEntropy;
+use peerpanda_sso::server::grpc::auth::new_token;
+use peerpanda_sso::store::seal::MasterKey;
 use peerpanda_sso::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -1,4 +1,4 @@
-//! The contract's messages and services, generated from `proto/`. Only the door ([`rpc`](crate::rpc)) and clients of the
+//! The contract's messages and services, generated from `proto/`. Only the door ([`server::grpc`](crate::server::grpc)) and clients of the
 //! service use them.
 
 #![expect(clippy::allow_attributes, reason = "generated code has its own")]

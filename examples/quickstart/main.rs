@@ -18,7 +18,7 @@ use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
-use peerpanda_sso::seal::{Keyring, MasterKey};
+use peerpanda_sso::store::seal::{Keyring, MasterKey};
 use peerpanda_sso::telemetry::{self, LogFormat};
 use tokio::net::TcpListener;
 

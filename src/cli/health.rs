@@ -6,7 +6,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::reach::Reach;
+use super::client::Reach;
 use super::{Failure, Outcome, print_line};
 
 /// The command's options.

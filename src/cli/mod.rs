@@ -2,9 +2,9 @@
 //! that says how it went, and prints what a person reads or, with `--output json`, what a script does. No secret is taken from
 //! an argument, and none is printed.
 
+pub mod client;
 pub mod connection;
 pub mod health;
-pub mod reach;
 pub mod settings;
 
 use std::io::{self, Write};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConnectionDesk, DeskError, SecretsEdit};
-use crate::ambient::Clock;
-use crate::limiter::Limiter;
+use crate::clock::Clock;
+use crate::login::limiter::Limiter;
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::draft::{Draft, DraftField};
 use crate::model::proving::{CheckOutcome, CheckRecord, CheckResult};

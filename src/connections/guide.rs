@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::{ConnectionDesk, DeskError, is_checked};
 use crate::model::connection::{Connection, CustomerUris, MetadataSource};
 use crate::model::slug::Slug;
-use crate::model::vendor::Vendor;
+use crate::oidc::idps::vendor::Vendor;
 
 impl ConnectionDesk {
     /// The guide; `None`: the product is told from the connection's issuer, where there is one.

@@ -9,15 +9,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ambient::{Clock, Entropy};
-use crate::attempts::AttemptLog;
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::login::attempts::AttemptLog;
 use crate::model::Violation;
 use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState};
 use crate::model::draft::{Draft, DraftField, check_client_secret};
 use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
 use crate::oidc::http::HttpClient;
-use crate::store::known::KnownConnections;
+use crate::store::cache::KnownConnections;
 use crate::store::{ChangeError, ChangeNote, ConnectionChange, StoreError};
 
 pub use check::{CheckRequest, Proposal, ToCheck};

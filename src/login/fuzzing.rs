@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::state::StateKeys;
-use crate::ambient::Entropy;
+use crate::entropy::Entropy;
 use crate::model::login::{BrowserBinding, Callback};
 use crate::model::slug::Slug;
-use crate::seal::{Keyring, MasterKey};
+use crate::store::seal::{Keyring, MasterKey};
 
 /// Only the one state that was issued is admitted, for its account and browser alone.
 pub fn admit(callback: &Callback) {

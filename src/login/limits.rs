@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ambient::Clock;
-use crate::limiter::Limiter;
+use crate::clock::Clock;
+use crate::login::limiter::Limiter;
 use crate::model::rate::Rate;
 use crate::model::slug::Slug;
 
@@ -41,7 +41,7 @@ impl BeginLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ambient::ManualClock;
+    use crate::clock::ManualClock;
 
     #[test]
     fn one_client_is_limited_and_another_is_not() {

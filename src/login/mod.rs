@@ -10,10 +10,12 @@
 //!
 //! Must never know gRPC, Redis or SQL.
 
+pub mod attempts;
 mod begin;
 mod complete;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod limiter;
 mod limits;
 mod logout;
 mod state;
@@ -21,7 +23,8 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ambient::{Clock, Entropy};
+use crate::clock::Clock;
+use crate::entropy::Entropy;
 use crate::model::Violation;
 use crate::model::connection::{Connection, ConnectionState};
 use crate::model::login::IdpRefusal;
@@ -32,8 +35,8 @@ use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use crate::oidc::provider::Provider;
 use crate::oidc::providers::Providers;
-use crate::seal::Keyring;
-use crate::store::known::KnownConnections;
+use crate::store::cache::KnownConnections;
+use crate::store::seal::Keyring;
 use crate::store::{PendingLogins, StoreError};
 use crate::telemetry::Phases;
 

@@ -13,13 +13,13 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use prost::Message;
 
-use crate::ambient::Entropy;
+use crate::entropy::Entropy;
 use crate::model::connection::{Connection, Issuer};
 use crate::model::login::{BrowserBinding, Nonce, PendingLogin, PkceVerifier, StateParameter};
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
-use crate::seal::{Keyring, MasterKey};
 use crate::store::PendingKey;
+use crate::store::seal::{Keyring, MasterKey};
 
 /// Why a state is not one of a login that can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -231,7 +231,7 @@ const REPLICA_SKEW: u64 = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ambient::SystemEntropy;
+    use crate::entropy::SystemEntropy;
 
     const NOW: u64 = 1_800_000_000;
 

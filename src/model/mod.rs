@@ -9,7 +9,6 @@ pub mod proving;
 pub mod rate;
 pub mod return_to;
 pub mod slug;
-pub mod vendor;
 
 use std::borrow::Cow;
 

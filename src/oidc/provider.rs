@@ -22,8 +22,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::breaker::{Gate, Pass};
 use super::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
-use super::gate::{Gate, Pass};
 use super::http::{HttpClient, host_of};
 use super::json;
 use super::keys::{KeySet, VerificationKey};

@@ -8,11 +8,11 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::sync::watch;
 
+use super::breaker::Gate;
 use super::error::ProviderError;
-use super::gate::Gate;
 use super::http::HttpClient;
 use super::provider::Provider;
-use crate::ambient::Clock;
+use crate::clock::Clock;
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::slug::Slug;
 use crate::telemetry;

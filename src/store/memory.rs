@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{PendingKey, PendingLogins, StoreError};
-use crate::ambient::Clock;
+use crate::clock::Clock;
 
 /// The store; see [`PendingLogins`] for its law.
 pub struct MemoryPendingLogins {

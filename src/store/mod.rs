@@ -1,12 +1,11 @@
 //! What the service remembers: pending logins (Redis or memory) and connections (PostgreSQL or SQLite). The traits stand
 //! here with their laws; which implementation runs is chosen once, in `app.rs`. Must never import a room above it.
 
-pub mod known;
+pub mod cache;
 pub mod memory;
-pub mod postgres;
 pub mod redis;
-mod sql;
-pub mod sqlite;
+pub mod seal;
+pub mod sql;
 
 use std::collections::HashMap;
 use std::fmt;

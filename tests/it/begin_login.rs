@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::ManualClock;
+use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;

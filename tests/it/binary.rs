@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
@@ -144,7 +144,7 @@ fn keys_and_tokens_are_made() {
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     let (first, second) = (made(["keys", "generate"]), made(["keys", "generate"]));
-    assert!(first != second && peerpanda_sso::seal::MasterKey::parse(&first).is_some());
+    assert!(first != second && peerpanda_sso::store::seal::MasterKey::parse(&first).is_some());
     let token = made(["tokens", "generate"]);
     assert!(token.contains("token_sha256: ") && token.lines().count() == 2, "one line each");
 }

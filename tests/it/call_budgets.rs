@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::clock::SystemClock;
 use sqlx::Connection as _;
 
 use crate::binary::Program;

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use peerpanda_sso::ambient::{Entropy, ManualClock, SystemEntropy};
+use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::entropy::{Entropy, SystemEntropy};
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;

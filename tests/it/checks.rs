@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::ManualClock;
+use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
@@ -277,7 +277,7 @@ async fn checks_are_limited_and_of_accounts_that_are_there() {
 #[tokio::test]
 async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     let mut service = Service::start().await;
-    let other = FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn peerpanda_sso::ambient::Clock>).await;
+    let other = FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn peerpanda_sso::clock::Clock>).await;
     let active = pb::Connection { state: pb::ConnectionState::Active.into(), ..other.connection("other") };
     let create = pb::CreateConnectionRequest { connection: Some(active) };
     assert_eq!(reason(service.admin.create_connection(create).await), "CHECK_REQUIRED");

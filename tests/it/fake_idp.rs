@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use peerpanda_sso::ambient::Clock;
+use peerpanda_sso::clock::Clock;
 use peerpanda_sso::pb;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use peerpanda_sso::ambient::{Clock, Entropy, ManualClock, SystemEntropy};
 use peerpanda_sso::app::{App, World};
+use peerpanda_sso::clock::{Clock, ManualClock};
 use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::entropy::{Entropy, SystemEntropy};
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
-use peerpanda_sso::redis_url::RedisUrl;
-use peerpanda_sso::seal::{Keyring, MasterKey};
+use peerpanda_sso::store::redis::url::RedisUrl;
+use peerpanda_sso::store::seal::{Keyring, MasterKey};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 use tonic::transport::Channel;

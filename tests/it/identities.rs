@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use peerpanda_sso::ambient::{Clock, ManualClock, SystemClock};
+use peerpanda_sso::clock::{Clock, ManualClock, SystemClock};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::identity_service_client::IdentityServiceClient;

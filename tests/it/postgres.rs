@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
 use sqlx::Connection as _;
 

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::ManualClock;
+use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
-use peerpanda_sso::redis_url::RedisUrl;
 use peerpanda_sso::store::redis::RedisPendingLogins;
+use peerpanda_sso::store::redis::url::RedisUrl;
 use peerpanda_sso::store::{PendingKey, PendingLogins, StoreError};
 use rcgen::{CertificateParams, KeyPair};
 

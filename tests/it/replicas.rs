@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peerpanda_sso::ambient::ManualClock;
+use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
 use peerpanda_sso::pb;
 

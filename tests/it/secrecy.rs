@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
 use serde_json::json;
 

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerpanda_sso::ambient::{Clock, ManualClock, SystemClock, SystemEntropy};
+use peerpanda_sso::clock::{Clock, ManualClock, SystemClock};
+use peerpanda_sso::entropy::SystemEntropy;
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::model::connection::{ClientSecret, ClientSecrets, ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::slug::Slug;
-use peerpanda_sso::redis_url::RedisUrl;
-use peerpanda_sso::seal::{Keyring, MasterKey};
 use peerpanda_sso::store::memory::MemoryPendingLogins;
-use peerpanda_sso::store::postgres::PostgresConnections;
 use peerpanda_sso::store::redis::RedisPendingLogins;
-use peerpanda_sso::store::sqlite::{RowCodec, SqliteConnections};
+use peerpanda_sso::store::redis::url::RedisUrl;
+use peerpanda_sso::store::seal::{Keyring, MasterKey};
+use peerpanda_sso::store::sql::RowCodec;
+use peerpanda_sso::store::sql::postgres::PostgresConnections;
+use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
     ChangeError, ChangeNote, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal, SigningKeys, StoreError,
     StoredSigningKey,

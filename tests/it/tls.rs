@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::clock::SystemClock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::copy_bidirectional;

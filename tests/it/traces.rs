@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::trace::v1::Span;
-use peerpanda_sso::ambient::SystemClock;
+use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;

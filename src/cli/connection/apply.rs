@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use prost_types::FieldMask;
 use serde_json::json;
 
-use super::super::reach::Admin;
+use super::super::client::Admin;
 use super::super::{Failure, Outcome, Output, print_json, print_line};
 use super::all;
 use super::document::{Account, state_name};

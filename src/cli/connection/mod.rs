@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::FieldMask;
 
-use super::reach::{Admin, Reach};
+use super::client::{Admin, Reach};
 use super::{Failure, Outcome, Output, print_json, print_line};
 use crate::pb;
 use crate::pb::check_connection_response::Found;

@@ -1,6 +1,8 @@
 //! Pending logins in Redis, shared by all replicas. One command to put (`SET key value NX PX ttl`), one to take
 //! (`GETDEL`), single keys only. Reconnects by itself, to whoever is the master now; answers or fails within a second.
 
+pub mod url;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +21,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use secrecy::ExposeSecret;
 
-use super::{PendingKey, PendingLogins, StoreError};
-use crate::redis_url::{RedisKind, RedisUrl};
+use crate::store::redis::url::{RedisKind, RedisUrl};
+use crate::store::{PendingKey, PendingLogins, StoreError};
 use crate::telemetry::store_failed;
 
 /// The store; see [`PendingLogins`] for its law.

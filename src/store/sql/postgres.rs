@@ -8,15 +8,15 @@ use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-pub use super::sql::RowCodec;
-use super::{
-    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
-    SigningKeys, StoreError, StoredSigningKey, sql,
-};
+use super::{self as sql, RowCodec};
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
 use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
-use crate::seal::CannotOpen;
+use crate::store::seal::CannotOpen;
+use crate::store::{
+    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
+    SigningKeys, StoreError, StoredSigningKey,
+};
 
 /// The store; see [`Connections`] for its law.
 pub struct PostgresConnections {
@@ -68,7 +68,7 @@ impl PostgresConnections {
     }
 }
 
-sql::connections_in_sql!(PostgresConnections, sqlx::Postgres, "postgresql");
+super::connections_in_sql!(PostgresConnections, sqlx::Postgres, "postgresql");
 
 fn is_read_only(error: &sqlx::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);

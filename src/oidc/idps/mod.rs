@@ -1,6 +1,8 @@
 //! What a person does about something, in the words of the IdP that it is to be done at. For messages alone: decides nothing.
 
-use crate::model::vendor::Vendor;
+pub mod vendor;
+
+use vendor::Vendor;
 
 /// How the admin has the required claims come; a link to the product's own documentation.
 #[must_use]

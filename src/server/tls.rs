@@ -23,8 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::server::reload::{Contents, Watched};
 use crate::telemetry::certificate_expires;
-use crate::watched::{Contents, Watched};
 
 /// The listeners' TLS, as the files say now.
 pub type WatchedTls = Watched<ServerConfig>;

@@ -9,7 +9,6 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use prost_types::value::Kind;
 use serde_json::{Map, Value};
 
-use crate::advice;
 use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal, SecretsEdit};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::connection::{
@@ -24,8 +23,9 @@ use crate::model::proving::{
     Attempt, ChangeRecord, CheckOutcome, CheckRecord, CheckResult, LoginSummary, Party, REQUIRED_CLAIMS,
 };
 use crate::model::slug::{SLUG_RULE, Slug};
-use crate::model::vendor::Vendor;
 use crate::model::{Violation, shown};
+use crate::oidc::idps as advice;
+use crate::oidc::idps::vendor::Vendor;
 use crate::pb;
 
 /// Fields of Connection that an update names and that are no settings.
@@ -34,10 +34,10 @@ const SECRET_FIELDS: [&str; 4] =
 const PAGE_TOKEN_RULE: &str = "must be the next_page_token of the page before";
 
 /// What came of a request's form.
-pub(super) type Checked<T> = Result<T, Vec<Violation>>;
+pub(in crate::server) type Checked<T> = Result<T, Vec<Violation>>;
 
 /// A request that is parsed at the door.
-pub(super) trait Parsed<Message>: Sized {
+pub(in crate::server) trait Parsed<Message>: Sized {
     fn parse(message: Message) -> Checked<Self>;
 }
 
@@ -131,7 +131,7 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
     }
 }
 
-pub(super) fn logout_request(message: pb::LogoutUrlRequest) -> Checked<LogoutRequest> {
+pub(in crate::server) fn logout_request(message: pb::LogoutUrlRequest) -> Checked<LogoutRequest> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let id_token_hint = message.id_token_hint.filter(|hint| !hint.is_empty());
@@ -148,13 +148,13 @@ pub(super) fn logout_request(message: pb::LogoutUrlRequest) -> Checked<LogoutReq
     form.done(slug, |slug| LogoutRequest { slug, id_token_hint, post_logout_redirect_uri, state })
 }
 
-pub(super) fn slug_alone(text: &str) -> Checked<Slug> {
+pub(in crate::server) fn slug_alone(text: &str) -> Checked<Slug> {
     let mut form = Form::default();
     let slug = form.slug(text);
     form.done(slug, |slug| slug)
 }
 
-pub(super) fn new_connection(mut message: pb::Connection) -> Checked<NewConnection> {
+pub(in crate::server) fn new_connection(mut message: pb::Connection) -> Checked<NewConnection> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let named = |_: &str| true;
@@ -165,7 +165,7 @@ pub(super) fn new_connection(mut message: pb::Connection) -> Checked<NewConnecti
     form.done(slug, |slug| NewConnection { slug, draft, secrets })
 }
 
-pub(super) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<ConnectionEdit> {
+pub(in crate::server) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<ConnectionEdit> {
     let mut form = Form::default();
     let mut connection = message.connection.unwrap_or_default();
     let slug = form.slug(&connection.slug);
@@ -177,7 +177,7 @@ pub(super) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<C
     form.done(slug, |slug| ConnectionEdit { slug, revision, fields, draft, secrets, force: message.force })
 }
 
-pub(super) fn check_request(message: pb::CheckConnectionRequest) -> Checked<CheckRequest> {
+pub(in crate::server) fn check_request(message: pb::CheckConnectionRequest) -> Checked<CheckRequest> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let proposal = match (message.proposal, message.update_mask) {
@@ -197,7 +197,7 @@ pub(super) fn check_request(message: pb::CheckConnectionRequest) -> Checked<Chec
     form.done(slug, |slug| CheckRequest { slug, proposal })
 }
 
-pub(super) fn slug_and_revision(slug: &str, revision: u64) -> Checked<(Slug, u64)> {
+pub(in crate::server) fn slug_and_revision(slug: &str, revision: u64) -> Checked<(Slug, u64)> {
     let mut form = Form::default();
     let slug = form.slug(slug);
     let revision = form.revision("revision", revision);
@@ -205,7 +205,7 @@ pub(super) fn slug_and_revision(slug: &str, revision: u64) -> Checked<(Slug, u64
 }
 
 /// An account, and how many to show of it; see [`page_size`].
-pub(super) fn slug_and_size(slug: &str, size: i32, default: u32, most: u32) -> Checked<(Slug, u32)> {
+pub(in crate::server) fn slug_and_size(slug: &str, size: i32, default: u32, most: u32) -> Checked<(Slug, u32)> {
     let mut form = Form::default();
     let slug = form.slug(slug);
     let size = page_size(size, default, most).unwrap_or_else(|violations| {
@@ -224,7 +224,7 @@ fn page_size(size: i32, default: u32, most: u32) -> Checked<u32> {
     }
 }
 
-pub(super) fn changes_request(message: &pb::ListConnectionChangesRequest) -> Checked<(Slug, Option<i64>, u32)> {
+pub(in crate::server) fn changes_request(message: &pb::ListConnectionChangesRequest) -> Checked<(Slug, Option<i64>, u32)> {
     let (slug, size) = slug_and_size(&message.slug, message.page_size, 100, 1000)?;
     let before = match message.page_token.as_str() {
         "" => None,
@@ -236,7 +236,7 @@ pub(super) fn changes_request(message: &pb::ListConnectionChangesRequest) -> Che
     Ok((slug, before, size))
 }
 
-pub(super) fn guide_request(message: &pb::GetSetupGuideRequest) -> Checked<(Slug, Option<Vendor>)> {
+pub(in crate::server) fn guide_request(message: &pb::GetSetupGuideRequest) -> Checked<(Slug, Option<Vendor>)> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let vendor = match pb::IdentityProvider::try_from(message.idp) {
@@ -255,11 +255,11 @@ pub(super) fn guide_request(message: &pb::GetSetupGuideRequest) -> Checked<(Slug
     form.done(slug, |slug| (slug, vendor))
 }
 
-pub(super) fn deletion(message: &pb::DeleteConnectionRequest) -> Checked<(Slug, u64)> {
+pub(in crate::server) fn deletion(message: &pb::DeleteConnectionRequest) -> Checked<(Slug, u64)> {
     slug_and_revision(&message.slug, message.revision)
 }
 
-pub(super) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option<Slug>)> {
+pub(in crate::server) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option<Slug>)> {
     let page_size = page_size(message.page_size, 100, 1000)?;
     if message.page_token.is_empty() {
         return Ok((page_size, None));
@@ -272,7 +272,7 @@ pub(super) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option
     }
 }
 
-pub(super) fn page_token(last: &Slug) -> String {
+pub(in crate::server) fn page_token(last: &Slug) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(last.as_str())
 }
 
@@ -531,7 +531,7 @@ impl From<Identity> for pb::Identity {
 }
 
 /// A connection as support sees it: everything but the secret.
-pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>) -> pb::Connection {
+pub(in crate::server) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>) -> pb::Connection {
     let settings = &connection.settings;
     let (discovery_url, endpoints) = match &settings.source {
         MetadataSource::Discovery(url) => (url.to_string(), None),
@@ -611,7 +611,7 @@ pub(super) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>)
 }
 
 /// `connection`: as it was checked, or as it is.
-pub(super) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> pb::CheckSummary {
+pub(in crate::server) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> pb::CheckSummary {
     pb::CheckSummary {
         time: Some(timestamp_millis(check.time)),
         revision: check.revision,
@@ -622,7 +622,7 @@ pub(super) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> 
     }
 }
 
-pub(super) fn found(found: pb::check_connection_response::Found) -> pb::CheckConnectionResponse {
+pub(in crate::server) fn found(found: pb::check_connection_response::Found) -> pb::CheckConnectionResponse {
     pb::CheckConnectionResponse { found: Some(found) }
 }
 
@@ -663,7 +663,7 @@ impl From<LoginSummary> for pb::LoginSummary {
     }
 }
 
-pub(super) fn attempt_to_pb(attempt: Attempt, redirect_uri: &str, method: &str) -> pb::LoginAttempt {
+pub(in crate::server) fn attempt_to_pb(attempt: Attempt, redirect_uri: &str, method: &str) -> pb::LoginAttempt {
     let vendor = Vendor::of(attempt.issuer.as_deref().unwrap_or_default());
     let remedy = advice::for_refusal(&attempt.reason, vendor, redirect_uri, method);
     let missing = attempt.claims_present.as_ref().map(|present| {

@@ -9,7 +9,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::ambient::Clock;
+use crate::clock::Clock;
 use crate::model::rate::Rate;
 
 /// The limit, with what it remembers of each key.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use moka::future::Cache;
 
 use super::{ChangeError, ChangeNote, ConnectionChange, Connections, Later, StoreError, in_time};
-use crate::ambient::Clock;
+use crate::clock::Clock;
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
 use crate::model::proving::{ChangeRecord, CheckRecord};
 use crate::model::slug::Slug;

@@ -10,26 +10,28 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::ambient::{Clock, Entropy, SystemClock, SystemEntropy};
-use crate::attempts::AttemptLog;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Database};
 use crate::connections::ConnectionDesk;
-use crate::identity::{Identities, IdentityPolicy};
+use crate::entropy::{Entropy, SystemEntropy};
+use crate::identity_token::{Identities, IdentityPolicy};
+use crate::login::attempts::AttemptLog;
 use crate::login::{Login, LoginPolicy};
 use crate::model::connection::EXPIRES_SOON;
 use crate::model::return_to::ReturnRule;
 use crate::oidc::http::{CallPolicy, HttpClient};
 use crate::oidc::providers::Providers;
-use crate::rpc::caller::{Callers, WatchedCallers};
-use crate::rpc::operations;
-use crate::rpc::server::{Door, Entrance, Health, Support};
-use crate::rpc::tls::{self, WatchedTls};
-use crate::seal::Keyring;
-use crate::store::known::{KnownConnections, POLL_INTERVAL};
+use crate::server::grpc::auth::{Callers, WatchedCallers};
+use crate::server::http;
+use crate::server::tls::{self, WatchedTls};
+use crate::server::{Door, Entrance, Health, Support};
+use crate::store::cache::{KnownConnections, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
-use crate::store::postgres::PostgresConnections;
 use crate::store::redis::RedisPendingLogins;
-use crate::store::sqlite::{RowCodec, SqliteConnections};
+use crate::store::seal::Keyring;
+use crate::store::sql::RowCodec;
+use crate::store::sql::postgres::PostgresConnections;
+use crate::store::sql::sqlite::SqliteConnections;
 use crate::store::{Connections, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys};
 use crate::telemetry::traces::Traces;
 use crate::telemetry::{Metrics, secrets_expiring};
@@ -136,7 +138,7 @@ impl App {
         let health = Health::new();
         let operations = metrics_listener
             .zip(metrics)
-            .map(|(listener, metrics)| operations::serve(listener, metrics, health.readiness(), identities.clone()));
+            .map(|(listener, metrics)| http::serve(listener, metrics, health.readiness(), identities.clone()));
         let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
         let upkeep =
             Upkeep { connections: Arc::clone(&connections), attempts: Arc::clone(&attempts), clock: Arc::clone(&world.clock) };

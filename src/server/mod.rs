@@ -1,5 +1,10 @@
 //! The two listeners: services, health, reflection, and how they end.
 
+pub mod grpc;
+pub mod http;
+pub mod reload;
+pub mod tls;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,24 +19,24 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use super::admission::AdmissionLayer;
-use super::caller::{Gatekeeper, Role, WatchedCallers};
-use super::connections::ConnectionRpc;
-use super::identity::IdentityRpc;
-use super::login::LoginRpc;
-use super::operations::Readiness;
-use super::status::name_reason;
-use super::tls::{Incoming, WatchedTls, accept};
-use crate::ambient::Clock;
-use crate::attempts::AttemptLog;
+use crate::clock::Clock;
 use crate::connections::ConnectionDesk;
-use crate::identity::Identities;
+use crate::identity_token::Identities;
 use crate::login::Login;
+use crate::login::attempts::AttemptLog;
 use crate::pb;
 use crate::pb::connection_service_server::ConnectionServiceServer;
 use crate::pb::identity_service_server::IdentityServiceServer;
 use crate::pb::login_service_server::LoginServiceServer;
-use crate::watched::LOOK_INTERVAL;
+use crate::server::reload::LOOK_INTERVAL;
+use grpc::admission::AdmissionLayer;
+use grpc::auth::{Gatekeeper, Role, WatchedCallers};
+use grpc::connections::ConnectionRpc;
+use grpc::identity::IdentityRpc;
+use grpc::login::LoginRpc;
+use grpc::status::name_reason;
+use http::Readiness;
+use tls::{Incoming, WatchedTls, accept};
 
 /// What the health service says (grpc.health.v1), on both listeners.
 #[derive(Clone)]

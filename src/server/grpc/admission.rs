@@ -18,12 +18,12 @@ use crate::telemetry::{Call, panicked};
 
 /// Admits so many calls at once, to both listeners together.
 #[derive(Clone)]
-pub(super) struct AdmissionLayer {
+pub(in crate::server) struct AdmissionLayer {
     room: Arc<Semaphore>,
 }
 
 impl AdmissionLayer {
-    pub(super) fn new(max_in_flight: usize) -> Self {
+    pub(in crate::server) fn new(max_in_flight: usize) -> Self {
         Self { room: Arc::new(Semaphore::new(max_in_flight)) }
     }
 }
@@ -37,7 +37,7 @@ impl<S> Layer<S> for AdmissionLayer {
 }
 
 #[derive(Clone)]
-pub(super) struct Admission<S> {
+pub(in crate::server) struct Admission<S> {
     inner: S,
     room: Arc<Semaphore>,
 }
@@ -71,7 +71,7 @@ where
 
 /// The method that a request names, for whoever refuses it before it is read.
 #[derive(Clone, Copy)]
-pub(super) struct Method(pub(super) &'static str);
+pub(in crate::server) struct Method(pub(in crate::server) &'static str);
 
 async fn admit<S, B, R>(
     mut inner: S,

@@ -8,15 +8,15 @@ use async_trait::async_trait;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-pub use super::sql::RowCodec;
-use super::{
-    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
-    SigningKeys, StoreError, StoredSigningKey, sql,
-};
+use super::{self as sql, RowCodec};
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
 use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
-use crate::seal::CannotOpen;
+use crate::store::seal::CannotOpen;
+use crate::store::{
+    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
+    SigningKeys, StoreError, StoredSigningKey,
+};
 
 /// The store; see [`Connections`] for its law.
 pub struct SqliteConnections {
@@ -56,6 +56,6 @@ impl SqliteConnections {
     }
 }
 
-sql::connections_in_sql!(SqliteConnections, sqlx::Sqlite, "sqlite");
+super::connections_in_sql!(SqliteConnections, sqlx::Sqlite, "sqlite");
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

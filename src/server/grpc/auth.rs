@@ -17,10 +17,10 @@ use zeroize::Zeroizing;
 
 use super::admission::Method;
 use super::status::{Refusal, SlugOf};
-use super::tls::Peer;
-use crate::ambient::Entropy;
+use crate::entropy::Entropy;
 use crate::model::shown;
-use crate::watched::{Contents, Watched};
+use crate::server::reload::{Contents, Watched};
+use crate::server::tls::Peer;
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -184,7 +184,7 @@ pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
 struct CallerName(Arc<str>);
 
 /// Who a change is recorded of: the calling program, and the person who uses it where it says so (`sso-operator`).
-pub(super) fn actor<T>(request: &Request<T>) -> String {
+pub(in crate::server) fn actor<T>(request: &Request<T>) -> String {
     let caller = request.extensions().get::<CallerName>().map_or("anybody", |name| &name.0);
     let operator = request.metadata().get("sso-operator").and_then(|value| value.to_str().ok());
     match operator.map(|operator| shown(operator.trim())).filter(|operator| !operator.is_empty()) {
@@ -195,14 +195,14 @@ pub(super) fn actor<T>(request: &Request<T>) -> String {
 
 /// Stands before one service and lets a role in.
 #[derive(Clone)]
-pub(super) struct Gatekeeper {
+pub(in crate::server) struct Gatekeeper {
     callers: Option<Arc<WatchedCallers>>,
     role: Role,
 }
 
 impl Gatekeeper {
     /// Without callers everybody is let in.
-    pub(super) fn new(callers: Option<Arc<WatchedCallers>>, role: Role) -> Self {
+    pub(in crate::server) fn new(callers: Option<Arc<WatchedCallers>>, role: Role) -> Self {
         Self { callers, role }
     }
 }
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_token_that_was_made_is_one_that_is_known() {
-        let (token, hash) = new_token(&crate::ambient::SystemEntropy);
+        let (token, hash) = new_token(&crate::entropy::SystemEntropy);
         let file = format!("[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n");
         let callers = Callers::parse(&file).expect("read");
         assert!(callers.by_token(&token).is_some_and(|caller| caller.name == "web"));

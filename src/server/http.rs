@@ -13,7 +13,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::identity::Identities;
+use crate::identity_token::Identities;
 use crate::telemetry::{self, Metrics};
 
 /// Whether people can log in here now.

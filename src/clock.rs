@@ -1,5 +1,5 @@
-//! Time and chance: what the world gives without an address. Every room takes them from here, so that a test can hold
-//! the clock still. Must never be bypassed: clippy.toml forbids the direct ways.
+//! Time. Every room takes it from here as an argument, so that a test can hold the clock still. clippy.toml forbids the
+//! direct ways.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,12 +13,6 @@ pub trait Clock: Send + Sync {
     fn unix_seconds(&self) -> u64 {
         self.unix_millis() / 1000
     }
-}
-
-/// Gives bytes that nobody can foresee.
-pub trait Entropy: Send + Sync {
-    /// Fills all of `bytes`.
-    fn fill(&self, bytes: &mut [u8]);
 }
 
 /// The operating system's clock.
@@ -54,15 +48,5 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn unix_millis(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// The random number generator of the cryptographic library, seeded by the operating system.
-#[derive(Debug, Default)]
-pub struct SystemEntropy;
-
-impl Entropy for SystemEntropy {
-    fn fill(&self, bytes: &mut [u8]) {
-        aws_lc_rs::rand::fill(bytes).expect("the operating system gives randomness");
     }
 }

@@ -1,15 +1,12 @@
 //! The door: the only rooms that know gRPC. Requests are parsed into the model here, and every refusal becomes a status
 //! in one table.
 
-mod admission;
-pub mod caller;
-mod connections;
+pub(super) mod admission;
+pub mod auth;
+pub(super) mod connections;
 mod convert;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod identity;
-mod login;
-pub mod operations;
-pub mod server;
-mod status;
-pub mod tls;
+pub(super) mod identity;
+pub(super) mod login;
+pub(super) mod status;

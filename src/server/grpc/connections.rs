@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::caller::actor;
+use super::auth::actor;
 use super::convert;
 use super::status::{Refusal, SlugOf};
 use crate::connections::ConnectionDesk;
@@ -18,13 +18,13 @@ use crate::pb::connection_service_server::ConnectionService;
 use crate::store::ATTEMPTS_KEPT;
 use crate::telemetry::traces;
 
-pub(super) struct ConnectionRpc {
+pub(in crate::server) struct ConnectionRpc {
     desk: Arc<ConnectionDesk>,
     public_origin: String,
 }
 
 impl ConnectionRpc {
-    pub(super) fn new(desk: Arc<ConnectionDesk>, public_origin: String) -> Self {
+    pub(in crate::server) fn new(desk: Arc<ConnectionDesk>, public_origin: String) -> Self {
         Self { desk, public_origin }
     }
 

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::ambient::Entropy;
+use crate::entropy::Entropy;
 
 /// 256 random bits from which the service's keys come, by HKDF-SHA256 (RFC 5869) with a label per purpose.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -169,7 +169,7 @@ const HKDF_SALT: &[u8] = b"peerpanda-sso/1";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ambient::SystemEntropy;
+    use crate::entropy::SystemEntropy;
 
     fn keyring(keys: &[&MasterKey]) -> Keyring {
         Keyring::new(keys.iter().map(|key| (*key).clone()).collect()).expect("not empty")

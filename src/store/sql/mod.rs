@@ -1,16 +1,20 @@
 //! Connections in SQL: the statements and rows that SQLite and PostgreSQL share, as a macro over the pool's type, since
 //! sqlx's traits can't say "either". Client secrets are sealed here, bound to their row and column.
 
+pub mod postgres;
+pub mod sqlite;
+
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ambient::{Clock, Entropy};
+use crate::clock::Clock;
+use crate::entropy::Entropy;
 use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, Issuer};
 use crate::model::proving::ChangeRecord;
 use crate::model::slug::Slug;
-use crate::seal::{CannotOpen, Keyring};
+use crate::store::seal::{CannotOpen, Keyring};
 use crate::store::{ChangeNote, StoreError, StoredSigningKey};
 use crate::telemetry::store_failed;
 
@@ -229,7 +233,7 @@ pub(super) const RESEAL_SIGNING_KEY: &str = "UPDATE signing_keys SET private_key
 /// How often the store is gone through, until nothing is left to do.
 pub(super) const RESEAL_PASSES: u32 = 5;
 
-/// Implements [`Connections`](super::Connections), [`SigningKeys`](super::SigningKeys) and [`Reseal`](super::Reseal) for a
+/// Implements [`Connections`](crate::store::Connections), [`SigningKeys`](crate::store::SigningKeys) and [`Reseal`](crate::store::Reseal) for a
 /// type with fields `pool` and `codec`.
 macro_rules! connections_in_sql {
     ($store:ty, $database:ty, $name:literal) => {

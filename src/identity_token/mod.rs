@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::ambient::{Clock, Entropy};
+use crate::clock::Clock;
+use crate::entropy::Entropy;
 use crate::model::identity::Identity;
 use crate::store::{Later, SigningKeys, StoreError, StoredSigningKey, in_time};
 

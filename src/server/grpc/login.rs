@@ -7,9 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, Parsed};
 use super::status::{Refusal, SlugOf};
-use crate::ambient::Clock;
-use crate::attempts::{AttemptLog, Tested};
-use crate::identity::Identities;
+use crate::clock::Clock;
+use crate::identity_token::Identities;
+use crate::login::attempts::{AttemptLog, Tested};
 use crate::login::{Login, Trail};
 use crate::model::connection::ConnectionState;
 use crate::model::login::{Callback, LoginRequest};
@@ -20,7 +20,7 @@ use crate::pb::login_service_server::LoginService;
 use crate::telemetry;
 use crate::telemetry::traces::current_trace_id;
 
-pub(super) struct LoginRpc {
+pub(in crate::server) struct LoginRpc {
     login: Arc<Login>,
     identities: Option<Arc<Identities>>,
     attempts: Arc<AttemptLog>,
@@ -28,7 +28,7 @@ pub(super) struct LoginRpc {
 }
 
 impl LoginRpc {
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         login: Arc<Login>,
         identities: Option<Arc<Identities>>,
         attempts: Arc<AttemptLog>,

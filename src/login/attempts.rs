@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::ambient::Clock;
+use crate::clock::Clock;
 use crate::model::proving::{Attempt, LoginSummary};
 use crate::model::slug::Slug;
 use crate::store::{AttemptBatch, Later, LoginAttempts, StoreError, in_time};

@@ -15,11 +15,11 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use crate::ambient::SystemEntropy;
+use crate::entropy::SystemEntropy;
 use crate::model::address::AddressPolicy;
 use crate::model::rate::Rate;
-use crate::redis_url::RedisUrl;
-use crate::seal::{Keyring, MasterKey};
+use crate::store::redis::url::RedisUrl;
+use crate::store::seal::{Keyring, MasterKey};
 use crate::telemetry::LogFormat;
 
 /// The settings as they are given: text, unchecked.

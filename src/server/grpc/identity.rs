@@ -5,16 +5,16 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::status::SlugOf;
-use crate::identity::Identities;
+use crate::identity_token::Identities;
 use crate::pb;
 use crate::pb::identity_service_server::IdentityService;
 
-pub(super) struct IdentityRpc {
+pub(in crate::server) struct IdentityRpc {
     identities: Arc<Identities>,
 }
 
 impl IdentityRpc {
-    pub(super) fn new(identities: Arc<Identities>) -> Self {
+    pub(in crate::server) fn new(identities: Arc<Identities>) -> Self {
         Self { identities }
     }
 }

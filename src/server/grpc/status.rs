@@ -7,15 +7,15 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::advice;
 use crate::connections::DeskError;
-use crate::identity::IdentityError;
+use crate::identity_token::IdentityError;
 use crate::login::{CompleteError, LoginError, StateError};
 use crate::model::slug::Slug;
-use crate::model::vendor::Vendor;
 use crate::model::{Violation, shown};
 use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
+use crate::oidc::idps as advice;
+use crate::oidc::idps::vendor::Vendor;
 use crate::store::StoreError;
 use crate::telemetry;
 use crate::telemetry::traces::current_trace_id;
@@ -54,7 +54,7 @@ macro_rules! reasons {
     ($($variant:ident = $name:literal, $code:ident, $owner:ident, $retry:ident;)*) => {
         /// The reasons of refusal: API, like the field names. The same table stands in login.proto.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Reason {
+        pub(in crate::server) enum Reason {
             $($variant,)*
         }
 
@@ -110,7 +110,7 @@ reasons! {
 }
 
 /// A refusal on its way out.
-pub(super) struct Refusal {
+pub(in crate::server) struct Refusal {
     reason: Reason,
     message: String,
     violations: Vec<Violation>,
@@ -153,39 +153,39 @@ impl Refusal {
     }
 
     /// What is kept of a refused login: reason, owner, and the IdP's error code.
-    pub(super) fn kept(&self) -> (&'static str, &'static str, Option<String>) {
+    pub(in crate::server) fn kept(&self) -> (&'static str, &'static str, Option<String>) {
         let (name, _, owner, _) = self.reason.row();
         let idp_error = self.metadata.iter().find(|(name, _)| *name == "idp_error");
         (name, owner.name(), idp_error.map(|(_, error)| cut(error, MAX_METADATA)))
     }
 
     /// A calling program that isn't known.
-    pub(super) fn caller_unknown(why: &'static str) -> Self {
+    pub(in crate::server) fn caller_unknown(why: &'static str) -> Self {
         Self::new(Reason::CallerUnknown, why)
     }
 
     /// A calling program without the role.
-    pub(super) fn caller_not_allowed(caller: &str, role: &str) -> Self {
+    pub(in crate::server) fn caller_not_allowed(caller: &str, role: &str) -> Self {
         Self::new(Reason::CallerNotAllowed, format!("the caller {caller:?} has not the role {role:?} that this service is for"))
     }
 
     /// No room, or no time left.
-    pub(super) fn overloaded(why: &'static str) -> Self {
+    pub(in crate::server) fn overloaded(why: &'static str) -> Self {
         Self::new(Reason::Overloaded, why)
     }
 
     /// The caller didn't wait for the answer, or the whole took too long: for the record, since nobody is told.
-    pub(super) fn given_up() -> Self {
+    pub(in crate::server) fn given_up() -> Self {
         Self::new(Reason::ProviderUnavailable, "the caller gave up before the IdP had answered")
     }
 
     /// A defect of ours.
-    pub(super) fn defect() -> Self {
+    pub(in crate::server) fn defect() -> Self {
         Self::new(Reason::Internal, "a defect of this service: the log has more")
     }
 
     /// Fields that are missing or malformed, or addresses that must not be called.
-    pub(super) fn violations(violations: Vec<Violation>) -> Self {
+    pub(in crate::server) fn violations(violations: Vec<Violation>) -> Self {
         let is_all_addresses = !violations.is_empty() && violations.iter().all(|violation| violation.forbidden_address);
         let reason = if is_all_addresses { Reason::ProviderAddressForbidden } else { Reason::BadRequest };
         let texts: Vec<_> = violations
@@ -198,7 +198,7 @@ impl Refusal {
 }
 
 /// The account that a call is about, for the refusals of it.
-pub(super) struct SlugOf {
+pub(in crate::server) struct SlugOf {
     method: &'static str,
     /// Empty where the caller's text is no slug.
     slug: String,
@@ -206,21 +206,21 @@ pub(super) struct SlugOf {
 
 impl SlugOf {
     /// For what is refused before its request was read.
-    pub(super) fn unread(method: &'static str) -> Self {
+    pub(in crate::server) fn unread(method: &'static str) -> Self {
         Self { method, slug: String::new() }
     }
 
-    pub(super) fn request(method: &'static str, text: &str) -> Self {
+    pub(in crate::server) fn request(method: &'static str, text: &str) -> Self {
         Self { method, slug: Slug::parse(text).map(|slug| slug.to_string()).unwrap_or_default() }
     }
 
     /// Empty where the caller's text is no slug.
-    pub(super) fn as_str(&self) -> &str {
+    pub(in crate::server) fn as_str(&self) -> &str {
         &self.slug
     }
 
     /// Logs that support changed the connection.
-    pub(super) fn changed(&self, revision: u64) {
+    pub(in crate::server) fn changed(&self, revision: u64) {
         tracing::info!(
             rpc.method = self.method,
             account.slug = self.slug,
@@ -231,7 +231,7 @@ impl SlugOf {
     }
 
     /// The refusal's status; logs it.
-    pub(super) fn refused(&self, refusal: Refusal) -> Status {
+    pub(in crate::server) fn refused(&self, refusal: Refusal) -> Status {
         let (name, code, owner, retry) = refusal.reason.row();
         let retry = if refusal.is_spent && retry == Retry::Call { Retry::Login } else { retry };
         let owner = owner.name();
@@ -440,7 +440,7 @@ impl From<DeskError> for Refusal {
 }
 
 /// Gives tonic's own refusals (an oversized message, undecodable protobuf) a reason of the table too.
-pub(super) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
+pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
     let has_details = response.headers().contains_key("grpc-status-details-bin");
     let Some(status) = Status::from_header_map(response.headers()).filter(|_| !has_details) else { return response };
     let refusal = match status.code() {
@@ -477,7 +477,7 @@ mod tests {
     /// The table in login.proto is what clients are written against.
     #[test]
     fn the_table_in_the_proto_is_the_table_in_the_code() {
-        let proto = include_str!("../../proto/peerpanda/sso/v1/login.proto");
+        let proto = include_str!("../../../proto/peerpanda/sso/v1/login.proto");
         for reason in Reason::ALL {
             let (name, code, owner, retry) = reason.row();
             let snake = |camel: String| {

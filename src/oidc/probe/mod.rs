@@ -13,19 +13,20 @@ use hyper::body::Bytes;
 use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
-use super::error::CallError;
-use super::http::{Answer, HttpClient, host_of};
-use super::json;
-use super::keys::KeySet;
-use super::metadata::{MAX_DOCUMENT, Metadata, Problem, accepted_algs, is_issuer_of, issuer_of};
-use crate::advice;
-use crate::ambient::{Clock, Entropy};
+use crate::clock::Clock;
+use crate::entropy::Entropy;
 use crate::model::connection::{
     Connection, Endpoints, LogoutStyle, MetadataSource, SigningAlg, TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
 };
 use crate::model::draft::check_endpoint_url;
 use crate::model::proving::{CheckOutcome, CheckResult, Party};
-use crate::model::vendor::Vendor;
+use crate::oidc::error::CallError;
+use crate::oidc::http::{Answer, HttpClient, host_of};
+use crate::oidc::idps as advice;
+use crate::oidc::idps::vendor::Vendor;
+use crate::oidc::json;
+use crate::oidc::keys::KeySet;
+use crate::oidc::metadata::{MAX_DOCUMENT, Metadata, Problem, accepted_algs, is_issuer_of, issuer_of};
 
 /// One look at one connection's IdP.
 pub struct Probe<'a> {
