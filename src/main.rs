@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use peerpanda_sso::app::{self, App, World};
+use peerpanda_sso::app::{self, App, Environment};
 use peerpanda_sso::cli::connection::ConnectionCommand;
 use peerpanda_sso::cli::health::Health;
 use peerpanda_sso::cli::settings::ListSettings;
@@ -68,33 +68,33 @@ enum Tokens {
 }
 
 fn main() -> ExitCode {
-    let own = |done: Result<(), String>| done.map(|()| Outcome::Good).map_err(Failure::Refused);
+    let local = |done: Result<(), String>| done.map(|()| Outcome::Success).map_err(Failure::Refused);
     let done = match CommandLine::parse().command {
-        Command::Serve(settings) => own(serve(&settings)),
-        Command::Connection(command) => ask(command.run()),
-        Command::Health(health) => ask(health.run()),
+        Command::Serve(settings) => local(serve(&settings)),
+        Command::Connection(command) => block_on(command.run()),
+        Command::Health(health) => block_on(health.run()),
         Command::Settings(list) => list.run(),
-        Command::Keys(keys) => own(work_on(&keys)),
+        Command::Keys(keys) => local(run_keys(&keys)),
         Command::Tokens(Tokens::Generate) => {
             let (token, hash) = new_token(&SystemEntropy);
-            own(print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str())))
+            local(print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str())))
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut CommandLine::command(), "peerpanda-sso", &mut std::io::stdout());
-            Ok(Outcome::Good)
+            Ok(Outcome::Success)
         }
     };
     match done {
-        Ok(Outcome::Good) => ExitCode::SUCCESS,
-        Ok(Outcome::Bad) => ExitCode::FAILURE,
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(failure) => {
-            complain(&failure.to_string());
+            print_error(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn work_on(keys: &Keys) -> Result<(), String> {
+fn run_keys(keys: &Keys) -> Result<(), String> {
     match keys {
         Keys::Generate => print(MasterKey::generate(&SystemEntropy).encoded().as_str()),
         Keys::Rotate(settings) => rotate(settings),
@@ -103,7 +103,7 @@ fn work_on(keys: &Keys) -> Result<(), String> {
 
 /// Runs a command that asks the service.
 #[tokio::main(flavor = "current_thread")]
-async fn ask(command: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+async fn block_on(command: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
     command.await
 }
 
@@ -112,14 +112,14 @@ fn print(text: &str) -> Result<(), String> {
 }
 
 #[expect(clippy::print_stderr, reason = "the logs may not be there yet")]
-fn complain(error: &str) {
+fn print_error(error: &str) {
     eprintln!("peerpanda-sso: {error}");
 }
 
 #[tokio::main]
 async fn rotate(settings: &SealedSettings) -> Result<(), String> {
     let (database, keyring) = settings.check().map_err(|errors| errors.to_string())?;
-    let resealed = app::reseal(&database, keyring, &World::default()).await?;
+    let resealed = app::reseal(&database, keyring, &Environment::default()).await?;
     print(&format!("{} of {} values were sealed anew under the newest key", resealed.changed, resealed.all))?;
     if resealed.unreadable.is_empty() {
         return print(
@@ -136,7 +136,7 @@ async fn serve(settings: &Settings) -> Result<(), String> {
     telemetry::init(format, filter)?;
     let stop = |kind| signal(kind).map_err(|error| error.to_string());
     let (mut terminate, mut interrupt) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
-    let app = App::start(config, World::default()).await?;
+    let app = App::start(config, Environment::default()).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use clap::Parser;
-use peerpanda_sso::app::{App, World};
+use peerpanda_sso::app::{App, Environment};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
@@ -50,8 +50,8 @@ async fn main() -> Result<(), Failure> {
 
     // The service, as `peerpanda-sso serve` would run it with SQLite and memory.
     let data = tempfile::tempdir()?;
-    let world = World::default();
-    let keyring = Keyring::new(vec![MasterKey::generate(world.entropy.as_ref())]).ok_or("no key")?;
+    let environment = Environment::default();
+    let keyring = Keyring::new(vec![MasterKey::generate(environment.entropy.as_ref())]).ok_or("no key")?;
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], ports[2])),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], ports[3])),
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Failure> {
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
         ..Config::local(public_origin.clone(), Database::Sqlite(data.path().join("quickstart.db")), keyring)
     };
-    let app = App::start(config, world).await?;
+    let app = App::start(config, environment).await?;
 
     // What support does with what a customer sends.
     let admin = format!("http://{}", app.admin_addr());

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Database};
-use crate::connections::ConnectionDesk;
+use crate::connections::ConnectionAdmin;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::identity_token::{Identities, IdentityPolicy};
 use crate::login::attempts::AttemptLog;
@@ -24,7 +24,7 @@ use crate::oidc::providers::Providers;
 use crate::server::grpc::auth::{Callers, WatchedCallers};
 use crate::server::http;
 use crate::server::tls::{self, WatchedTls};
-use crate::server::{Door, Entrance, Health, Support};
+use crate::server::{Health, Server, ServerConfig, Support};
 use crate::store::cache::{KnownConnections, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::redis::RedisPendingLogins;
@@ -38,14 +38,14 @@ use crate::telemetry::{Metrics, secrets_expiring};
 
 /// Time and chance for the whole service.
 #[derive(Clone)]
-pub struct World {
+pub struct Environment {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Gives what nobody can foresee.
     pub entropy: Arc<dyn Entropy>,
 }
 
-impl Default for World {
+impl Default for Environment {
     fn default() -> Self {
         Self { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
     }
@@ -55,9 +55,9 @@ impl Default for World {
 pub struct App {
     login_addr: SocketAddr,
     admin_addr: SocketAddr,
-    door: Door,
+    server: Server,
     watch: JoinHandle<()>,
-    upkeep: JoinHandle<()>,
+    maintenance: JoinHandle<()>,
     attempts: Arc<AttemptLog>,
     attempts_writer: JoinHandle<()>,
     /// Metrics and probes.
@@ -72,10 +72,10 @@ impl App {
     ///
     /// # Errors
     /// An address can't be listened on, the database can't be opened, or the Redis URL is none.
-    pub async fn start(config: Config, world: World) -> Result<Self, String> {
+    pub async fn start(config: Config, environment: Environment) -> Result<Self, String> {
         // First, so that nothing goes uncounted.
         let metrics = config.metrics_listen.map(|_| Metrics::start(config.metrics_accounts)).transpose()?;
-        let (tls, callers) = open_entrance(&config)?;
+        let (tls, callers) = open_listener_security(&config)?;
         let traces = config.trace_collector.as_deref().map(Traces::start).transpose()?;
         let listener = |address: SocketAddr| async move {
             TcpListener::bind(address).await.map_err(|error| format!("can't listen on {address}: {error}"))
@@ -89,8 +89,8 @@ impl App {
         let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
         let (login_addr, admin_addr) = (address(&login_listener)?, address(&admin_listener)?);
 
-        let pending = open_pending_logins(&config, &world)?;
-        let connections = Arc::new(KnownConnections::new(Arc::clone(&world.clock), config.known_connections));
+        let pending = open_pending_logins(&config, &environment)?;
+        let connections = Arc::new(KnownConnections::new(Arc::clone(&environment.clock), config.known_connections));
         let identities = config.identity_audience.clone().map(|audience| {
             let policy = IdentityPolicy {
                 issuer: config.public_origin.clone(),
@@ -98,26 +98,27 @@ impl App {
                 ttl: config.identity_ttl,
                 key_lifetime: config.identity_key_lifetime,
             };
-            Arc::new(Identities::new(policy, Arc::clone(&world.clock), Arc::clone(&world.entropy)))
+            Arc::new(Identities::new(policy, Arc::clone(&environment.clock), Arc::clone(&environment.entropy)))
         });
-        let (attempts, attempts_writer) = AttemptLog::start(Arc::clone(&world.clock));
+        let (attempts, attempts_writer) = AttemptLog::start(Arc::clone(&environment.clock));
         let attempts = Arc::new(attempts);
         let sql = Sql { connections: Arc::clone(&connections), identities: identities.clone(), attempts: Arc::clone(&attempts) };
-        let opening = open_sql(&config, &world, sql).await?;
+        let opening = open_sql(&config, &environment, sql).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
-            gives_trace: config.trace_providers,
+            propagate_trace_context: config.trace_providers,
         })?;
-        let desk = ConnectionDesk::new(
+        let admin = ConnectionAdmin::new(
             Arc::clone(&connections),
             Arc::clone(&attempts),
             http.clone(),
-            Arc::clone(&world.clock),
-            Arc::clone(&world.entropy),
+            Arc::clone(&environment.clock),
+            Arc::clone(&environment.entropy),
             config.public_origin.clone(),
         );
-        let providers = Providers::new(http, Arc::clone(&world.clock), config.public_origin.clone(), config.known_connections);
+        let providers =
+            Providers::new(http, Arc::clone(&environment.clock), config.public_origin.clone(), config.known_connections);
         let login = Login::new(
             LoginPolicy {
                 begin_rate_per_client: config.begin_rate_per_client,
@@ -131,8 +132,8 @@ impl App {
             Arc::clone(&connections),
             Arc::clone(&pending),
             Arc::new(providers),
-            Arc::clone(&world.clock),
-            world.entropy,
+            Arc::clone(&environment.clock),
+            environment.entropy,
         );
 
         let health = Health::new();
@@ -140,13 +141,16 @@ impl App {
             .zip(metrics)
             .map(|(listener, metrics)| http::serve(listener, metrics, health.readiness(), identities.clone()));
         let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
-        let upkeep =
-            Upkeep { connections: Arc::clone(&connections), attempts: Arc::clone(&attempts), clock: Arc::clone(&world.clock) };
-        let upkeep = tokio::spawn(keep_up(upkeep));
-        stores.look(&connections, pending.as_ref()).await;
+        let maintenance = Maintenance {
+            connections: Arc::clone(&connections),
+            attempts: Arc::clone(&attempts),
+            clock: Arc::clone(&environment.clock),
+        };
+        let maintenance = tokio::spawn(run_maintenance(maintenance));
+        stores.probe_stores(&connections, pending.as_ref()).await;
         let login = Arc::new(login);
-        let watch = tokio::spawn(keep_looking(stores, connections, pending, Arc::clone(&login)));
-        let entrance = Entrance {
+        let watch = tokio::spawn(watch_stores(stores, connections, pending, Arc::clone(&login)));
+        let server_config = ServerConfig {
             login_listener,
             admin_listener,
             tls,
@@ -156,14 +160,14 @@ impl App {
             drain_timeout: config.drain_timeout,
         };
         let support = Support {
-            desk: Arc::new(desk),
+            admin: Arc::new(admin),
             attempts: Arc::clone(&attempts),
-            clock: world.clock,
+            clock: environment.clock,
             public_origin: config.public_origin,
         };
-        let door = Door::open(entrance, login, identities, support, health);
+        let server = Server::start(server_config, login, identities, support, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self { login_addr, admin_addr, door, watch, upkeep, operations, opening, traces, attempts, attempts_writer })
+        Ok(Self { login_addr, admin_addr, server, watch, maintenance, operations, opening, traces, attempts, attempts_writer })
     }
 
     /// Where LoginService answers.
@@ -181,11 +185,11 @@ impl App {
     /// Says NOT_SERVING, takes no more calls, and waits for those in flight, at most the drain timeout.
     pub async fn shut_down(self) {
         self.watch.abort();
-        self.upkeep.abort();
+        self.maintenance.abort();
         if let Some(opening) = self.opening {
             opening.abort();
         }
-        self.door.close().await;
+        self.server.shutdown().await;
         self.attempts.flush().await;
         self.attempts_writer.abort();
         if let Some(operations) = self.operations {
@@ -202,8 +206,8 @@ impl App {
 ///
 /// # Errors
 /// The database can't be opened, or fails.
-pub async fn reseal(database: &Database, keyring: Keyring, world: &World) -> Result<Resealed, String> {
-    let codec = codec(keyring, world);
+pub async fn reseal(database: &Database, keyring: Keyring, environment: &Environment) -> Result<Resealed, String> {
+    let codec = codec(keyring, environment);
     let store: Box<dyn Reseal> = match database {
         Database::Sqlite(file) => Box::new(open_sqlite(file, codec).await?),
         Database::Postgres(url) => {
@@ -218,14 +222,14 @@ async fn open_sqlite(file: &Path, codec: RowCodec) -> Result<SqliteConnections, 
     SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn codec(keyring: Keyring, world: &World) -> RowCodec {
-    RowCodec { keyring: Arc::new(keyring), entropy: Arc::clone(&world.entropy), clock: Arc::clone(&world.clock) }
+fn codec(keyring: Keyring, environment: &Environment) -> RowCodec {
+    RowCodec { keyring: Arc::new(keyring), entropy: Arc::clone(&environment.entropy), clock: Arc::clone(&environment.clock) }
 }
 
-type Guards = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
+type ListenerSecurity = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
 
 /// The listeners' certificate, and who may call.
-fn open_entrance(config: &Config) -> Result<Guards, String> {
+fn open_listener_security(config: &Config) -> Result<ListenerSecurity, String> {
     let tls = config.tls.clone().map(|files| tls::open(files.cert, files.key, files.client_ca)).transpose()?;
     let callers = config.callers_file.clone().map(|file| {
         let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
@@ -257,8 +261,8 @@ impl Sql {
 }
 
 /// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
-async fn open_sql(config: &Config, world: &World, sql: Sql) -> Result<Option<JoinHandle<()>>, String> {
-    let codec = codec(config.keyring.clone(), world);
+async fn open_sql(config: &Config, environment: &Environment, sql: Sql) -> Result<Option<JoinHandle<()>>, String> {
+    let codec = codec(config.keyring.clone(), environment);
     match &config.database {
         Database::Sqlite(file) => {
             sql.open(open_sqlite(file, codec).await?);
@@ -284,10 +288,10 @@ async fn open_sql(config: &Config, world: &World, sql: Sql) -> Result<Option<Joi
     }
 }
 
-fn open_pending_logins(config: &Config, world: &World) -> Result<Arc<dyn PendingLogins>, String> {
+fn open_pending_logins(config: &Config, environment: &Environment) -> Result<Arc<dyn PendingLogins>, String> {
     Ok(match &config.redis_url {
         Some(url) => Arc::new(RedisPendingLogins::lazy(url, config.redis_ca.clone())?),
-        None => Arc::new(MemoryPendingLogins::new(Arc::clone(&world.clock), config.memory_pending_logins)),
+        None => Arc::new(MemoryPendingLogins::new(Arc::clone(&environment.clock), config.memory_pending_logins)),
     })
 }
 
@@ -303,27 +307,27 @@ struct Stores {
 
 impl Stores {
     /// Looks for changes of other replicas, and whether the stores answer.
-    async fn look(&mut self, connections: &KnownConnections, pending: &dyn PendingLogins) {
-        let (polled, pinged) = tokio::join!(in_time(connections.poll()), pending.ping());
+    async fn probe_stores(&mut self, connections: &KnownConnections, pending: &dyn PendingLogins) {
+        let (polled, pinged) = tokio::join!(with_timeout(connections.poll()), pending.ping());
         let pinged = pinged.map_err(|error| error.to_string());
         let kept = match &self.identities {
-            Some(identities) => in_time(identities.keep_keys()).await,
+            Some(identities) => with_timeout(identities.keep_keys()).await,
             None => Ok(()),
         };
         let can_sign = self.identities.as_ref().is_none_or(|identities| identities.ready().is_ok());
         self.health.set(pinged.is_ok() && connections.was_read() && can_sign, polled.is_ok()).await;
-        tell("signing keys", &mut self.keys_away, kept.err());
-        tell("connections", &mut self.connections_away, polled.err());
-        tell("pending logins", &mut self.pending_away, pinged.err());
+        log_transition("signing keys", &mut self.keys_away, kept.err());
+        log_transition("connections", &mut self.connections_away, polled.err());
+        log_transition("pending logins", &mut self.pending_away, pinged.err());
     }
 }
 
-async fn in_time<E: Display>(look: impl Future<Output = Result<(), E>>) -> Result<(), String> {
-    let looked = tokio::time::timeout(LOOK_DEADLINE, look).await;
-    looked.map_err(|_| format!("no answer within {LOOK_DEADLINE:?}"))?.map_err(|error| error.to_string())
+async fn with_timeout<E: Display>(look: impl Future<Output = Result<(), E>>) -> Result<(), String> {
+    let looked = tokio::time::timeout(PROBE_DEADLINE, look).await;
+    looked.map_err(|_| format!("no answer within {PROBE_DEADLINE:?}"))?.map_err(|error| error.to_string())
 }
 
-fn tell(store: &str, before: &mut Option<String>, now: Option<String>) {
+fn log_transition(store: &str, before: &mut Option<String>, now: Option<String>) {
     match (&before, &now) {
         (None, Some(error)) => tracing::warn!(store, error, "a store does not answer"),
         (Some(_), None) => tracing::info!(store, "a store answers again"),
@@ -332,7 +336,7 @@ fn tell(store: &str, before: &mut Option<String>, now: Option<String>) {
     *before = now;
 }
 
-async fn keep_looking(
+async fn watch_stores(
     mut stores: Stores,
     connections: Arc<KnownConnections>,
     pending: Arc<dyn PendingLogins>,
@@ -344,36 +348,36 @@ async fn keep_looking(
     loop {
         ticks.tick().await;
         login.forget_idle();
-        stores.look(&connections, pending.as_ref()).await;
+        stores.probe_stores(&connections, pending.as_ref()).await;
     }
 }
 
 /// What is done now and then.
-struct Upkeep {
+struct Maintenance {
     connections: Arc<KnownConnections>,
     attempts: Arc<AttemptLog>,
     clock: Arc<dyn Clock>,
 }
 
-async fn keep_up(upkeep: Upkeep) {
-    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+async fn run_maintenance(maintenance: Maintenance) {
+    let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // SQL may be away: the next time is soon enough.
-        if let Err(error) = upkeep.attempts.forget_old().await {
+        if let Err(error) = maintenance.attempts.forget_old().await {
             tracing::debug!(%error, "old login attempts could not be forgotten");
         }
         let millis = u64::try_from(EXPIRES_SOON.as_millis()).unwrap_or(u64::MAX);
-        let soon = upkeep.clock.unix_millis().saturating_add(millis);
-        if let Ok(count) = upkeep.connections.secrets_expiring_before(soon).await {
+        let soon = maintenance.clock.unix_millis().saturating_add(millis);
+        if let Ok(count) = maintenance.connections.secrets_expiring_before(soon).await {
             secrets_expiring(count);
         }
     }
 }
 
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
-const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 const OPEN_PAUSE_AT_FIRST: Duration = Duration::from_millis(250);
 const OPEN_PAUSE_AT_MOST: Duration = Duration::from_secs(5);
 /// How long the start waits for the database, before it goes on without.

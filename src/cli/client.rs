@@ -15,7 +15,7 @@ use crate::pb::connection_service_client::ConnectionServiceClient;
 
 /// Where the service is and how to show who calls.
 #[derive(Args, Clone, Debug)]
-pub struct Reach {
+pub struct ClientArgs {
     /// The listener's URL: http or https.
     #[arg(long, global = true, env = "SSO_ENDPOINT", value_name = "URL", default_value = "http://127.0.0.1:50052")]
     pub endpoint: String,
@@ -64,11 +64,11 @@ impl Interceptor for Credentials {
     }
 }
 
-impl Reach {
+impl ClientArgs {
     /// ConnectionService.
     ///
     /// # Errors
-    /// As [`Reach::channel`].
+    /// As [`ClientArgs::channel`].
     pub async fn admin(&self) -> Result<Admin, Failure> {
         let operator = Some(&self.operator).filter(|name| !name.is_empty()).and_then(|name| name.parse().ok());
         let credentials = Credentials { authorization: self.authorization()?, operator };

@@ -6,14 +6,14 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::client::Reach;
+use super::client::ClientArgs;
 use super::{Failure, Outcome, print_line};
 
 /// The command's options.
 #[derive(Args)]
 pub struct Health {
     #[command(flatten)]
-    reach: Reach,
+    reach: ClientArgs,
     /// The service that is asked about, such as peerpanda.sso.v1.LoginService; empty: the process.
     #[arg(long, value_name = "NAME", default_value = "")]
     service: String,
@@ -33,6 +33,6 @@ impl Health {
             Err(status) => return Err(Failure::NoAnswer(format!("{}: {}", self.reach.endpoint, status.message()))),
         };
         print_line(status.as_str_name())?;
-        Ok(if status == ServingStatus::Serving { Outcome::Good } else { Outcome::Bad })
+        Ok(if status == ServingStatus::Serving { Outcome::Success } else { Outcome::Failed })
     }
 }

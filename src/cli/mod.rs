@@ -17,9 +17,9 @@ use tonic_types::StatusExt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// 0: what was asked for is so.
-    Good,
+    Success,
     /// 1: the service answered, and what was asked for is not so.
-    Bad,
+    Failed,
 }
 
 /// Why a command did nothing, or not all.

@@ -33,6 +33,6 @@ impl ListSettings {
                 }
             }
         }
-        Ok(Outcome::Good)
+        Ok(Outcome::Success)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ConnectionDesk, DeskError, SecretsEdit};
+use super::{ConnectionAdmin, ConnectionError, SecretsEdit};
 use crate::clock::Clock;
 use crate::login::limiter::Limiter;
 use crate::model::connection::{Connection, CustomerUris};
@@ -51,12 +51,12 @@ impl CheckRate {
     }
 }
 
-impl ConnectionDesk {
+impl ConnectionAdmin {
     /// The connection to check, as it is or as it is proposed.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn to_check(&self, request: CheckRequest) -> Result<ToCheck, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn to_check(&self, request: CheckRequest) -> Result<ToCheck, ConnectionError> {
         let mut connection = self.get(&request.slug).await?;
         let is_proposal = request.proposal.is_some();
         if let Some(Proposal { fields, draft, secrets }) = request.proposal {
@@ -64,9 +64,9 @@ impl ConnectionDesk {
             let keeps_pin = settings.has_idp_of(&connection.settings);
             connection.pinned_issuer = connection.pinned_issuer.filter(|_| keeps_pin);
             connection.settings = settings;
-            connection.secrets = secrets.apply_to(&connection.secrets).map_err(DeskError::Refused)?;
+            connection.secrets = secrets.apply_to(&connection.secrets).map_err(ConnectionError::Refused)?;
         }
-        self.check_rate.0.admit(&request.slug).map_err(|retry_after| DeskError::RateLimited { retry_after })?;
+        self.check_rate.0.admit(&request.slug).map_err(|retry_after| ConnectionError::RateLimited { retry_after })?;
         Ok(ToCheck { connection, is_proposal })
     }
 
@@ -74,7 +74,11 @@ impl ConnectionDesk {
     ///
     /// # Errors
     /// The record can't be kept.
-    pub async fn check(&self, to_check: &ToCheck, tell: &mut (dyn FnMut(CheckResult) + Send)) -> Result<CheckRecord, DeskError> {
+    pub async fn check(
+        &self,
+        to_check: &ToCheck,
+        report: &mut (dyn FnMut(CheckResult) + Send),
+    ) -> Result<CheckRecord, ConnectionError> {
         let ToCheck { connection, is_proposal } = to_check;
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let last = connection.last_check.as_ref();
@@ -88,15 +92,15 @@ impl ConnectionDesk {
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
         };
-        let (mut failed, mut passed, mut has_warned, mut is_open) = (Vec::new(), Vec::new(), false, false);
+        let (mut failed, mut passed, mut has_warned, mut undecided) = (Vec::new(), Vec::new(), false, false);
         let mut noted = |result: CheckResult| {
             match result.outcome {
                 CheckOutcome::Fail => failed.push(result.id.to_owned()),
                 CheckOutcome::Pass => passed.push(result.id.to_owned()),
                 CheckOutcome::Warn => has_warned = true,
-                CheckOutcome::Inconclusive => is_open |= result.id.starts_with("client."),
+                CheckOutcome::Inconclusive => undecided |= result.id.starts_with("client."),
             }
-            tell(result);
+            report(result);
         };
         let seen = match tokio::time::timeout(CHECK_DEADLINE, probe.run(&mut noted)).await {
             Ok(seen) => seen,
@@ -111,7 +115,7 @@ impl ConnectionDesk {
                 Seen::default()
             }
         };
-        let outcome = match (failed.is_empty(), is_open, has_warned) {
+        let outcome = match (failed.is_empty(), undecided, has_warned) {
             (false, ..) => CheckOutcome::Fail,
             (true, true, _) => CheckOutcome::Inconclusive,
             (true, false, true) => CheckOutcome::Warn,

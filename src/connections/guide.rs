@@ -3,21 +3,21 @@
 
 use std::fmt::Write;
 
-use super::{ConnectionDesk, DeskError, is_checked};
+use super::{ConnectionAdmin, ConnectionError, is_checked};
 use crate::model::connection::{Connection, CustomerUris, MetadataSource};
 use crate::model::slug::Slug;
 use crate::oidc::idps::vendor::Vendor;
 
-impl ConnectionDesk {
+impl ConnectionAdmin {
     /// The guide; `None`: the product is told from the connection's issuer, where there is one.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn guide(&self, slug: &Slug, vendor: Option<Vendor>) -> Result<String, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn guide(&self, slug: &Slug, vendor: Option<Vendor>) -> Result<String, ConnectionError> {
         let connection = match self.get(slug).await {
             Ok(connection) => Some(connection),
             // It is for whoever is about to set the account up, too.
-            Err(DeskError::NotFound) => None,
+            Err(ConnectionError::NotFound) => None,
             Err(error) => return Err(error),
         };
         let vendor = vendor.or_else(|| connection.as_ref().map(vendor_of)).unwrap_or(Vendor::Generic);
@@ -28,12 +28,12 @@ impl ConnectionDesk {
     /// The note that the connection is ready to test, with what was proven.
     ///
     /// # Errors
-    /// [`DeskError::CheckRequired`] where that isn't so.
-    pub async fn ready_note(&self, slug: &Slug) -> Result<String, DeskError> {
+    /// [`ConnectionError::CheckRequired`] where that isn't so.
+    pub async fn ready_note(&self, slug: &Slug) -> Result<String, ConnectionError> {
         let connection = self.get(slug).await?;
         let check = connection.latest_check().filter(|_| is_checked(&connection));
         let Some(check) = check else {
-            return Err(DeskError::CheckRequired("a check of these settings in which nothing fails is missing".to_owned()));
+            return Err(ConnectionError::CheckRequired("a check of these settings in which nothing fails is missing".to_owned()));
         };
         let proven = check.passed.iter().filter_map(|id| in_words(id));
         let proven: String = proven.fold(String::new(), |mut text, line| {

@@ -26,7 +26,7 @@ pub use check::{CheckRequest, Proposal, ToCheck};
 use check::CheckRate;
 
 /// The verbs; one for the process.
-pub struct ConnectionDesk {
+pub struct ConnectionAdmin {
     connections: Arc<KnownConnections>,
     attempts: Arc<AttemptLog>,
     http: HttpClient,
@@ -86,7 +86,7 @@ pub struct Page {
     pub next: Option<Slug>,
 }
 
-impl ConnectionDesk {
+impl ConnectionAdmin {
     /// `http`: the one client that calls IdPs, which knows where they may be.
     #[must_use]
     pub fn new(
@@ -104,8 +104,8 @@ impl ConnectionDesk {
     /// Adds a connection. It isn't ACTIVE yet, since nothing of it is proven.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn create(&self, new: NewConnection, actor: &str) -> Result<Connection, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn create(&self, new: NewConnection, actor: &str) -> Result<Connection, ConnectionError> {
         let settings = new.draft.check(self.http.addresses());
         // One that isn't given is refused as an empty one is.
         let none_yet = ClientSecrets::one(ClientSecret::new(String::new()));
@@ -114,11 +114,13 @@ impl ConnectionDesk {
             (Ok(settings), Ok(secrets)) => (settings, secrets),
             (settings, secrets) => {
                 let violations = settings.err().into_iter().chain(secrets.err());
-                return Err(DeskError::Refused(violations.flatten().collect()));
+                return Err(ConnectionError::Refused(violations.flatten().collect()));
             }
         };
         if settings.state == ConnectionState::Active {
-            return Err(DeskError::CheckRequired("a new connection is TESTING; ActivateConnection makes it ACTIVE".to_owned()));
+            return Err(ConnectionError::CheckRequired(
+                "a new connection is TESTING; ActivateConnection makes it ACTIVE".to_owned(),
+            ));
         }
         let fields = changes::fields(None, (&settings, &secrets));
         let note = ChangeNote { actor: actor.to_owned(), action: "create", fields, is_forced: false };
@@ -128,16 +130,16 @@ impl ConnectionDesk {
     /// One connection, as stored now.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn get(&self, slug: &Slug) -> Result<Connection, DeskError> {
-        self.connections.read(slug).await?.ok_or(DeskError::NotFound)
+    /// See [`ConnectionError`].
+    pub async fn get(&self, slug: &Slug) -> Result<Connection, ConnectionError> {
+        self.connections.read(slug).await?.ok_or(ConnectionError::NotFound)
     }
 
     /// Connections by slug, after `after`.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn list(&self, after: Option<&Slug>, page_size: u32) -> Result<Page, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn list(&self, after: Option<&Slug>, page_size: u32) -> Result<Page, ConnectionError> {
         let one_more = page_size.saturating_add(1);
         let mut connections = self.connections.list(after.map(Slug::as_str), one_more).await?;
         let is_more = connections.len() > page_size as usize;
@@ -149,29 +151,29 @@ impl ConnectionDesk {
     /// Changes the named fields. What logins hang on is changed of an ACTIVE connection only where it has passed a check.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn update(&self, edit: ConnectionEdit, actor: &str) -> Result<Updated, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn update(&self, edit: ConnectionEdit, actor: &str) -> Result<Updated, ConnectionError> {
         let old = self.get(&edit.slug).await?;
         if old.revision != edit.revision {
-            return Err(DeskError::Conflict { current: old.revision });
+            return Err(ConnectionError::Conflict { current: old.revision });
         }
         let settings = self.edited(&old, &edit.fields, edit.draft)?;
-        let secrets = edit.secrets.apply_to(&old.secrets).map_err(DeskError::Refused)?;
+        let secrets = edit.secrets.apply_to(&old.secrets).map_err(ConnectionError::Refused)?;
         let was_active = old.settings.state == ConnectionState::Active;
         if settings.state == ConnectionState::Active && !was_active {
-            return Err(DeskError::CheckRequired("only ActivateConnection makes a connection ACTIVE".to_owned()));
+            return Err(ConnectionError::CheckRequired("only ActivateConnection makes a connection ACTIVE".to_owned()));
         }
         let effect = changes::effect(&old, &settings);
         // Nobody tests it before it is everybody's, so the check alone must have proven it.
         let is_proven = old.check_of(&settings, &secrets.active).is_some_and(CheckRecord::has_passed);
-        let is_open = was_active && settings.state == ConnectionState::Active && !effect.is_empty() && !is_proven;
-        if is_open && !edit.force {
-            return Err(DeskError::CheckRequired(format!(
+        let needs_proof = was_active && settings.state == ConnectionState::Active && !effect.is_empty() && !is_proven;
+        if needs_proof && !edit.force {
+            return Err(ConnectionError::CheckRequired(format!(
                 "{effect}. Check the change first (CheckConnection with the proposal), set state to TESTING with it, or force it"
             )));
         }
         let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &secrets));
-        let note = ChangeNote { actor: actor.to_owned(), action: "update", fields, is_forced: is_open };
+        let note = ChangeNote { actor: actor.to_owned(), action: "update", fields, is_forced: needs_proof };
         let change = ConnectionChange {
             slug: &edit.slug,
             revision: edit.revision,
@@ -187,13 +189,13 @@ impl ConnectionDesk {
     /// Makes a connection ACTIVE: its present settings have passed a check, and a person has logged in by them; or by force.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn activate(&self, slug: &Slug, revision: u64, force: bool, actor: &str) -> Result<Connection, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn activate(&self, slug: &Slug, revision: u64, force: bool, actor: &str) -> Result<Connection, ConnectionError> {
         // The test login may have ended just now.
         self.attempts.flush().await;
         let old = self.get(slug).await?;
         if old.revision != revision {
-            return Err(DeskError::Conflict { current: old.revision });
+            return Err(ConnectionError::Conflict { current: old.revision });
         }
         let digest = old.proof_digest();
         let is_tested = old.test_login.as_ref().is_some_and(|(tested, _)| *tested == digest);
@@ -204,7 +206,7 @@ impl ConnectionDesk {
             (false, false) => Some("a check of these settings that passes, and a test login by them, are missing"),
         };
         if let Some(missing) = missing.filter(|_| !force) {
-            return Err(DeskError::CheckRequired(missing.to_owned()));
+            return Err(ConnectionError::CheckRequired(missing.to_owned()));
         }
         let settings = ConnectionSettings { state: ConnectionState::Active, ..old.settings.clone() };
         let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &old.secrets));
@@ -216,8 +218,8 @@ impl ConnectionDesk {
     /// Deletes a connection.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn delete(&self, slug: &Slug, revision: u64, actor: &str) -> Result<(), DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn delete(&self, slug: &Slug, revision: u64, actor: &str) -> Result<(), ConnectionError> {
         let note = ChangeNote { actor: actor.to_owned(), action: "delete", ..ChangeNote::default() };
         Ok(self.connections.delete(slug, revision, &note).await?)
     }
@@ -225,13 +227,13 @@ impl ConnectionDesk {
     /// What was changed, newest first, before `before`; and where the next page begins.
     ///
     /// # Errors
-    /// See [`DeskError`].
+    /// See [`ConnectionError`].
     pub async fn changes(
         &self,
         slug: &Slug,
         before: Option<i64>,
         page_size: u32,
-    ) -> Result<(Vec<ChangeRecord>, Option<i64>), DeskError> {
+    ) -> Result<(Vec<ChangeRecord>, Option<i64>), ConnectionError> {
         let mut found = self.connections.changes_of(slug, before, page_size.saturating_add(1)).await?;
         let is_more = found.len() > page_size as usize;
         found.truncate(page_size as usize);
@@ -242,8 +244,8 @@ impl ConnectionDesk {
     /// The account's latest attempts, newest first, and how its logins went; `None` beside them: no connection is set up.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn attempts(&self, slug: &Slug, limit: u32) -> Result<(Vec<Attempt>, LoginSummary, Connection), DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn attempts(&self, slug: &Slug, limit: u32) -> Result<(Vec<Attempt>, LoginSummary, Connection), ConnectionError> {
         let connection = self.get(slug).await?;
         let attempts = self.attempts.of(slug, limit).await?;
         let summary = self.attempts.summaries(slug, slug).await?.remove(slug).unwrap_or_default();
@@ -253,8 +255,8 @@ impl ConnectionDesk {
     /// How logins went at these connections, which are in order.
     ///
     /// # Errors
-    /// See [`DeskError`].
-    pub async fn summaries(&self, connections: &[Connection]) -> Result<HashMap<Slug, LoginSummary>, DeskError> {
+    /// See [`ConnectionError`].
+    pub async fn summaries(&self, connections: &[Connection]) -> Result<HashMap<Slug, LoginSummary>, ConnectionError> {
         match (connections.first(), connections.last()) {
             (Some(first), Some(last)) => Ok(self.attempts.summaries(&first.slug, &last.slug).await?),
             _ => Ok(HashMap::new()),
@@ -262,10 +264,10 @@ impl ConnectionDesk {
     }
 
     /// The settings with these fields taken from `draft`.
-    fn edited(&self, old: &Connection, fields: &[DraftField], draft: Draft) -> Result<ConnectionSettings, DeskError> {
+    fn edited(&self, old: &Connection, fields: &[DraftField], draft: Draft) -> Result<ConnectionSettings, ConnectionError> {
         let mut edited = Draft::from(&old.settings);
         edited.take(fields, draft);
-        edited.check(self.http.addresses()).map_err(DeskError::Refused)
+        edited.check(self.http.addresses()).map_err(ConnectionError::Refused)
     }
 }
 
@@ -323,7 +325,7 @@ pub struct Updated {
 
 /// Why support's call was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum DeskError {
+pub enum ConnectionError {
     /// Fields are missing or malformed.
     #[error("the connection is malformed")]
     Refused(Vec<Violation>),
@@ -353,7 +355,7 @@ pub enum DeskError {
     Store(#[from] StoreError),
 }
 
-impl From<ChangeError> for DeskError {
+impl From<ChangeError> for ConnectionError {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Exists => Self::Exists,

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::identity::Identity;
-use crate::store::{Later, SigningKeys, StoreError, StoredSigningKey, in_time};
+use crate::store::{DeferredStore, SigningKeys, StoreError, StoredSigningKey, with_timeout};
 
 /// For whom tokens are, and for how long.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub struct Identities {
     policy: IdentityPolicy,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    stored: Later<dyn SigningKeys>,
+    stored: DeferredStore<dyn SigningKeys>,
     keys: ArcSwap<Keys>,
     /// Seconds since the Unix epoch.
     read_at: AtomicU64,
@@ -109,7 +109,7 @@ impl Identities {
     #[must_use]
     pub fn new(policy: IdentityPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let keys = ArcSwap::from_pointee(Keys { jwks: jwks_of(&[]), ..Keys::default() });
-        Self { policy, clock, entropy, stored: Later::new("signing keys"), keys, read_at: AtomicU64::new(0) }
+        Self { policy, clock, entropy, stored: DeferredStore::new("signing keys"), keys, read_at: AtomicU64::new(0) }
     }
 
     /// Takes the store that could be opened; the first one stays.
@@ -219,7 +219,7 @@ impl Identities {
             return Ok(None);
         }
         // A caller waits here, so the store has no longer than for everything else that callers wait for.
-        in_time("signing keys", self.read_keys()).await?;
+        with_timeout("signing keys", self.read_keys()).await?;
         Ok(find())
     }
 

@@ -1,5 +1,5 @@
 //! What became of each account's latest logins, for support. Noted in memory by a login's last step and written in batches
-//! beside it: a login never waits for that, and where SQL can't keep up notes are dropped and counted. Holds no code, token,
+//! beside it: a login never waits for that, and where SQL can't keep up queue are dropped and counted. Holds no code, token,
 //! state, nor any claim's value.
 
 use std::collections::HashMap;
@@ -13,26 +13,26 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::model::proving::{Attempt, LoginSummary};
 use crate::model::slug::Slug;
-use crate::store::{AttemptBatch, Later, LoginAttempts, StoreError, in_time};
+use crate::store::{AttemptBatch, DeferredStore, LoginAttempts, StoreError, with_timeout};
 use crate::telemetry::attempts_dropped;
 
-/// The notes; one for the process.
+/// The queue; one for the process.
 pub struct AttemptLog {
-    notes: mpsc::Sender<Note>,
+    queue: mpsc::Sender<Entry>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    stored: Later<dyn LoginAttempts>,
+    stored: DeferredStore<dyn LoginAttempts>,
     /// Callbacks by account since they were written last.
-    foreign: Mutex<HashMap<Slug, u64>>,
+    unrecognized: Mutex<HashMap<Slug, u64>>,
 }
 
-enum Note {
+enum Entry {
     Attempt(Slug, Box<Attempt>, Option<Tested>),
-    /// There is something among the foreign ones.
-    Foreign,
+    /// There is something among the unrecognized ones.
+    Unrecognized,
     /// Tells when all before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -49,10 +49,10 @@ impl AttemptLog {
     /// An empty log, and what writes it: to be given up only after [`AttemptLog::flush`].
     #[must_use]
     pub fn start(clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
-        let (notes, noted) = mpsc::channel(NOTES_AT_MOST);
-        let shared = Arc::new(Shared { clock, stored: Later::new(STORE), foreign: Mutex::default() });
-        let writer = tokio::spawn(write(noted, Arc::clone(&shared)));
-        (Self { notes, shared }, writer)
+        let (queue, queued) = mpsc::channel(MAX_QUEUED);
+        let shared = Arc::new(Shared { clock, stored: DeferredStore::new(STORE), unrecognized: Mutex::default() });
+        let writer = tokio::spawn(write(queued, Arc::clone(&shared)));
+        (Self { queue, shared }, writer)
     }
 
     /// Takes the store that could be opened; the first one stays.
@@ -61,37 +61,37 @@ impl AttemptLog {
     }
 
     /// Notes a callback whose state was ours.
-    pub fn note(&self, slug: &Slug, attempt: Attempt, tested: Option<Tested>) {
-        self.send(Note::Attempt(slug.clone(), Box::new(attempt), tested));
+    pub fn record(&self, slug: &Slug, attempt: Attempt, tested: Option<Tested>) {
+        self.send(Entry::Attempt(slug.clone(), Box::new(attempt), tested));
     }
 
     /// Counts a callback whose state was not ours. Anybody can make those, so they take no note's place.
-    pub fn note_foreign(&self, slug: &Slug) {
+    pub fn record_unrecognized(&self, slug: &Slug) {
         let is_first = {
-            let mut foreign = self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-            if foreign.len() >= FOREIGN_AT_MOST && !foreign.contains_key(slug) {
+            let mut unrecognized = self.shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner);
+            if unrecognized.len() >= MAX_UNRECOGNIZED_ACCOUNTS && !unrecognized.contains_key(slug) {
                 return attempts_dropped(1);
             }
-            *foreign.entry(slug.clone()).or_default() += 1;
-            foreign.len() == 1
+            *unrecognized.entry(slug.clone()).or_default() += 1;
+            unrecognized.len() == 1
         };
         if is_first {
-            let _ = self.notes.try_send(Note::Foreign);
+            let _ = self.queue.try_send(Entry::Unrecognized);
         }
     }
 
-    fn send(&self, note: Note) {
-        if self.notes.try_send(note).is_err() {
+    fn send(&self, note: Entry) {
+        if self.queue.try_send(note).is_err() {
             attempts_dropped(1);
         }
     }
 
-    /// Waits until what was noted so far is written, or SQL has failed; a few seconds at most.
+    /// Waits until what was queued so far is written, or SQL has failed; a few seconds at most.
     pub async fn flush(&self) {
-        let (tell, told) = oneshot::channel();
+        let (notify, done) = oneshot::channel();
         let flushed = async {
-            if self.notes.send(Note::Flush(tell)).await.is_ok() {
-                let _ = told.await;
+            if self.queue.send(Entry::Flush(notify)).await.is_ok() {
+                let _ = done.await;
             }
         };
         let _ = tokio::time::timeout(FLUSH_PATIENCE, flushed).await;
@@ -103,7 +103,7 @@ impl AttemptLog {
     /// The store is unreachable.
     pub async fn of(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError> {
         self.flush().await;
-        in_time(STORE, self.shared.stored.get()?.attempts(slug, limit)).await
+        with_timeout(STORE, self.shared.stored.get()?.attempts(slug, limit)).await
     }
 
     /// How logins went at the accounts from `first` to `last`, failures of the last 24 hours.
@@ -112,7 +112,7 @@ impl AttemptLog {
     /// The store is unreachable.
     pub async fn summaries(&self, first: &Slug, last: &Slug) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
         let since = self.shared.clock.unix_millis().saturating_sub(millis(FAILURES_OF));
-        in_time(STORE, self.shared.stored.get()?.login_summaries(first, last, since)).await
+        with_timeout(STORE, self.shared.stored.get()?.login_summaries(first, last, since)).await
     }
 
     /// Forgets what is too old: to be called now and then.
@@ -121,7 +121,7 @@ impl AttemptLog {
     /// The store is unreachable.
     pub async fn forget_old(&self) -> Result<(), StoreError> {
         let before = self.shared.clock.unix_millis().saturating_sub(millis(KEPT_FOR));
-        in_time(STORE, self.shared.stored.get()?.forget_attempts_before(before)).await
+        with_timeout(STORE, self.shared.stored.get()?.forget_attempts_before(before)).await
     }
 }
 
@@ -131,19 +131,19 @@ impl Shared {
             return;
         }
         let written = match self.stored.get() {
-            Ok(stored) => in_time(STORE, stored.add_attempts(batch)).await,
+            Ok(stored) => with_timeout(STORE, stored.add_attempts(batch)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            let dropped = u64::try_from(batch.attempts.len() + batch.foreign.len()).unwrap_or(u64::MAX);
-            tracing::warn!(%error, dropped, "notes of logins could not be written");
+            let dropped = u64::try_from(batch.attempts.len() + batch.unrecognized.len()).unwrap_or(u64::MAX);
+            tracing::warn!(%error, dropped, "queue of logins could not be written");
             attempts_dropped(dropped);
         }
     }
 }
 
-async fn write(mut noted: mpsc::Receiver<Note>, shared: Arc<Shared>) {
-    while let Some(first) = noted.recv().await {
+async fn write(mut queued: mpsc::Receiver<Entry>, shared: Arc<Shared>) {
+    while let Some(first) = queued.recv().await {
         let mut batch = AttemptBatch::default();
         let mut flushed = Vec::new();
         let mut size = 0_u64;
@@ -152,22 +152,22 @@ async fn write(mut noted: mpsc::Receiver<Note>, shared: Arc<Shared>) {
         while let Some(note) = next {
             size += 1;
             match note {
-                Note::Attempt(slug, attempt, tested) => {
+                Entry::Attempt(slug, attempt, tested) => {
                     batch.tested.extend(tested.map(|tested| (slug.clone(), tested.incarnation, tested.digest, attempt.time)));
                     batch.attempts.push((slug, *attempt));
                 }
-                Note::Foreign => {}
-                Note::Flush(tell) => flushed.push(tell),
+                Entry::Unrecognized => {}
+                Entry::Flush(notify) => flushed.push(notify),
             }
-            let is_due = !flushed.is_empty() || size >= BATCH_AT_MOST;
-            next = if is_due { None } else { timeout_at(until, noted.recv()).await.ok().flatten() };
+            let is_due = !flushed.is_empty() || size >= MAX_BATCH;
+            next = if is_due { None } else { timeout_at(until, queued.recv()).await.ok().flatten() };
         }
         shared.add(&batch).await;
         // Apart, so that these can't take others with them.
-        let foreign = std::mem::take(&mut *shared.foreign.lock().unwrap_or_else(PoisonError::into_inner));
-        shared.add(&AttemptBatch { foreign, ..AttemptBatch::default() }).await;
-        for tell in flushed {
-            let _ = tell.send(());
+        let unrecognized = std::mem::take(&mut *shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner));
+        shared.add(&AttemptBatch { unrecognized, ..AttemptBatch::default() }).await;
+        for notify in flushed {
+            let _ = notify.send(());
         }
     }
 }
@@ -178,10 +178,10 @@ fn millis(duration: Duration) -> u64 {
 
 const STORE: &str = "login attempts";
 /// Notes in memory that wait to be written: a few hundred bytes each.
-const NOTES_AT_MOST: usize = 4096;
-/// Accounts of which foreign callbacks are counted between two writes.
-const FOREIGN_AT_MOST: usize = 256;
-const BATCH_AT_MOST: u64 = 500;
+const MAX_QUEUED: usize = 4096;
+/// Accounts of which unrecognized callbacks are counted between two writes.
+const MAX_UNRECOGNIZED_ACCOUNTS: usize = 256;
+const MAX_BATCH: u64 = 500;
 /// How long a note may wait for others.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 const FLUSH_PATIENCE: Duration = Duration::from_secs(8);

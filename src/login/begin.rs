@@ -37,10 +37,10 @@ impl Login {
         let limited = |retry_after| LoginError::RateLimited { retry_after };
         self.limits.admit_client(request.client_key.as_deref()).map_err(limited)?;
         let mut phases = Phases::default();
-        let (connection, provider) = self.ready(&request.slug, &mut phases).await?;
+        let (connection, provider) = self.resolve(&request.slug, &mut phases).await?;
         if let Some(iss) = request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss))) {
             let expected = provider.issuer().to_string();
-            return Err(LoginError::IssuerMismatch { expected, came: format!("{:?}", shown(iss)) });
+            return Err(LoginError::IssuerMismatch { expected, actual: format!("{:?}", shown(iss)) });
         }
         self.limits.admit_connection(&request.slug).map_err(limited)?;
         let now = self.clock.unix_seconds();

@@ -39,7 +39,7 @@ pub struct CompleteError {
 
 /// How far a login came, whatever its end: for support.
 #[derive(Debug, Default)]
-pub struct Trail {
+pub struct LoginProgress {
     /// Whether the state can't be used again.
     is_spent: bool,
     /// Whether the state was one of ours.
@@ -55,48 +55,54 @@ pub struct Trail {
 }
 
 impl Login {
-    /// Finishes a login, and tells in `trail` how far it came, also where the caller gives up.
+    /// Finishes a login, and tells in `progress` how far it came, also where the caller gives up.
     ///
     /// # Errors
     /// See [`LoginError`]; from the moment at which the state is taken it is spent, whatever happens.
-    pub async fn complete(&self, callback: Callback, trail: &mut Trail) -> Result<CompletedLogin, CompleteError> {
-        let completed = within_deadline(self.complete_login(callback, trail)).await;
-        completed.map_err(|error| CompleteError { error, is_spent: trail.is_spent })
+    pub async fn complete(&self, callback: Callback, progress: &mut LoginProgress) -> Result<CompletedLogin, CompleteError> {
+        let completed = within_deadline(self.complete_login(callback, progress)).await;
+        completed.map_err(|error| CompleteError { error, is_spent: progress.is_spent })
     }
 
-    async fn complete_login(&self, callback: Callback, trail: &mut Trail) -> Result<CompletedLogin, LoginError> {
+    async fn complete_login(&self, callback: Callback, progress: &mut LoginProgress) -> Result<CompletedLogin, LoginError> {
         let Callback { slug, state, iss, browser_binding, answer } = callback;
         let now = self.clock.unix_seconds();
         let admitted = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now);
-        trail.is_ours = !matches!(admitted, Err(StateError::Invalid));
+        progress.is_ours = !matches!(admitted, Err(StateError::Invalid));
         let ticket = admitted?;
-        let (connection, provider) = self.ready(&slug, &mut trail.phases).await?;
-        trail.connection = Some(Arc::clone(&connection));
-        trail.issuer = Some(provider.issuer().to_string());
-        let mut pass = provider.enter(self.clock.unix_millis()).map_err(LoginError::Provider)?;
-        let taken = trail.phases.timed("store", self.pending.take(&ticket.key)).await?;
-        trail.is_spent = true;
+        let (connection, provider) = self.resolve(&slug, &mut progress.phases).await?;
+        progress.connection = Some(Arc::clone(&connection));
+        progress.issuer = Some(provider.issuer().to_string());
+        let mut permit = provider.acquire_permit(self.clock.unix_millis()).map_err(LoginError::Provider)?;
+        let taken = progress.phases.timed("store", self.pending.take(&ticket.key)).await?;
+        progress.is_spent = true;
         let pending = taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let exchanged = trail.phases.timed("token", provider.exchange(code, pending.verifier.clone())).await;
+        let exchanged = progress.phases.timed("token", provider.exchange(code, pending.verifier.clone())).await;
         let has_answered = !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
-        pass.tell(has_answered, self.clock.unix_millis());
+        permit.record_outcome(has_answered, self.clock.unix_millis());
         if matches!(exchanged, Err(ExchangeError::ClientRejected { .. })) && connection.secrets.standby.is_some() {
             self.switch_secret(&connection);
         }
         let tokens = exchanged.map_err(LoginError::Exchange)?;
-        let (verified, provider) = self.verify(&connection, provider, &pending, &tokens, &mut trail.phases).await?;
+        let (verified, provider) = self.verify(&connection, provider, &pending, &tokens, &mut progress.phases).await?;
         let settings = &connection.settings;
         let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
             let now = self.clock.unix_seconds();
-            Some(trail.phases.timed("userinfo", provider.userinfo(&tokens, &verified, now)).await.map_err(LoginError::UserInfo)?)
+            Some(
+                progress
+                    .phases
+                    .timed("userinfo", provider.userinfo(&tokens, &verified, now))
+                    .await
+                    .map_err(LoginError::UserInfo)?,
+            )
         } else {
             None
         };
         let issuer = provider.issuer().to_string();
         let identity = claims::identity(&slug, verified, userinfo.as_ref(), settings);
-        trail.claims_missing = Some(match &identity {
+        progress.claims_missing = Some(match &identity {
             Err(ClaimsError::Missing(names)) => names.clone(),
             Ok(_) | Err(_) => Vec::new(),
         });
@@ -153,8 +159,8 @@ fn admit(pending: &PendingLogin, iss: Option<&str>, connection: &Connection, pro
         return Err(LoginError::ConnectionChanged);
     }
     if !provider.admits_callback_issuer(iss) {
-        let came = iss.map_or_else(|| "missing, though the IdP advertises it".to_owned(), |iss| format!("{:?}", shown(iss)));
-        return Err(LoginError::IssuerMismatch { expected: provider.issuer().to_string(), came });
+        let actual = iss.map_or_else(|| "missing, though the IdP advertises it".to_owned(), |iss| format!("{:?}", shown(iss)));
+        return Err(LoginError::IssuerMismatch { expected: provider.issuer().to_string(), actual });
     }
     Ok(())
 }

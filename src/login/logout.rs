@@ -50,7 +50,7 @@ impl Login {
             let expected = "must be an ID token of this connection's issuer and client";
             return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
         }
-        if hint.is_none() && provider.demands_hint() {
+        if hint.is_none() && provider.requires_id_token_hint() {
             let expected = "must be given: this IdP's logout refuses whoever comes without the session's ID token";
             return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
         }

@@ -41,7 +41,7 @@ use crate::store::{PendingLogins, StoreError};
 use crate::telemetry::Phases;
 
 pub use begin::BegunLogin;
-pub use complete::{CompleteError, CompletedLogin, Trail};
+pub use complete::{CompleteError, CompletedLogin, LoginProgress};
 pub use logout::{LogoutRequest, LogoutTarget};
 pub use state::StateError;
 
@@ -99,7 +99,7 @@ impl Login {
     }
 
     /// The account's connection, enabled, with its issuer known, and its IdP.
-    async fn ready(&self, slug: &Slug, phases: &mut Phases) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
+    async fn resolve(&self, slug: &Slug, phases: &mut Phases) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
         let connection = self.connection(slug).await?;
         let provider = phases.timed("metadata", self.providers.of(&connection)).await.map_err(LoginError::Provider)?;
         if connection.issuer().is_some() {
@@ -157,12 +157,12 @@ pub enum LoginError {
     #[error("this login was finished before, or the store has lost it")]
     StateUsed,
     /// `iss` of begin or of the callback is not the connection's.
-    #[error("iss is {came}, the connection's issuer is {expected:?}")]
+    #[error("iss is {actual}, the connection's issuer is {expected:?}")]
     IssuerMismatch {
         /// The connection's issuer.
         expected: String,
         /// What came, quoted, or "missing".
-        came: String,
+        actual: String,
     },
     /// The IdP answered `error=…`.
     #[error("the IdP refused the login: {}", .0.error)]

@@ -106,7 +106,7 @@ pub struct LoginSummary {
     /// Of the last 24 hours, by reason.
     pub failures: BTreeMap<String, u32>,
     /// Callbacks with a state that was not ours.
-    pub foreign_callbacks: u64,
+    pub unrecognized_callbacks: u64,
 }
 
 /// A change of a connection.

@@ -8,9 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::telemetry::breaker_turned;
 
-/// One connection's gate.
+/// One connection's breaker_of.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct CircuitBreaker {
     permits: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
 }
@@ -18,28 +18,28 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct Breaker {
     failures_in_a_row: u32,
-    /// Unix milliseconds; `Some`: nobody passes until then, and one at a time afterwards.
+    /// Unix milliseconds; `Some`: nobody permits_held until then, and one at a time afterwards.
     open_until: Option<u64>,
 }
 
 /// Leave to call the IdP once; given back when it is dropped.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Permit {
     _permit: OwnedSemaphorePermit,
-    gate: Arc<Gate>,
+    breaker_of: Arc<CircuitBreaker>,
     /// The one that finds out whether the IdP answers again, until it has told.
     is_trial: bool,
 }
 
-impl Default for Gate {
+impl Default for CircuitBreaker {
     fn default() -> Self {
         Self { permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), breaker: Mutex::default() }
     }
 }
 
-impl Gate {
+impl CircuitBreaker {
     /// Leave to call, or why there is none. `now`: Unix milliseconds.
-    pub(super) fn enter(self: &Arc<Self>, now: u64) -> Result<Pass, &'static str> {
+    pub(super) fn acquire(self: &Arc<Self>, now: u64) -> Result<Permit, &'static str> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| TOO_MANY)?;
         let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let is_trial = breaker.open_until.is_some();
@@ -50,15 +50,15 @@ impl Gate {
             // The next may try only when this one has told.
             breaker.open_until = Some(u64::MAX);
         }
-        Ok(Pass { _permit: permit, gate: Arc::clone(self), is_trial })
+        Ok(Permit { _permit: permit, breaker_of: Arc::clone(self), is_trial })
     }
 }
 
-impl Pass {
+impl Permit {
     /// Tells whether the IdP answered, whatever it said.
-    pub fn tell(&mut self, has_answered: bool, now: u64) {
+    pub fn record_outcome(&mut self, has_answered: bool, now: u64) {
         self.is_trial = false;
-        let mut breaker = self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaker = self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let was_open = breaker.open_until.is_some();
         if has_answered {
             *breaker = Breaker::default();
@@ -78,16 +78,16 @@ impl Pass {
 }
 
 /// A trial that was given up, since its caller went away or its state was spent, leaves the trying to the next.
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_trial {
-            self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until = Some(0);
+            self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until = Some(0);
         }
     }
 }
 
 /// One that is forgotten with its connection is no open one.
-impl Drop for Gate {
+impl Drop for CircuitBreaker {
     fn drop(&mut self) {
         if self.breaker.get_mut().unwrap_or_else(PoisonError::into_inner).open_until.is_some() {
             breaker_turned(false);
@@ -113,30 +113,30 @@ mod tests {
 
     #[test]
     fn a_gate_has_room_for_so_many_and_no_more() {
-        let gate = Arc::new(Gate::default());
-        let mut passes: Vec<_> = (0..MAX_IN_FLIGHT).map(|_| gate.enter(0).expect("room")).collect();
-        assert_eq!(gate.enter(0).expect_err("full"), TOO_MANY);
-        passes.pop();
-        assert!(gate.enter(0).is_ok());
+        let breaker_of = Arc::new(CircuitBreaker::default());
+        let mut permits_held: Vec<_> = (0..MAX_IN_FLIGHT).map(|_| breaker_of.acquire(0).expect("room")).collect();
+        assert_eq!(breaker_of.acquire(0).expect_err("full"), TOO_MANY);
+        permits_held.pop();
+        assert!(breaker_of.acquire(0).is_ok());
     }
 
     #[test]
     fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_good_trial() {
-        let gate = Arc::new(Gate::default());
+        let breaker_of = Arc::new(CircuitBreaker::default());
         for _ in 1..FAILURES_TO_OPEN {
-            gate.enter(0).expect("closed").tell(false, 0);
+            breaker_of.acquire(0).expect("closed").record_outcome(false, 0);
         }
-        gate.enter(0).expect("closed").tell(true, 0);
+        breaker_of.acquire(0).expect("closed").record_outcome(true, 0);
         for _ in 0..FAILURES_TO_OPEN {
-            gate.enter(0).expect("an answer between counts anew").tell(false, 0);
+            breaker_of.acquire(0).expect("an answer between counts anew").record_outcome(false, 0);
         }
-        assert_eq!(gate.enter(9_999).expect_err("open"), BROKEN);
-        drop(gate.enter(10_000).expect("a trial that is given up"));
-        let mut trial = gate.enter(10_000).expect("the next trial");
-        assert_eq!(gate.enter(10_000).expect_err("one trial at a time"), BROKEN);
-        trial.tell(false, 10_500);
-        assert!(gate.enter(20_499).is_err(), "open again");
-        gate.enter(20_500).expect("a trial").tell(true, 20_500);
-        assert!(gate.enter(20_500).is_ok() && gate.enter(20_500).is_ok());
+        assert_eq!(breaker_of.acquire(9_999).expect_err("open"), BROKEN);
+        drop(breaker_of.acquire(10_000).expect("a trial that is given up"));
+        let mut trial = breaker_of.acquire(10_000).expect("the next trial");
+        assert_eq!(breaker_of.acquire(10_000).expect_err("one trial at a time"), BROKEN);
+        trial.record_outcome(false, 10_500);
+        assert!(breaker_of.acquire(20_499).is_err(), "open again");
+        breaker_of.acquire(20_500).expect("a trial").record_outcome(true, 20_500);
+        assert!(breaker_of.acquire(20_500).is_ok() && breaker_of.acquire(20_500).is_ok());
     }
 }

@@ -41,7 +41,7 @@ pub struct CallPolicy {
     /// CAs to trust beside those of the operating system.
     pub extra_cas: Vec<CertificateDer<'static>>,
     /// Whether IdPs are told in which trace a call is.
-    pub gives_trace: bool,
+    pub propagate_trace_context: bool,
 }
 
 /// The client; cheap to clone.
@@ -49,7 +49,7 @@ pub struct CallPolicy {
 pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
     pub(super) addresses: Arc<AddressPolicy>,
-    gives_trace: bool,
+    propagate_trace_context: bool,
     /// For whoever wants a connection of its own.
     connector: GuardedConnector,
     tls: Arc<ClientConfig>,
@@ -116,7 +116,7 @@ impl HttpClient {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(builder.enable_http1().wrap_connector(guarded));
-        Ok(Self { inner, addresses, gives_trace: policy.gives_trace, connector, tls: Arc::new(tls) })
+        Ok(Self { inner, addresses, propagate_trace_context: policy.propagate_trace_context, connector, tls: Arc::new(tls) })
     }
 
     /// Where IdPs may be.
@@ -141,7 +141,7 @@ impl HttpClient {
     }
 
     /// The same, with every status the caller's own: for whoever wants to see a redirect, and does not follow it blindly.
-    pub(super) async fn look(&self, request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+    pub(super) async fn send_raw(&self, request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
         self.send_and_read(request, limit, false).await
     }
 
@@ -149,7 +149,7 @@ impl HttpClient {
         let host = host_of(&request.uri().to_string());
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
-        if self.gives_trace {
+        if self.propagate_trace_context {
             traces::give(request.headers_mut());
         }
         match tokio::time::timeout(REQUEST_DEADLINE, self.exchange(request.map(Full::new), &host, limit, is_strict)).await {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::breaker::{Gate, Pass};
+use super::breaker::{CircuitBreaker, Permit};
 use super::error::{CallError, ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use super::http::{HttpClient, host_of};
 use super::json;
@@ -43,7 +43,7 @@ pub struct Provider {
 }
 
 struct Fixed {
-    gate: Arc<Gate>,
+    breaker: Arc<CircuitBreaker>,
     metadata: Metadata,
     issuer_policy: IssuerPolicy,
     client: OidcClient,
@@ -82,7 +82,7 @@ impl Provider {
         connection: &Connection,
         redirect_uri: &str,
         http: &HttpClient,
-        gate: Arc<Gate>,
+        breaker: Arc<CircuitBreaker>,
     ) -> Result<Self, ProviderError> {
         let metadata = Metadata::of(connection, http).await?;
         let (keys, keys_max_age) = fetch_keys(&metadata.endpoints.jwks, http).await?;
@@ -101,7 +101,7 @@ impl Provider {
         };
         let settings = &connection.settings;
         let fixed = Fixed {
-            gate,
+            breaker,
             client: oidc_client(connection, &metadata, redirect_uri)?,
             issuer_policy,
             client_id: settings.client_id.clone(),
@@ -192,10 +192,10 @@ impl Provider {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn enter(&self, now: u64) -> Result<Pass, ProviderError> {
+    pub fn acquire_permit(&self, now: u64) -> Result<Permit, ProviderError> {
         let host = || host_of(self.fixed.metadata.endpoints.token.as_str());
         let refused = |detail: &str| CallError::Unavailable { host: host(), detail: detail.to_owned() };
-        self.fixed.gate.enter(now).map_err(|detail| refused(detail).into())
+        self.fixed.breaker.acquire(now).map_err(|detail| refused(detail).into())
     }
 
     /// Exchanges the code (RFC 6749 4.1.3). The code and the verifier are moved in: neither can be used again.
@@ -313,7 +313,7 @@ impl Provider {
 
     /// Whether its logout refuses whoever comes without an ID token: Okta's does, on its own domains and a customer's.
     #[must_use]
-    pub fn demands_hint(&self) -> bool {
+    pub fn requires_id_token_hint(&self) -> bool {
         let Some(Logout::RpInitiated(endpoint)) = self.logout_style() else { return false };
         endpoint.path().starts_with("/oauth2/") && endpoint.path().ends_with("/v1/logout")
     }

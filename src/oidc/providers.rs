@@ -8,7 +8,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::sync::watch;
 
-use super::breaker::Gate;
+use super::breaker::CircuitBreaker;
 use super::error::ProviderError;
 use super::http::HttpClient;
 use super::provider::Provider;
@@ -30,14 +30,14 @@ struct Entry {
     /// Of the connection: the entry is of no use to any other.
     revision: u64,
     state: Mutex<State>,
-    gate: Arc<Gate>,
+    breaker: Arc<CircuitBreaker>,
 }
 
 #[derive(Default)]
 struct State {
     current: Option<Current>,
     /// What is being fetched, with the end that those who wait hold.
-    flights: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
+    in_flight: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
     /// The last fetch that failed: its error answers for a moment, so that a storm of logins makes no storm of calls.
     failed: Option<(u64, ProviderError)>,
     keys_refetched_at: Option<u64>,
@@ -71,7 +71,7 @@ impl Providers {
     /// The IdP has never answered usably, or not for [`KEEP_STALE`].
     pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
         let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(
-            || Arc::new(Entry { revision: connection.revision, state: Mutex::default(), gate: Arc::default() }),
+            || Arc::new(Entry { revision: connection.revision, state: Mutex::default(), breaker: Arc::default() }),
             |other| other.revision != connection.revision,
         );
         let entry = entry.into_value();
@@ -111,7 +111,7 @@ impl Providers {
             if !Arc::ptr_eq(&current, used) {
                 return Some(current);
             }
-            if !state.flights.contains_key(&Fetch::KeysAlone) {
+            if !state.in_flight.contains_key(&Fetch::KeysAlone) {
                 let is_throttled =
                     state.keys_refetched_at.is_some_and(|at| now < at.saturating_add(millis(KEY_REFETCH_INTERVAL)));
                 if is_throttled {
@@ -133,11 +133,11 @@ impl Providers {
         connection: &Arc<Connection>,
     ) -> watch::Receiver<Option<Outcome>> {
         // One whose task died without a word is started again.
-        if let Some(under_way) = state.flights.get(&fetch).filter(|under_way| under_way.has_changed().is_ok()) {
+        if let Some(under_way) = state.in_flight.get(&fetch).filter(|under_way| under_way.has_changed().is_ok()) {
             return under_way.clone();
         }
         let (tell, waiting) = watch::channel(None);
-        state.flights.insert(fetch, waiting.clone());
+        state.in_flight.insert(fetch, waiting.clone());
         let (entry, connection, http, clock) =
             (Arc::clone(entry), Arc::clone(connection), self.http.clone(), Arc::clone(&self.clock));
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
@@ -146,7 +146,7 @@ impl Providers {
             let fetched = match (fetch, known) {
                 (Fetch::KeysAlone, Some(provider)) => provider.with_fresh_keys().await,
                 (Fetch::KeysAlone | Fetch::Whole, _) => {
-                    Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.gate)).await
+                    Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.breaker)).await
                 }
             };
             let outcome = fetched.map(Arc::new);
@@ -154,7 +154,7 @@ impl Providers {
             if let Err(error) = &outcome {
                 tracing::warn!(account.slug = %connection.slug, ?fetch, %error, "an IdP's metadata or keys could not be fetched");
             }
-            entry.lock().land(fetch, &outcome, clock.unix_millis());
+            entry.lock().apply_fetch(fetch, &outcome, clock.unix_millis());
             tell.send_replace(Some(outcome));
         });
         waiting
@@ -191,8 +191,8 @@ impl State {
     }
 
     /// Takes a fetch's outcome over. A failed one never clears what is good.
-    fn land(&mut self, fetch: Fetch, outcome: &Outcome, now: u64) {
-        self.flights.remove(&fetch);
+    fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: u64) {
+        self.in_flight.remove(&fetch);
         match (outcome, fetch, self.current.as_mut()) {
             (Ok(provider), Fetch::KeysAlone, Some(current)) => current.provider = Arc::clone(provider),
             (Ok(provider), ..) => {

@@ -14,13 +14,12 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::clock::Clock;
-use crate::connections::ConnectionDesk;
+use crate::connections::ConnectionAdmin;
 use crate::identity_token::Identities;
 use crate::login::Login;
 use crate::login::attempts::AttemptLog;
@@ -28,9 +27,9 @@ use crate::pb;
 use crate::pb::connection_service_server::ConnectionServiceServer;
 use crate::pb::identity_service_server::IdentityServiceServer;
 use crate::pb::login_service_server::LoginServiceServer;
-use crate::server::reload::LOOK_INTERVAL;
+use crate::server::reload::RELOAD_INTERVAL;
 use grpc::admission::AdmissionLayer;
-use grpc::auth::{Gatekeeper, Role, WatchedCallers};
+use grpc::auth::{Authorizer, Role, WatchedCallers};
 use grpc::connections::ConnectionRpc;
 use grpc::identity::IdentityRpc;
 use grpc::login::LoginRpc;
@@ -93,7 +92,7 @@ impl Default for Health {
 }
 
 /// Who may come in, and how.
-pub struct Entrance {
+pub struct ServerConfig {
     /// LoginService's.
     pub login_listener: TcpListener,
     /// ConnectionService's.
@@ -113,7 +112,7 @@ pub struct Entrance {
 /// What support works with.
 pub struct Support {
     /// What it does.
-    pub desk: Arc<ConnectionDesk>,
+    pub admin: Arc<ConnectionAdmin>,
     /// What it sees of logins.
     pub attempts: Arc<AttemptLog>,
     /// For the times of what it sees.
@@ -123,7 +122,7 @@ pub struct Support {
 }
 
 /// The open listeners.
-pub struct Door {
+pub struct Server {
     health: Health,
     close: watch::Sender<bool>,
     servers: [JoinHandle<()>; 2],
@@ -131,34 +130,34 @@ pub struct Door {
     drain_timeout: Duration,
 }
 
-impl Door {
+impl Server {
     /// Serves on both listeners.
     #[must_use]
-    pub fn open(
-        entrance: Entrance,
+    pub fn start(
+        config: ServerConfig,
         login: Arc<Login>,
         identities: Option<Arc<Identities>>,
         support: Support,
         health: Health,
     ) -> Self {
-        let Entrance { login_listener, admin_listener, tls, callers, reflection, max_in_flight, drain_timeout } = entrance;
+        let ServerConfig { login_listener, admin_listener, tls, callers, reflection, max_in_flight, drain_timeout } = config;
         let (close, closed) = watch::channel(false);
-        let Support { desk, attempts, clock, public_origin } = support;
+        let Support { admin, attempts, clock, public_origin } = support;
         let login = LoginRpc::new(login, identities.clone(), attempts, clock);
         let login = LoginServiceServer::new(login).max_decoding_message_size(MAX_LOGIN_MESSAGE);
-        let desk =
-            ConnectionServiceServer::new(ConnectionRpc::new(desk, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE);
-        let gatekeeper = |role| Gatekeeper::new(callers.clone(), role);
-        let login_routes = Routes::new(InterceptedService::new(login, gatekeeper(Role::Login)));
+        let admin =
+            ConnectionServiceServer::new(ConnectionRpc::new(admin, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE);
+        let authorizer = |role| Authorizer::new(callers.clone(), role);
+        let login_routes = Routes::new(InterceptedService::new(login, authorizer(Role::Login)));
         let login_routes = match &identities {
             Some(identities) => {
                 let service = IdentityServiceServer::new(IdentityRpc::new(Arc::clone(identities)));
                 let service = service.max_decoding_message_size(MAX_LOGIN_MESSAGE);
-                login_routes.add_service(InterceptedService::new(service, gatekeeper(Role::Identity)))
+                login_routes.add_service(InterceptedService::new(service, authorizer(Role::Identity)))
             }
             None => login_routes,
         };
-        let admin_routes = Routes::new(InterceptedService::new(desk, gatekeeper(Role::Admin)));
+        let admin_routes = Routes::new(InterceptedService::new(admin, authorizer(Role::Admin)));
         let admission = AdmissionLayer::new(max_in_flight);
         let start = |listener, routes: Routes, services: &[&'static str]| {
             let routes = routes.add_service(health.service());
@@ -169,12 +168,12 @@ impl Door {
         let login_services: &[&str] = if identities.is_some() { &[LOGIN_SERVICE, IDENTITY_SERVICE] } else { &[LOGIN_SERVICE] };
         let servers =
             [start(login_listener, login_routes, login_services), start(admin_listener, admin_routes, &[CONNECTION_SERVICE])];
-        let watch = tokio::spawn(keep_watching(tls, callers));
+        let watch = tokio::spawn(keep_reloading(tls, callers));
         Self { health, close, servers, watch, drain_timeout }
     }
 
     /// Says NOT_SERVING, takes no more calls, waits for those in flight, at most the drain timeout.
-    pub async fn close(self) {
+    pub async fn shutdown(self) {
         self.health.drain().await;
         tokio::time::sleep(SAY_GOODBYE).await;
         self.close.send_replace(true);
@@ -198,7 +197,7 @@ async fn serve(
     mut closed: watch::Receiver<bool>,
 ) {
     let layers = tower::ServiceBuilder::new().layer(admission).map_response(name_reason).into_inner();
-    let served = Server::builder()
+    let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_connection_age(MAX_CONNECTION_AGE)
@@ -219,20 +218,20 @@ async fn serve(
 }
 
 /// Reads certificates and callers again when they change.
-async fn keep_watching(tls: Option<Arc<WatchedTls>>, callers: Option<Arc<WatchedCallers>>) {
-    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+async fn keep_reloading(tls: Option<Arc<WatchedTls>>, callers: Option<Arc<WatchedCallers>>) {
+    let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
     loop {
         ticks.tick().await;
         let (tls, callers) = (tls.clone(), callers.clone());
-        let look = tokio::task::spawn_blocking(move || {
+        let reload = tokio::task::spawn_blocking(move || {
             if let Some(tls) = tls {
-                tls.look();
+                tls.reload_if_changed();
             }
             if let Some(callers) = callers {
-                callers.look();
+                callers.reload_if_changed();
             }
         });
-        if let Err(error) = look.await {
+        if let Err(error) = reload.await {
             tracing::error!(%error, "the watched files could not be looked at");
         }
     }

@@ -44,7 +44,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
     }
 
     /// Reads the files again where they have changed. One that is wrong is told once, and changes nothing.
-    pub fn look(&self) {
+    pub fn reload_if_changed(&self) {
         let names = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         let contents = match contents(&self.files) {
             Ok(contents) => contents,
@@ -86,7 +86,7 @@ fn digest_of(contents: &[Contents]) -> Vec<u8> {
 }
 
 /// How often files are looked at.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -105,11 +105,11 @@ mod tests {
         let watched = Watched::open(vec![file.clone()], read).expect("read");
         for (text, expected) in [("x", 1), ("2", 2), ("", 2), ("3", 3)] {
             std::fs::write(&file, text).expect("written");
-            watched.look();
+            watched.reload_if_changed();
             assert_eq!(*watched.current(), expected);
         }
         std::fs::remove_file(&file).expect("removed");
-        watched.look();
+        watched.reload_if_changed();
         assert_eq!(*watched.current(), 3);
     }
 }

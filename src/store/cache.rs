@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::{ChangeError, ChangeNote, ConnectionChange, Connections, Later, StoreError, in_time};
+use super::{ChangeError, ChangeNote, ConnectionChange, Connections, DeferredStore, StoreError, with_timeout};
 use crate::clock::Clock;
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
 use crate::model::proving::{ChangeRecord, CheckRecord};
@@ -15,7 +15,7 @@ use crate::model::slug::Slug;
 
 /// Connections with a memory in front of them.
 pub struct KnownConnections {
-    stored: Later<dyn Connections>,
+    stored: DeferredStore<dyn Connections>,
     clock: Arc<dyn Clock>,
     known: Cache<Slug, Known>,
     /// The latest change that has been taken over into `known`; `UNREAD` until the first look.
@@ -36,7 +36,7 @@ impl KnownConnections {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limit: u64) -> Self {
         Self {
-            stored: Later::new("connections"),
+            stored: DeferredStore::new("connections"),
             clock,
             known: Cache::new(limit),
             seen: AtomicU64::new(UNREAD),
@@ -60,7 +60,7 @@ impl KnownConnections {
             _ => {}
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let found = in_time("connections", self.stored.get()?.get(slug)).await?.map(Arc::new);
+        let found = with_timeout("connections", self.stored.get()?.get(slug)).await?.map(Arc::new);
         // Until a poll has succeeded nobody would tell that a remembered row has changed.
         if self.was_read() {
             self.remember(slug, found.clone()).await;
@@ -84,7 +84,7 @@ impl KnownConnections {
         secrets: &ClientSecrets,
         note: &ChangeNote,
     ) -> Result<Connection, ChangeError> {
-        let created = in_time("connections", self.stored.get()?.create(slug, settings, secrets, note)).await;
+        let created = with_timeout("connections", self.stored.get()?.create(slug, settings, secrets, note)).await;
         self.forget(slug).await;
         created
     }
@@ -94,7 +94,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
-        let updated = in_time("connections", self.stored.get()?.update(change)).await;
+        let updated = with_timeout("connections", self.stored.get()?.update(change)).await;
         self.forget(change.slug).await;
         updated
     }
@@ -104,7 +104,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError> {
-        let deleted = in_time("connections", self.stored.get()?.delete(slug, revision, note)).await;
+        let deleted = with_timeout("connections", self.stored.get()?.delete(slug, revision, note)).await;
         self.forget(slug).await;
         deleted
     }
@@ -114,7 +114,7 @@ impl KnownConnections {
     /// # Errors
     /// As [`Connections::get`].
     pub async fn read(&self, slug: &Slug) -> Result<Option<Connection>, StoreError> {
-        in_time("connections", self.stored.get()?.get(slug)).await
+        with_timeout("connections", self.stored.get()?.get(slug)).await
     }
 
     /// See [`Connections::list`].
@@ -122,7 +122,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
-        in_time("connections", self.stored.get()?.list(after, limit)).await
+        with_timeout("connections", self.stored.get()?.list(after, limit)).await
     }
 
     /// Keeps the issuer named at first use; see [`Connections::pin_issuer`]. Answers with the connection as it stands
@@ -133,7 +133,7 @@ impl KnownConnections {
     pub async fn pin_issuer(&self, connection: &Connection, issuer: &Issuer) -> Result<Option<Arc<Connection>>, StoreError> {
         let was = (ISSUER_FIELD.to_owned(), String::new(), issuer.to_string());
         let note = ChangeNote { actor: THE_SERVICE.to_owned(), action: "pin_issuer", fields: vec![was], ..ChangeNote::default() };
-        in_time("connections", self.stored.get()?.pin_issuer(&connection.slug, connection.revision, issuer, &note)).await?;
+        with_timeout("connections", self.stored.get()?.pin_issuer(&connection.slug, connection.revision, issuer, &note)).await?;
         self.forget(&connection.slug).await;
         self.get(&connection.slug).await
     }
@@ -149,7 +149,7 @@ impl KnownConnections {
         let fields = vec![("client_secret".to_owned(), connection.secrets.active.fingerprint(), standby.fingerprint())];
         let note = ChangeNote { actor: THE_SERVICE.to_owned(), action: "switch_secret", fields, ..ChangeNote::default() };
         let switch = self.stored.get()?.switch_secret(&connection.slug, connection.revision, not_since, &note);
-        let has_switched = in_time("connections", switch).await?;
+        let has_switched = with_timeout("connections", switch).await?;
         self.forget(&connection.slug).await;
         Ok(has_switched)
     }
@@ -165,7 +165,7 @@ impl KnownConnections {
         check: &CheckRecord,
         is_proposal: bool,
     ) -> Result<(), StoreError> {
-        in_time("connections", self.stored.get()?.record_check(slug, incarnation, check, is_proposal)).await
+        with_timeout("connections", self.stored.get()?.record_check(slug, incarnation, check, is_proposal)).await
     }
 
     /// See [`Connections::changes_of`].
@@ -173,7 +173,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn changes_of(&self, slug: &Slug, before: Option<i64>, limit: u32) -> Result<Vec<(i64, ChangeRecord)>, StoreError> {
-        in_time("connections", self.stored.get()?.changes_of(slug, before, limit)).await
+        with_timeout("connections", self.stored.get()?.changes_of(slug, before, limit)).await
     }
 
     /// See [`Connections::secrets_expiring_before`].
@@ -181,7 +181,7 @@ impl KnownConnections {
     /// # Errors
     /// As there.
     pub async fn secrets_expiring_before(&self, time: u64) -> Result<u64, StoreError> {
-        in_time("connections", self.stored.get()?.secrets_expiring_before(time)).await
+        with_timeout("connections", self.stored.get()?.secrets_expiring_before(time)).await
     }
 
     /// Takes over what changed since the last look: to be called every [`POLL_INTERVAL`].
@@ -201,13 +201,13 @@ impl KnownConnections {
     async fn take_changes_over(&self) -> Result<(), StoreError> {
         let seen = self.seen.load(Ordering::Acquire);
         if seen == UNREAD {
-            let latest = in_time("connections", self.stored.get()?.latest_change()).await?;
+            let latest = with_timeout("connections", self.stored.get()?.latest_change()).await?;
             self.seen.store(latest, Ordering::Release);
             return Ok(());
         }
         let mut seen = seen;
         loop {
-            let changes = in_time("connections", self.stored.get()?.changes_since(seen)).await?;
+            let changes = with_timeout("connections", self.stored.get()?.changes_since(seen)).await?;
             let Some((latest, _)) = changes.last() else { return Ok(()) };
             seen = *latest;
             for (change, slug) in changes {
@@ -223,7 +223,7 @@ impl KnownConnections {
             return Ok(());
         }
         // Read before the old is dropped: if SQL goes away just now, the old one goes on being used.
-        let latest = match in_time("connections", self.stored.get()?.get(slug)).await {
+        let latest = match with_timeout("connections", self.stored.get()?.get(slug)).await {
             Ok(latest) => latest,
             // One row that can't be read must not hold up all that changed after it.
             Err(StoreError::Unreadable(detail)) => {

@@ -249,7 +249,7 @@ pub struct AttemptBatch {
     /// Each with its account.
     pub attempts: Vec<(Slug, Attempt)>,
     /// Callbacks whose state was not ours, by account.
-    pub foreign: HashMap<Slug, u64>,
+    pub unrecognized: HashMap<Slug, u64>,
     /// Logins that were trials and ended well: account, incarnation, digest of the settings, time.
     pub tested: Vec<(Slug, u64, String, u64)>,
 }
@@ -258,7 +258,7 @@ impl AttemptBatch {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.attempts.is_empty() && self.foreign.is_empty() && self.tested.is_empty()
+        self.attempts.is_empty() && self.unrecognized.is_empty() && self.tested.is_empty()
     }
 }
 
@@ -318,12 +318,12 @@ pub enum StoreError {
 }
 
 /// A store that may be opened only some time after the start: the first one that is given stays.
-pub(crate) struct Later<T: ?Sized> {
+pub(crate) struct DeferredStore<T: ?Sized> {
     name: &'static str,
     opened: OnceLock<Arc<T>>,
 }
 
-impl<T: ?Sized> Later<T> {
+impl<T: ?Sized> DeferredStore<T> {
     pub(crate) fn new(name: &'static str) -> Self {
         Self { name, opened: OnceLock::new() }
     }
@@ -339,7 +339,7 @@ impl<T: ?Sized> Later<T> {
 }
 
 /// Bounds a call to SQL: a server that was paused neither answers nor breaks the connection.
-pub(crate) async fn in_time<T, E: From<StoreError>>(
+pub(crate) async fn with_timeout<T, E: From<StoreError>>(
     store: &'static str,
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {

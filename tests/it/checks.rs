@@ -439,7 +439,7 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     assert_eq!(phases, ["metadata", "store", "token", "verify"]);
     assert!(!format!("{listed:?}").contains("CANARY") && !format!("{listed:?}").contains("alice"));
     let summary = listed.summary.expect("a summary");
-    assert!(summary.last_success_time.is_some() && summary.foreign_callbacks == 1);
+    assert!(summary.last_success_time.is_some() && summary.unrecognized_callbacks == 1);
     assert_eq!(summary.failures["CLAIM_MISSING"], 1);
     assert_eq!(service.get("acme").await.expect("there").logins.expect("a summary").failures, summary.failures);
 

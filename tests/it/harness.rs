@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use peerpanda_sso::app::{App, World};
+use peerpanda_sso::app::{App, Environment};
 use peerpanda_sso::clock::{Clock, ManualClock};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::entropy::{Entropy, SystemEntropy};
@@ -81,8 +81,8 @@ impl Service {
 
     /// With chance of its own, too.
     pub(crate) async fn over_with(config: Config, clock: Arc<ManualClock>, entropy: Arc<dyn Entropy>) -> Self {
-        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy };
-        let app = App::start(config, world).await.expect("the service starts");
+        let environment = Environment { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy };
+        let app = App::start(config, environment).await.expect("the service starts");
         let login = LoginServiceClient::connect(format!("http://{}", app.login_addr())).await.expect("connected");
         let admin = ConnectionServiceClient::connect(format!("http://{}", app.admin_addr())).await.expect("connected");
         let idp = FakeIdp::start(Arc::clone(&clock) as Arc<dyn Clock>).await;

@@ -213,7 +213,7 @@ fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {
             print_line(&format!("{would}{created} created, {updated} updated, {unchanged} unchanged, {failed} failed"))?;
         }
     }
-    Ok(if failed == 0 { Outcome::Good } else { Outcome::Bad })
+    Ok(if failed == 0 { Outcome::Success } else { Outcome::Failed })
 }
 
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "email", "profile"];

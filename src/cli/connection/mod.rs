@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::FieldMask;
 
-use super::client::{Admin, Reach};
+use super::client::{Admin, ClientArgs};
 use super::{Failure, Outcome, Output, print_json, print_line};
 use crate::pb;
 use crate::pb::check_connection_response::Found;
@@ -29,7 +29,7 @@ use secrets::Secrets;
 #[derive(Args)]
 pub struct ConnectionCommand {
     #[command(flatten)]
-    reach: Reach,
+    reach: ClientArgs,
     /// How to print.
     #[arg(long, global = true, value_enum, default_value_t)]
     output: Output,
@@ -213,7 +213,7 @@ impl ConnectionCommand {
                 let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force };
                 let updated = desk.update_connection(request).await?.into_inner();
                 show::connection(&updated.connection.unwrap_or_default(), output)?;
-                if updated.effect.is_empty() { Ok(Outcome::Good) } else { hint(output, &format!("note: {}", updated.effect)) }
+                if updated.effect.is_empty() { Ok(Outcome::Success) } else { hint(output, &format!("note: {}", updated.effect)) }
             }
             Verb::Delete { slug, yes } => {
                 let desk = &mut reach.admin().await?;
@@ -222,7 +222,7 @@ impl ConnectionCommand {
                     secrets::confirm(&slug)?;
                 }
                 desk.delete_connection(pb::DeleteConnectionRequest { slug, revision }).await?;
-                Ok(Outcome::Good)
+                Ok(Outcome::Success)
             }
             Verb::Check { slug, fields, secrets } => check(&mut reach.admin().await?, slug, &fields, secrets, output).await,
             Verb::Activate { slug, force } => {
@@ -240,7 +240,7 @@ impl ConnectionCommand {
                     Output::Text => print_line(markdown.trim_end())?,
                     Output::Json => print_json(&serde_json::json!({ "markdown": markdown }))?,
                 }
-                Ok(Outcome::Good)
+                Ok(Outcome::Success)
             }
             Verb::Attempts { slug, last } => {
                 let request = pb::ListLoginAttemptsRequest { slug, page_size: last };
@@ -265,7 +265,7 @@ impl ConnectionCommand {
                 }
                 let accounts: Vec<Account> = connections.iter().map(Account::from).collect();
                 print_line(document::write(&accounts)?.trim_end())?;
-                Ok(Outcome::Good)
+                Ok(Outcome::Success)
             }
         }
     }
@@ -277,7 +277,7 @@ fn hint(output: Output, text: &str) -> Result<Outcome, Failure> {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "{text}");
     }
-    Ok(Outcome::Good)
+    Ok(Outcome::Success)
 }
 
 async fn get(desk: &mut Admin, slug: &str) -> Result<pb::Connection, Failure> {
@@ -324,5 +324,5 @@ async fn check(desk: &mut Admin, slug: String, fields: &Fields, secrets: Secrets
     }
     let Some(summary) = summary else { return Err(Failure::NoAnswer("the check was cut off".to_owned())) };
     show::check_summary(&results, &summary, output)?;
-    Ok(if summary.outcome() == pb::CheckOutcome::Fail { Outcome::Bad } else { Outcome::Good })
+    Ok(if summary.outcome() == pb::CheckOutcome::Fail { Outcome::Failed } else { Outcome::Success })
 }

@@ -14,7 +14,7 @@ use crate::pb;
 pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<Outcome, Failure> {
     if output == Output::Json {
         print_json(&whole(connection))?;
-        return Ok(Outcome::Good);
+        return Ok(Outcome::Success);
     }
     let account = serde_json::to_value(Account::from(connection)).unwrap_or_default();
     let mut rows: Vec<(String, String)> = Vec::new();
@@ -47,7 +47,7 @@ pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<
         table.add_row([name, value]);
     }
     print_table(&table)?;
-    Ok(Outcome::Good)
+    Ok(Outcome::Success)
 }
 
 pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, output: Output) -> Result<Outcome, Failure> {
@@ -60,7 +60,7 @@ pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, outpu
     let shown = connections.iter().filter(|connection| !is_expiring_only || is_expiring(connection));
     if output == Output::Json {
         print_json(&json!(shown.map(whole).collect::<Vec<_>>()))?;
-        return Ok(Outcome::Good);
+        return Ok(Outcome::Success);
     }
     let mut table = table();
     table.set_header(["SLUG", "STATE", "IDP", "CLIENT ID", "CHECK", "LAST LOGIN", "FAILED 24 H", "SECRET EXPIRES"]);
@@ -86,7 +86,7 @@ pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, outpu
     }
     print_table(&table)?;
     print_line(&format!("{count} connections"))?;
-    Ok(Outcome::Good)
+    Ok(Outcome::Success)
 }
 
 /// One line, and what to do below it.
@@ -156,7 +156,7 @@ pub(super) fn attempts(listed: &pb::ListLoginAttemptsResponse, output: Output) -
         };
         let summary = listed.summary.as_ref().map(summary_json).unwrap_or_default();
         print_json(&json!({ "summary": summary, "attempts": listed.attempts.iter().map(one).collect::<Vec<_>>() }))?;
-        return Ok(Outcome::Good);
+        return Ok(Outcome::Success);
     }
     let mut table = table();
     table.set_header(["TIME", "OUTCOME", "WHO CAN ACT", "WHAT TO DO", "TOOK", "TRACE"]);
@@ -183,7 +183,7 @@ pub(super) fn attempts(listed: &pb::ListLoginAttemptsResponse, output: Output) -
     }
     print_table(&table)?;
     print_line(&listed.summary.as_ref().map(summary_text).unwrap_or_default())?;
-    Ok(Outcome::Good)
+    Ok(Outcome::Success)
 }
 
 pub(super) fn changes(changes: &[pb::ConnectionChange], output: Output) -> Result<Outcome, Failure> {
@@ -196,7 +196,7 @@ pub(super) fn changes(changes: &[pb::ConnectionChange], output: Output) -> Resul
             })
         };
         print_json(&json!(changes.iter().map(one).collect::<Vec<_>>()))?;
-        return Ok(Outcome::Good);
+        return Ok(Outcome::Success);
     }
     let mut table = table();
     table.set_header(["TIME", "WHO", "WHAT", "FIELDS"]);
@@ -212,7 +212,7 @@ pub(super) fn changes(changes: &[pb::ConnectionChange], output: Output) -> Resul
         ]);
     }
     print_table(&table)?;
-    Ok(Outcome::Good)
+    Ok(Outcome::Success)
 }
 
 /// Everything, as a script wants it.
@@ -244,7 +244,7 @@ fn whole(connection: &pb::Connection) -> Value {
 fn summary_json(summary: &pb::LoginSummary) -> Value {
     json!({
         "last_success_time": time(summary.last_success_time.as_ref()), "failures_24h": summary.failures,
-        "foreign_callbacks": summary.foreign_callbacks,
+        "unrecognized_callbacks": summary.unrecognized_callbacks,
     })
 }
 

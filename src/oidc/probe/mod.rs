@@ -57,7 +57,7 @@ struct Run<'a, 'b> {
     probe: &'a Probe<'a>,
     vendor: Vendor,
     requests_left: usize,
-    tell: &'b mut (dyn FnMut(CheckResult) + Send),
+    report: &'b mut (dyn FnMut(CheckResult) + Send),
 }
 
 /// What can be known from a document or from what was typed in.
@@ -72,14 +72,14 @@ struct Found {
 
 impl Probe<'_> {
     /// Looks, and tells each result as it is found.
-    pub async fn run(&self, tell: &mut (dyn FnMut(CheckResult) + Send)) -> Seen {
+    pub async fn run(&self, report: &mut (dyn FnMut(CheckResult) + Send)) -> Seen {
         let settings = &self.connection.settings;
         let source = match &settings.source {
             MetadataSource::Discovery(url) => url.as_str(),
             MetadataSource::Manual(endpoints) => endpoints.authorization.as_str(),
         };
         let vendor = Vendor::of(self.connection.issuer().map_or(source, |issuer| issuer.as_str()));
-        let mut run = Run { probe: self, vendor, requests_left: MAX_REQUESTS, tell };
+        let mut run = Run { probe: self, vendor, requests_left: MAX_REQUESTS, report };
         let found = match &settings.source {
             MetadataSource::Discovery(url) => run.metadata(url).await,
             MetadataSource::Manual(endpoints) => Some(run.manual(endpoints)),
@@ -98,11 +98,11 @@ impl Probe<'_> {
 }
 
 impl Run<'_, '_> {
-    fn tell(&mut self, id: &'static str, outcome: CheckOutcome, expected: &str, found: impl Into<String>) {
-        self.tell_with(id, outcome, expected, found, None);
+    fn report(&mut self, id: &'static str, outcome: CheckOutcome, expected: &str, found: impl Into<String>) {
+        self.report_with(id, outcome, expected, found, None);
     }
 
-    fn tell_with(
+    fn report_with(
         &mut self,
         id: &'static str,
         outcome: CheckOutcome,
@@ -110,7 +110,7 @@ impl Run<'_, '_> {
         found: impl Into<String>,
         remedy: Option<(Party, String)>,
     ) {
-        (self.tell)(CheckResult { id, outcome, expected: expected.to_owned(), found: found.into(), remedy });
+        (self.report)(CheckResult { id, outcome, expected: expected.to_owned(), found: found.into(), remedy });
     }
 
     async fn call(&mut self, request: Request<Bytes>) -> Result<Answer, CallError> {
@@ -119,7 +119,7 @@ impl Run<'_, '_> {
             host,
             detail: format!("a check makes {MAX_REQUESTS} requests at most, and they are made"),
         })?;
-        self.probe.http.look(request, MAX_DOCUMENT).await
+        self.probe.http.send_raw(request, MAX_DOCUMENT).await
     }
 
     fn random(&self) -> String {
@@ -164,7 +164,7 @@ impl Run<'_, '_> {
             Ok(answer) => answer,
             Err(error) => {
                 let (found, remedy) = self.unreachable(&error);
-                self.tell_with("metadata.document", CheckOutcome::Fail, EXPECTED, found, remedy);
+                self.report_with("metadata.document", CheckOutcome::Fail, EXPECTED, found, remedy);
                 return None;
             }
         };
@@ -175,11 +175,11 @@ impl Run<'_, '_> {
             Err(detail) => {
                 let remedy = "enter the URL of the document itself: in a browser it shows JSON with \"issuer\"".to_owned();
                 let found = self.redacted(&detail);
-                self.tell_with("metadata.document", CheckOutcome::Fail, EXPECTED, found, Some((Party::Support, remedy)));
+                self.report_with("metadata.document", CheckOutcome::Fail, EXPECTED, found, Some((Party::Support, remedy)));
                 return None;
             }
         };
-        self.tell("metadata.document", CheckOutcome::Pass, EXPECTED, format!("it does, at {}", host_of(url.as_str())));
+        self.report("metadata.document", CheckOutcome::Pass, EXPECTED, format!("it does, at {}", host_of(url.as_str())));
         self.skew(&answer);
         self.issuer(&document, url);
         let reader = Document(&document);
@@ -192,7 +192,7 @@ impl Run<'_, '_> {
 
     fn manual(&mut self, endpoints: &Endpoints) -> Found {
         let settings = &self.probe.connection.settings;
-        self.tell("metadata.document", CheckOutcome::Pass, "endpoints are known", "they were typed in; no document is read");
+        self.report("metadata.document", CheckOutcome::Pass, "endpoints are known", "they were typed in; no document is read");
         let algs = accepted_algs(&settings.id_token_signing_algs, None);
         Found {
             authorization: Some(endpoints.authorization.clone()),
@@ -210,13 +210,13 @@ impl Run<'_, '_> {
         let date = date.and_then(|text| httpdate::parse_http_date(text).ok());
         let theirs = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok()).map(|since| since.as_secs());
         match theirs {
-            None => self.tell("clock.skew", CheckOutcome::Inconclusive, EXPECTED, "it doesn't say what time it is"),
+            None => self.report("clock.skew", CheckOutcome::Inconclusive, EXPECTED, "it doesn't say what time it is"),
             Some(theirs) => {
                 let skew = theirs.abs_diff(self.probe.clock.unix_seconds());
                 let outcome = if skew <= MAX_SKEW { CheckOutcome::Pass } else { CheckOutcome::Warn };
                 let remedy = (Party::CustomerIdpAdmin, "have the IdP's host take its time by NTP".to_owned());
                 let remedy = (skew > MAX_SKEW).then_some(remedy);
-                self.tell_with("clock.skew", outcome, EXPECTED, format!("{skew} s apart"), remedy);
+                self.report_with("clock.skew", outcome, EXPECTED, format!("{skew} s apart"), remedy);
             }
         }
     }
@@ -244,14 +244,26 @@ impl Run<'_, '_> {
                 format!("if this is the customer's IdP, store the issuer {shown:?}")
             };
             let found = format!("it is {shown:?}{what}");
-            return self.tell_with("metadata.issuer", CheckOutcome::Fail, &expected_text, found, Some((Party::Support, remedy)));
+            return self.report_with(
+                "metadata.issuer",
+                CheckOutcome::Fail,
+                &expected_text,
+                found,
+                Some((Party::Support, remedy)),
+            );
         }
         if named.contains(TENANT_PLACEHOLDER) && connection.settings.allowed_tenant_ids.is_empty() {
             let remedy = "enter the tenant's own discovery URL, or allowed_tenant_ids".to_owned();
             let found = "it is a template for many tenants".to_owned();
-            return self.tell_with("metadata.issuer", CheckOutcome::Fail, &expected_text, found, Some((Party::Support, remedy)));
+            return self.report_with(
+                "metadata.issuer",
+                CheckOutcome::Fail,
+                &expected_text,
+                found,
+                Some((Party::Support, remedy)),
+            );
         }
-        self.tell("metadata.issuer", CheckOutcome::Pass, &expected_text, format!("it is {shown:?}"));
+        self.report("metadata.issuer", CheckOutcome::Pass, &expected_text, format!("it is {shown:?}"));
     }
 
     /// What the document lists of what a login uses. That something isn't listed is a reason to look, seldom to fail.
@@ -259,40 +271,40 @@ impl Run<'_, '_> {
         let settings = &self.probe.connection.settings;
         let unlisted = |what: &str| format!("the document doesn't list {what}");
         match document.list("response_types_supported") {
-            None => self.tell("metadata.code_flow", CheckOutcome::Warn, "code flow", unlisted("response types")),
+            None => self.report("metadata.code_flow", CheckOutcome::Warn, "code flow", unlisted("response types")),
             Some(types) if types.contains(&"code") => {
-                self.tell("metadata.code_flow", CheckOutcome::Pass, "code flow", "it is listed");
+                self.report("metadata.code_flow", CheckOutcome::Pass, "code flow", "it is listed");
             }
             Some(types) => {
                 let found = self.redacted(&format!("only {}", types.join(", ")));
                 let remedy = (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
-                self.tell_with("metadata.code_flow", CheckOutcome::Fail, "code flow", found, Some(remedy));
+                self.report_with("metadata.code_flow", CheckOutcome::Fail, "code flow", found, Some(remedy));
             }
         }
         match document.list("code_challenge_methods_supported") {
             // Entra lists none, and takes it.
-            None => self.tell("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "not listed; it is sent all the same"),
+            None => self.report("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "not listed; it is sent all the same"),
             Some(methods) if methods.contains(&"S256") => {
-                self.tell("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "it is listed");
+                self.report("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "it is listed");
             }
             Some(methods) => {
                 let found = self.redacted(&format!("only {}", methods.join(", ")));
                 let remedy = (Party::CustomerIdpAdmin, "have the IdP accept PKCE with S256".to_owned());
-                self.tell_with("metadata.pkce", CheckOutcome::Warn, "PKCE with S256", found, Some(remedy));
+                self.report_with("metadata.pkce", CheckOutcome::Warn, "PKCE with S256", found, Some(remedy));
             }
         }
         let expected = format!("scopes {}", settings.scopes.join(" "));
         match document.list("scopes_supported") {
-            None => self.tell("metadata.scopes", CheckOutcome::Inconclusive, &expected, unlisted("scopes")),
+            None => self.report("metadata.scopes", CheckOutcome::Inconclusive, &expected, unlisted("scopes")),
             Some(listed) => {
                 let missing: Vec<&str> =
                     settings.scopes.iter().map(String::as_str).filter(|scope| !listed.contains(scope)).collect();
                 if missing.is_empty() {
-                    self.tell("metadata.scopes", CheckOutcome::Pass, &expected, "all are listed");
+                    self.report("metadata.scopes", CheckOutcome::Pass, &expected, "all are listed");
                 } else {
                     let remedy = (Party::CustomerIdpAdmin, "allow the client these scopes".to_owned());
                     let found = format!("not listed: {}", missing.join(" "));
-                    self.tell_with("metadata.scopes", CheckOutcome::Warn, &expected, found, Some(remedy));
+                    self.report_with("metadata.scopes", CheckOutcome::Warn, &expected, found, Some(remedy));
                 }
             }
         }
@@ -300,17 +312,17 @@ impl Run<'_, '_> {
         let wanted = [&mapping.email, &mapping.given_name, &mapping.family_name];
         let expected = format!("claims {}", wanted.map(|names| names.join(" or ")).join(", "));
         match document.list("claims_supported") {
-            None => self.tell("metadata.claims", CheckOutcome::Inconclusive, &expected, unlisted("claims")),
+            None => self.report("metadata.claims", CheckOutcome::Inconclusive, &expected, unlisted("claims")),
             Some(listed) => {
                 let is_listed = |names: &&Vec<String>| names.iter().any(|name| listed.contains(&name.as_str()));
                 let missing: Vec<String> =
                     wanted.iter().filter(|names| !is_listed(names)).map(|names| names.join(" or ")).collect();
                 if missing.is_empty() {
-                    self.tell("metadata.claims", CheckOutcome::Pass, &expected, "all are listed");
+                    self.report("metadata.claims", CheckOutcome::Pass, &expected, "all are listed");
                 } else {
                     let remedy = (Party::CustomerIdpAdmin, advice::add_claims(self.vendor).0.to_owned());
                     let found = format!("not listed: {}; a test login tells", missing.join(", "));
-                    self.tell_with("metadata.claims", CheckOutcome::Warn, &expected, found, Some(remedy));
+                    self.report_with("metadata.claims", CheckOutcome::Warn, &expected, found, Some(remedy));
                 }
             }
         }
@@ -319,13 +331,13 @@ impl Run<'_, '_> {
         // OIDC Discovery 3: what is not listed is client_secret_basic.
         let listed = document.list("token_endpoint_auth_methods_supported").unwrap_or_else(|| vec!["client_secret_basic"]);
         if listed.contains(&method) {
-            self.tell("metadata.auth_method", CheckOutcome::Pass, &expected, "it is listed");
+            self.report("metadata.auth_method", CheckOutcome::Pass, &expected, "it is listed");
         } else {
             let is_hopeless = !listed.iter().any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"));
             let outcome = if is_hopeless { CheckOutcome::Fail } else { CheckOutcome::Warn };
             let found = self.redacted(&format!("listed: {}", listed.join(", ")));
             let remedy = (Party::Support, "enter the method that the client is registered with".to_owned());
-            self.tell_with("metadata.auth_method", outcome, &expected, found, Some(remedy));
+            self.report_with("metadata.auth_method", outcome, &expected, found, Some(remedy));
         }
     }
 
@@ -337,9 +349,9 @@ impl Run<'_, '_> {
         if accepted.is_empty() {
             let found = self.redacted(&format!("listed: {}", listed.unwrap_or_default().join(", ")));
             let remedy = (Party::CustomerIdpAdmin, "switch the client's ID tokens to RS256".to_owned());
-            self.tell_with("metadata.signing_algs", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
+            self.report_with("metadata.signing_algs", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
         } else {
-            self.tell("metadata.signing_algs", CheckOutcome::Pass, EXPECTED, names.join(", "));
+            self.report("metadata.signing_algs", CheckOutcome::Pass, EXPECTED, names.join(", "));
         }
         accepted
     }
@@ -366,11 +378,11 @@ impl Run<'_, '_> {
             algs,
         };
         if wrong.is_empty() {
-            self.tell("metadata.endpoints", CheckOutcome::Pass, EXPECTED, "they are");
+            self.report("metadata.endpoints", CheckOutcome::Pass, EXPECTED, "they are");
         } else {
             let remedy = (Party::CustomerIdpAdmin, "mend the metadata document, or enter manual endpoints".to_owned());
             let text = self.redacted(&wrong.join("; "));
-            self.tell_with("metadata.endpoints", CheckOutcome::Fail, EXPECTED, text, Some(remedy));
+            self.report_with("metadata.endpoints", CheckOutcome::Fail, EXPECTED, text, Some(remedy));
         }
         found
     }
@@ -379,13 +391,13 @@ impl Run<'_, '_> {
     fn usable(&mut self, document: &Map<String, Value>, url: &Url) {
         const EXPECTED: &str = "a login can use the document";
         let problem = match Metadata::read(document, self.probe.connection, url, &self.probe.http.addresses) {
-            Ok(_) => return self.tell("metadata.usable", CheckOutcome::Pass, EXPECTED, "it can"),
+            Ok(_) => return self.report("metadata.usable", CheckOutcome::Pass, EXPECTED, "it can"),
             Err(Problem::Document(detail)) => detail,
             Err(Problem::Address { host, kind }) => format!("{host} has a {kind} address, which is not called"),
         };
         let remedy = (Party::CustomerIdpAdmin, "mend the metadata document, or enter manual endpoints".to_owned());
         let found = self.redacted(&problem);
-        self.tell_with("metadata.usable", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
+        self.report_with("metadata.usable", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
     }
 
     fn hosts(&mut self, hosts: &BTreeSet<String>) {
@@ -393,18 +405,18 @@ impl Run<'_, '_> {
         let known: BTreeSet<String> = self.probe.known_hosts.iter().cloned().collect();
         let shown = hosts.iter().cloned().collect::<Vec<_>>().join(", ");
         if known.is_empty() || known == *hosts {
-            return self.tell("metadata.hosts", CheckOutcome::Pass, EXPECTED, shown);
+            return self.report("metadata.hosts", CheckOutcome::Pass, EXPECTED, shown);
         }
         let before = known.into_iter().collect::<Vec<_>>().join(", ");
         let remedy = (Party::Support, "ask the customer whether it has moved its IdP".to_owned());
         let found = format!("{shown}; before: {before}");
-        self.tell_with("metadata.hosts", CheckOutcome::Warn, EXPECTED, found, Some(remedy));
+        self.report_with("metadata.hosts", CheckOutcome::Warn, EXPECTED, found, Some(remedy));
     }
 
     async fn keys(&mut self, found: &Found) {
         let expected = format!("a published key for {}", found.algs.iter().map(|alg| alg.name()).collect::<Vec<_>>().join(", "));
         let Some(url) = &found.jwks else {
-            return self.tell("jwks.keys", CheckOutcome::Fail, &expected, "there is no usable jwks_uri");
+            return self.report("jwks.keys", CheckOutcome::Fail, &expected, "there is no usable jwks_uri");
         };
         let Ok(request) = Request::get(url.as_str()).header(ACCEPT, "application/json").body(Bytes::new()) else { return };
         let keys = match self.call(request).await {
@@ -417,15 +429,15 @@ impl Run<'_, '_> {
         match keys {
             Err((detail, own)) => {
                 let text = self.redacted(&detail);
-                self.tell_with("jwks.keys", CheckOutcome::Fail, &expected, text, own.or_else(remedy));
+                self.report_with("jwks.keys", CheckOutcome::Fail, &expected, text, own.or_else(remedy));
             }
             Ok(keys) => {
                 let usable: Vec<&str> =
                     found.algs.iter().filter(|alg| keys.candidates(**alg, None).next().is_some()).map(|alg| alg.name()).collect();
                 if usable.is_empty() {
-                    self.tell_with("jwks.keys", CheckOutcome::Fail, &expected, "none of its keys is for these", remedy());
+                    self.report_with("jwks.keys", CheckOutcome::Fail, &expected, "none of its keys is for these", remedy());
                 } else {
-                    self.tell("jwks.keys", CheckOutcome::Pass, &expected, format!("there are keys for {}", usable.join(", ")));
+                    self.report("jwks.keys", CheckOutcome::Pass, &expected, format!("there are keys for {}", usable.join(", ")));
                 }
             }
         }
@@ -435,7 +447,7 @@ impl Run<'_, '_> {
         const ID: &str = "client.credentials";
         const EXPECTED: &str = "the IdP accepts client id and secret";
         let Some(token) = token else {
-            return self.tell(ID, CheckOutcome::Fail, EXPECTED, "there is no usable token endpoint");
+            return self.report(ID, CheckOutcome::Fail, EXPECTED, "there is no usable token endpoint");
         };
         let method = self.probe.connection.settings.auth_method;
         let secret = self.probe.connection.secrets.active.expose().to_owned();
@@ -454,12 +466,12 @@ impl Run<'_, '_> {
                 Ok(answer) => answer,
                 Err(error) => {
                     let (found, remedy) = self.unreachable(&error);
-                    return self.tell_with(ID, CheckOutcome::Fail, EXPECTED, found, remedy);
+                    return self.report_with(ID, CheckOutcome::Fail, EXPECTED, found, remedy);
                 }
             };
             let said = self.redacted(&answer.to_string());
             if answer.has_token && !is_last {
-                return self.tell(
+                return self.report(
                     ID,
                     CheckOutcome::Pass,
                     EXPECTED,
@@ -470,7 +482,7 @@ impl Run<'_, '_> {
                 let explained =
                     advice::explain_aadsts(&answer.description).map_or_else(String::new, |meaning| format!("; {meaning}"));
                 let remedy = (Party::Support, advice::client_credentials(self.vendor, method.name()));
-                return self.tell_with(ID, CheckOutcome::Fail, EXPECTED, format!("{said}{explained}"), Some(remedy));
+                return self.report_with(ID, CheckOutcome::Fail, EXPECTED, format!("{said}{explained}"), Some(remedy));
             }
             if !is_last {
                 continue;
@@ -481,7 +493,7 @@ impl Run<'_, '_> {
                 Ok(control) => control,
                 Err(error) => {
                     let (found, _) = self.unreachable(&error);
-                    return self.tell(ID, CheckOutcome::Inconclusive, EXPECTED, found);
+                    return self.report(ID, CheckOutcome::Inconclusive, EXPECTED, found);
                 }
             };
             let is_told_apart = (control.status, &control.error) != (answer.status, &answer.error)
@@ -489,18 +501,18 @@ impl Run<'_, '_> {
                 && !answer.error.is_empty();
             if !is_told_apart {
                 let found = format!("{said}; and the same with a wrong secret, so a test login must tell");
-                return self.tell(ID, CheckOutcome::Inconclusive, EXPECTED, found);
+                return self.report(ID, CheckOutcome::Inconclusive, EXPECTED, found);
             }
             if answer.error == "unauthorized_client" {
                 let remedy = (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
                 let found = format!("{said}: the secret seems right, the grant is not allowed");
-                return self.tell_with(ID, CheckOutcome::Warn, EXPECTED, found, Some(remedy));
+                return self.report_with(ID, CheckOutcome::Warn, EXPECTED, found, Some(remedy));
             }
             let found = format!(
                 "it refuses a made-up code ({said}), and a wrong secret differently ({})",
                 self.redacted(&control.to_string())
             );
-            return self.tell(ID, CheckOutcome::Pass, EXPECTED, found);
+            return self.report(ID, CheckOutcome::Pass, EXPECTED, found);
         }
     }
 
@@ -548,13 +560,13 @@ impl Run<'_, '_> {
         let redirect_uri = self.probe.redirect_uri.to_owned();
         let expected = format!("{redirect_uri} is registered with the client");
         let Some(authorization) = authorization else {
-            return self.tell(ID, CheckOutcome::Fail, &expected, "there is no usable authorization endpoint");
+            return self.report(ID, CheckOutcome::Fail, &expected, "there is no usable authorization endpoint");
         };
         let remedy = (Party::CustomerIdpAdmin, advice::register_redirect_uri(self.vendor, &redirect_uri));
         match self.browse(authorization, &redirect_uri).await {
             Err(error) => {
                 let (found, _) = self.unreachable(&error);
-                self.tell(ID, CheckOutcome::Inconclusive, &expected, found);
+                self.report(ID, CheckOutcome::Inconclusive, &expected, found);
             }
             Ok(End::CameBack(error)) => {
                 let unregistered = format!("{redirect_uri}unregistered-{}/", &self.random()[..8]);
@@ -564,11 +576,11 @@ impl Run<'_, '_> {
                 let found = self.redacted(&format!("the IdP answers there: {said}"));
                 if !is_told_apart || error.is_empty() {
                     let found = format!("{found}; an unregistered one isn't refused for sure, so a test login must tell");
-                    return self.tell(ID, CheckOutcome::Inconclusive, &expected, found);
+                    return self.report(ID, CheckOutcome::Inconclusive, &expected, found);
                 }
                 match error.as_str() {
                     "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
-                        self.tell(ID, CheckOutcome::Pass, &expected, found);
+                        self.report(ID, CheckOutcome::Pass, &expected, found);
                     }
                     // It is registered, and every login would end so.
                     "unauthorized_client" | "unsupported_response_type" | "invalid_scope" | "invalid_request" => {
@@ -578,9 +590,9 @@ impl Run<'_, '_> {
                             _ => advice::allow_code_flow(self.vendor),
                         };
                         let remedy = (Party::CustomerIdpAdmin, what.to_owned());
-                        self.tell_with(ID, CheckOutcome::Fail, &expected, found, Some(remedy));
+                        self.report_with(ID, CheckOutcome::Fail, &expected, found, Some(remedy));
                     }
-                    _ => self.tell(ID, CheckOutcome::Warn, &expected, found),
+                    _ => self.report(ID, CheckOutcome::Warn, &expected, found),
                 }
             }
             Ok(End::Page { status, text }) => {
@@ -589,15 +601,15 @@ impl Run<'_, '_> {
                 let text = self.redacted(&text);
                 if is_error {
                     let found = format!("an error page (HTTP {}): {text}{explained}", status.as_u16());
-                    self.tell_with(ID, CheckOutcome::Fail, &expected, found, Some(remedy));
+                    self.report_with(ID, CheckOutcome::Fail, &expected, found, Some(remedy));
                 } else {
                     let found = format!("a page (HTTP {}) that a person must go on from; a test login tells", status.as_u16());
-                    self.tell(ID, CheckOutcome::Inconclusive, &expected, found);
+                    self.report(ID, CheckOutcome::Inconclusive, &expected, found);
                 }
             }
             Ok(End::TooFar) => {
                 let found = format!("more than {MAX_HOPS} redirects; a test login tells");
-                self.tell(ID, CheckOutcome::Inconclusive, &expected, found);
+                self.report(ID, CheckOutcome::Inconclusive, &expected, found);
             }
         }
     }
@@ -673,18 +685,20 @@ impl Run<'_, '_> {
         let style = self.probe.connection.settings.logout_style;
         match (style, end_session) {
             (LogoutStyle::None, _) => {
-                self.tell("logout.endpoint", CheckOutcome::Pass, EXPECTED, "logout at the IdP is switched off")
+                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, "logout at the IdP is switched off")
             }
             (LogoutStyle::Auth0V2 | LogoutStyle::Cognito, _) => {
-                self.tell("logout.endpoint", CheckOutcome::Pass, EXPECTED, "by the product's own logout");
+                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, "by the product's own logout");
             }
-            (_, Some(url)) => self.tell("logout.endpoint", CheckOutcome::Pass, EXPECTED, format!("at {}", host_of(url.as_str()))),
+            (_, Some(url)) => {
+                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, format!("at {}", host_of(url.as_str())))
+            }
             (LogoutStyle::Auto, None) if matches!(self.vendor, Vendor::Auth0) => {
-                self.tell("logout.endpoint", CheckOutcome::Pass, EXPECTED, "by Auth0's own logout");
+                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, "by Auth0's own logout");
             }
             (LogoutStyle::Auto | LogoutStyle::RpInitiated, None) => {
                 let found = "there is no end_session_endpoint: a logout ends the session here alone";
-                self.tell("logout.endpoint", CheckOutcome::Warn, EXPECTED, found);
+                self.report("logout.endpoint", CheckOutcome::Warn, EXPECTED, found);
             }
         }
     }
@@ -692,22 +706,22 @@ impl Run<'_, '_> {
     async fn certificate(&mut self, token: Option<&Url>) {
         const EXPECTED: &str = "the token endpoint's certificate is valid for two weeks and more";
         let Some(token) = token.filter(|token| token.scheme() == "https") else {
-            return self.tell("tls.certificate", CheckOutcome::Inconclusive, EXPECTED, "it isn't called over https");
+            return self.report("tls.certificate", CheckOutcome::Inconclusive, EXPECTED, "it isn't called over https");
         };
         match self.probe.http.certificate_expiry(token).await {
             Err(error) => {
                 let (found, _) = self.unreachable(&error);
-                self.tell("tls.certificate", CheckOutcome::Inconclusive, EXPECTED, found);
+                self.report("tls.certificate", CheckOutcome::Inconclusive, EXPECTED, found);
             }
             Ok(expires) => {
                 let now = i64::try_from(self.probe.clock.unix_seconds()).unwrap_or(i64::MAX);
                 let days = (expires - now).div_euclid(DAY);
                 let found = format!("it expires in {days} days");
                 if days >= CERTIFICATE_DAYS {
-                    return self.tell("tls.certificate", CheckOutcome::Pass, EXPECTED, found);
+                    return self.report("tls.certificate", CheckOutcome::Pass, EXPECTED, found);
                 }
                 let remedy = (Party::CustomerIdpAdmin, "renew the certificate".to_owned());
-                self.tell_with("tls.certificate", CheckOutcome::Warn, EXPECTED, found, Some(remedy));
+                self.report_with("tls.certificate", CheckOutcome::Warn, EXPECTED, found, Some(remedy));
             }
         }
     }

@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::admission::Method;
-use super::status::{Refusal, SlugOf};
+use super::status::{CallContext, Refusal};
 use crate::entropy::Entropy;
 use crate::model::shown;
 use crate::server::reload::{Contents, Watched};
@@ -195,22 +195,22 @@ pub(in crate::server) fn actor<T>(request: &Request<T>) -> String {
 
 /// Stands before one service and lets a role in.
 #[derive(Clone)]
-pub(in crate::server) struct Gatekeeper {
+pub(in crate::server) struct Authorizer {
     callers: Option<Arc<WatchedCallers>>,
     role: Role,
 }
 
-impl Gatekeeper {
+impl Authorizer {
     /// Without callers everybody is let in.
     pub(in crate::server) fn new(callers: Option<Arc<WatchedCallers>>, role: Role) -> Self {
         Self { callers, role }
     }
 }
 
-impl Interceptor for Gatekeeper {
+impl Interceptor for Authorizer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let method = request.extensions().get::<Method>().map_or("other", |method| method.0);
-        let refused = |refusal| SlugOf::unread(method).refused(refusal);
+        let refused = |refusal| CallContext::without_account(method).reject(refusal);
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else { return Ok(request) };
         let token = match request.metadata().get("authorization").map(|value| value.to_str()) {
             None => None,

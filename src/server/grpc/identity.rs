@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::status::SlugOf;
+use super::status::CallContext;
 use crate::identity_token::Identities;
 use crate::pb;
 use crate::pb::identity_service_server::IdentityService;
@@ -23,8 +23,8 @@ impl IdentityRpc {
 impl IdentityService for IdentityRpc {
     async fn get_identity(&self, request: Request<pb::GetIdentityRequest>) -> Result<Response<pb::GetIdentityResponse>, Status> {
         let token = request.into_inner().identity_token;
-        let unknown = SlugOf::request("GetIdentity", "");
-        let identity = self.identities.verify(&token).await.map_err(|error| unknown.refused(error.into()))?;
+        let ctx = CallContext::new("GetIdentity", "");
+        let identity = self.identities.verify(&token).await.map_err(|error| ctx.reject(error.into()))?;
         Ok(Response::new(pb::GetIdentityResponse { identity: Some(identity.into()) }))
     }
 
@@ -32,8 +32,8 @@ impl IdentityService for IdentityRpc {
         &self,
         _request: Request<pb::ListSigningKeysRequest>,
     ) -> Result<Response<pb::ListSigningKeysResponse>, Status> {
-        let unknown = SlugOf::request("ListSigningKeys", "");
-        self.identities.ready().map_err(|error| unknown.refused(error.into()))?;
+        let ctx = CallContext::new("ListSigningKeys", "");
+        self.identities.ready().map_err(|error| ctx.reject(error.into()))?;
         Ok(Response::new(pb::ListSigningKeysResponse { jwks: self.identities.jwks() }))
     }
 }

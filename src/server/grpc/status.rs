@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::connections::DeskError;
+use crate::connections::ConnectionError;
 use crate::identity_token::IdentityError;
 use crate::login::{CompleteError, LoginError, StateError};
 use crate::model::slug::Slug;
@@ -198,19 +198,19 @@ impl Refusal {
 }
 
 /// The account that a call is about, for the refusals of it.
-pub(in crate::server) struct SlugOf {
+pub(in crate::server) struct CallContext {
     method: &'static str,
     /// Empty where the caller's text is no slug.
     slug: String,
 }
 
-impl SlugOf {
+impl CallContext {
     /// For what is refused before its request was read.
-    pub(in crate::server) fn unread(method: &'static str) -> Self {
+    pub(in crate::server) fn without_account(method: &'static str) -> Self {
         Self { method, slug: String::new() }
     }
 
-    pub(in crate::server) fn request(method: &'static str, text: &str) -> Self {
+    pub(in crate::server) fn new(method: &'static str, text: &str) -> Self {
         Self { method, slug: Slug::parse(text).map(|slug| slug.to_string()).unwrap_or_default() }
     }
 
@@ -220,7 +220,7 @@ impl SlugOf {
     }
 
     /// Logs that support changed the connection.
-    pub(in crate::server) fn changed(&self, revision: u64) {
+    pub(in crate::server) fn log_change(&self, revision: u64) {
         tracing::info!(
             rpc.method = self.method,
             account.slug = self.slug,
@@ -231,7 +231,7 @@ impl SlugOf {
     }
 
     /// The refusal's status; logs it.
-    pub(in crate::server) fn refused(&self, refusal: Refusal) -> Status {
+    pub(in crate::server) fn reject(&self, refusal: Refusal) -> Status {
         let (name, code, owner, retry) = refusal.reason.row();
         let retry = if refusal.is_spent && retry == Retry::Call { Retry::Login } else { retry };
         let owner = owner.name();
@@ -423,18 +423,18 @@ impl From<StoreError> for Refusal {
     }
 }
 
-impl From<DeskError> for Refusal {
-    fn from(error: DeskError) -> Self {
+impl From<ConnectionError> for Refusal {
+    fn from(error: ConnectionError) -> Self {
         match error {
-            DeskError::Refused(violations) => Self::violations(violations),
-            DeskError::Exists => Self::because(Reason::ConnectionExists, &error),
-            DeskError::NotFound => Self::because(Reason::ConnectionNotFound, &error),
-            DeskError::Conflict { .. } => Self::because(Reason::RevisionConflict, &error),
-            DeskError::CheckRequired(_) => Self::because(Reason::CheckRequired, &error),
-            DeskError::RateLimited { retry_after } => {
+            ConnectionError::Refused(violations) => Self::violations(violations),
+            ConnectionError::Exists => Self::because(Reason::ConnectionExists, &error),
+            ConnectionError::NotFound => Self::because(Reason::ConnectionNotFound, &error),
+            ConnectionError::Conflict { .. } => Self::because(Reason::RevisionConflict, &error),
+            ConnectionError::CheckRequired(_) => Self::because(Reason::CheckRequired, &error),
+            ConnectionError::RateLimited { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Self::because(Reason::RateLimited, &error) }
             }
-            DeskError::Store(error) => error.into(),
+            ConnectionError::Store(error) => error.into(),
         }
     }
 }
@@ -448,7 +448,7 @@ pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Re
         Code::Internal => Refusal::new(Reason::Internal, "the message is no valid protocol buffer of this method"),
         _ => return response,
     };
-    let status = SlugOf::unread("other").refused(refusal.logged(Some(shown(status.message()))));
+    let status = CallContext::without_account("other").reject(refusal.logged(Some(shown(status.message()))));
     let (mut head, body) = response.into_parts();
     match status.add_header(&mut head.headers) {
         Ok(()) | Err(_) => http::Response::from_parts(head, body),
@@ -499,7 +499,7 @@ mod tests {
     fn a_status_stays_small_whatever_is_in_it() {
         let violations = (0..100).map(|_| Violation::new("ü".repeat(500), "\u{1f43c}".repeat(500))).collect();
         let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
-        let status = SlugOf::request("Test", &"x".repeat(63)).refused(refusal);
+        let status = CallContext::new("Test", &"x".repeat(63)).reject(refusal);
         let headers = status.into_http::<()>().into_parts().0.headers;
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         assert!(size < 4096, "{size} bytes");

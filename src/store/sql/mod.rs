@@ -255,7 +255,7 @@ macro_rules! connections_in_sql {
             }
 
             /// Why an update or delete of this revision met no row.
-            async fn why_untouched(&self, slug: &Slug) -> Result<ChangeError, StoreError> {
+            async fn conflict_or_not_found(&self, slug: &Slug) -> Result<ChangeError, StoreError> {
                 let row: Option<sql::Row> = sqlx::query_as(sql::SELECT)
                     .bind(slug.as_str())
                     .fetch_optional(&self.pool)
@@ -333,7 +333,7 @@ macro_rules! connections_in_sql {
                     .map_err(&failed)?;
                 let Some(row) = row else {
                     tx.rollback().await.map_err(&failed)?;
-                    return Err(self.why_untouched(change.slug).await?);
+                    return Err(self.conflict_or_not_found(change.slug).await?);
                 };
                 self.commit(tx, change.slug, number, number, change.note).await?;
                 Ok(self.codec.connection(row)?)
@@ -351,7 +351,7 @@ macro_rules! connections_in_sql {
                     .map_err(&failed)?;
                 if deleted.rows_affected() == 0 {
                     tx.rollback().await.map_err(&failed)?;
-                    return Err(self.why_untouched(slug).await?);
+                    return Err(self.conflict_or_not_found(slug).await?);
                 }
                 for forget in [sql::FORGET_ATTEMPTS_OF, sql::FORGET_COUNTS_OF] {
                     sqlx::query(forget).bind(slug.as_str()).execute(&mut *tx).await.map_err(&failed)?;
@@ -487,8 +487,8 @@ macro_rules! connections_in_sql {
                         counts.entry(slug).or_default().0 = Some(sql::to_sql(attempt.time));
                     }
                 }
-                for (slug, foreign) in &batch.foreign {
-                    counts.entry(slug).or_default().1 += foreign;
+                for (slug, unrecognized) in &batch.unrecognized {
+                    counts.entry(slug).or_default().1 += unrecognized;
                 }
                 for slug in to_cut {
                     sqlx::query(sql::CUT_ATTEMPTS)
@@ -498,11 +498,11 @@ macro_rules! connections_in_sql {
                         .await
                         .map_err(&failed)?;
                 }
-                for (slug, (last_success, foreign)) in counts {
+                for (slug, (last_success, unrecognized)) in counts {
                     sqlx::query(sql::COUNT_LOGINS)
                         .bind(slug.as_str())
                         .bind(last_success)
-                        .bind(sql::to_sql(foreign))
+                        .bind(sql::to_sql(unrecognized))
                         .execute(&mut *tx)
                         .await
                         .map_err(&failed)?;
@@ -551,11 +551,11 @@ macro_rules! connections_in_sql {
                     .await
                     .map_err(&failed)?;
                 let mut summaries: HashMap<Slug, LoginSummary> = HashMap::new();
-                for (slug, last_success, foreign) in counts {
+                for (slug, last_success, unrecognized) in counts {
                     let Some(slug) = Slug::parse(&slug) else { continue };
                     let summary = summaries.entry(slug).or_default();
                     summary.last_success = last_success.map(sql::from_sql);
-                    summary.foreign_callbacks = sql::from_sql(foreign);
+                    summary.unrecognized_callbacks = sql::from_sql(unrecognized);
                 }
                 for (slug, reason, count) in failures {
                     let Some(slug) = Slug::parse(&slug) else { continue };

@@ -658,7 +658,7 @@ impl From<LoginSummary> for pb::LoginSummary {
         Self {
             last_success_time: summary.last_success.map(timestamp_millis),
             failures: summary.failures.into_iter().collect(),
-            foreign_callbacks: summary.foreign_callbacks,
+            unrecognized_callbacks: summary.unrecognized_callbacks,
         }
     }
 }
