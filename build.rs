@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells build scripts by the environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["peerpanda/sso/v1/login.proto", "peerpanda/sso/v1/connection.proto", "peerpanda/sso/v1/identity.proto"];
+    let protos = [
+        "peerpanda/sso/v1/login.proto",
+        "peerpanda/sso/v1/connection.proto",
+        "peerpanda/sso/v1/identity.proto",
+    ];
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
     let descriptors = protox::compile(protos, ["proto"])?;

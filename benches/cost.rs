@@ -56,8 +56,13 @@ struct Idp {
 impl Idp {
     async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let base = format!("http://localhost:{}", listener.local_addr().expect("an address").port());
-        let idp = Arc::new(Self { base, key: RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"), delay: AtomicU64::new(0) });
+        let base =
+            format!("http://localhost:{}", listener.local_addr().expect("an address").port());
+        let idp = Arc::new(Self {
+            base,
+            key: RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"),
+            delay: AtomicU64::new(0),
+        });
         let router = Router::new()
             .route("/{number}/.well-known/openid-configuration", get(metadata))
             .route("/{number}/keys", get(keys))
@@ -87,7 +92,8 @@ async fn metadata(State(idp): State<Arc<Idp>>, UrlPath(number): UrlPath<u64>) ->
 async fn keys(State(idp): State<Arc<Idp>>, UrlPath(_): UrlPath<u64>) -> Json<Value> {
     // PKCS#1 DER of a 2048-bit key: 9 bytes of headers, then the modulus.
     let modulus = BASE64_URL_SAFE_NO_PAD.encode(&idp.key.public_key().as_ref()[9..265]);
-    let key = |kid: &str| json!({ "kty": "RSA", "use": "sig", "kid": kid, "n": modulus, "e": "AQAB" });
+    let key =
+        |kid: &str| json!({ "kty": "RSA", "use": "sig", "kid": kid, "n": modulus, "e": "AQAB" });
     Json(json!({ "keys": [key("now"), key("next"), key("last")] }))
 }
 
@@ -103,11 +109,19 @@ async fn token(
         "email": "alice@example.com", "given_name": "Alice", "family_name": "Example",
     });
     let encoded = |text: String| BASE64_URL_SAFE_NO_PAD.encode(text);
-    let message = format!("{}.{}", encoded(json!({ "alg": "RS256", "kid": "now" }).to_string()), encoded(claims.to_string()));
+    let message = format!(
+        "{}.{}",
+        encoded(json!({ "alg": "RS256", "kid": "now" }).to_string()),
+        encoded(claims.to_string())
+    );
     let mut signature = vec![0; idp.key.public_modulus_len()];
-    idp.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).expect("signed");
+    idp.key
+        .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature)
+        .expect("signed");
     let id_token = format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
-    Json(json!({ "access_token": "a", "token_type": "Bearer", "expires_in": 3600, "id_token": id_token }))
+    Json(
+        json!({ "access_token": "a", "token_type": "Bearer", "expires_in": 3600, "id_token": id_token }),
+    )
 }
 
 /// The program under load.
@@ -122,9 +136,16 @@ impl Program {
         let (login_port, admin_port) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_peerpanda-sso"));
         command.arg("serve").current_dir(folder).env_clear();
-        command.env("SSO_LISTEN", format!("127.0.0.1:{login_port}")).env("SSO_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"));
-        command.env("SSO_ALLOW_INSECURE_PROVIDERS", "true").env("RUST_LOG", "warn").env("SSO_BEGIN_RATE", "10000000/1s");
-        command.envs(settings.iter().map(|(name, value)| (*name, value.as_str()))).stderr(Stdio::null());
+        command
+            .env("SSO_LISTEN", format!("127.0.0.1:{login_port}"))
+            .env("SSO_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"));
+        command
+            .env("SSO_ALLOW_INSECURE_PROVIDERS", "true")
+            .env("RUST_LOG", "warn")
+            .env("SSO_BEGIN_RATE", "10000000/1s");
+        command
+            .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
+            .stderr(Stdio::null());
         let process = Process(command.spawn().expect("the program runs"));
         let mut login = Vec::new();
         for _ in 0..4 {
@@ -136,18 +157,23 @@ impl Program {
 
     /// User and system time so far.
     fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).expect("it runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))
+            .expect("it runs");
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("a number")
+            + fields[12].parse::<u64>().expect("a number");
         // USER_HZ is 100 on Linux.
         Duration::from_millis(ticks * 10)
     }
 
     /// Resident memory in MiB.
     fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))
+            .expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
+            / 1024
     }
 
     async fn set_up(&mut self, idp: &Idp, numbers: std::ops::Range<u64>) {
@@ -161,7 +187,13 @@ impl Program {
                 ..pb::Connection::default()
             };
             let request = pb::CreateConnectionRequest { connection: Some(connection) };
-            let created = self.admin.create_connection(request).await.expect("created").into_inner().connection;
+            let created = self
+                .admin
+                .create_connection(request)
+                .await
+                .expect("created")
+                .into_inner()
+                .connection;
             let pb::Connection { slug, revision, .. } = created.expect("a connection");
             let request = pb::ActivateConnectionRequest { slug, revision, force: true };
             self.admin.activate_connection(request).await.expect("activated");
@@ -181,8 +213,11 @@ impl Program {
         let next = Arc::new(AtomicU64::new(0));
         let workers: Vec<_> = (0..CONCURRENCY)
             .map(|worker| {
-                let (client, call, next) =
-                    (self.login[worker as usize % self.login.len()].clone(), call.clone(), Arc::clone(&next));
+                let (client, call, next) = (
+                    self.login[worker as usize % self.login.len()].clone(),
+                    call.clone(),
+                    Arc::clone(&next),
+                );
                 tokio::spawn(async move {
                     let mut done = Vec::new();
                     loop {
@@ -207,7 +242,12 @@ impl Program {
         latencies.sort();
         let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
         (
-            Cost { per_call: cpu / count as u32, p50: at(50), p99: at(99), per_second: count as f64 / elapsed.as_secs_f64() },
+            Cost {
+                per_call: cpu / count as u32,
+                p50: at(50),
+                p99: at(99),
+                per_second: count as f64 / elapsed.as_secs_f64(),
+            },
             values,
         )
     }
@@ -216,10 +256,16 @@ impl Program {
         self.measured(count, move |mut client, number| async move {
             // A prime apart, so that neighbours in time are no neighbours in memory.
             let slug = format!("account-{}", number * 7919 % accounts);
-            let request = pb::BeginLoginRequest { slug: slug.clone(), ..pb::BeginLoginRequest::default() };
+            let request =
+                pb::BeginLoginRequest { slug: slug.clone(), ..pb::BeginLoginRequest::default() };
             let begun = client.begin_login(request).await.expect("begun").into_inner();
             let url = Url::parse(&begun.redirect_url).expect("a URL");
-            let nonce = url.query_pairs().find(|(name, _)| name == "nonce").expect("a nonce").1.into_owned();
+            let nonce = url
+                .query_pairs()
+                .find(|(name, _)| name == "nonce")
+                .expect("a nonce")
+                .1
+                .into_owned();
             Begun { slug, state: begun.state, nonce }
         })
         .await
@@ -232,7 +278,12 @@ impl Program {
             .measured(count, move |mut client, number| {
                 let Begun { slug, state, nonce } = begun[number as usize].clone();
                 async move {
-                    let request = pb::CompleteLoginRequest { slug, state, code: nonce, ..pb::CompleteLoginRequest::default() };
+                    let request = pb::CompleteLoginRequest {
+                        slug,
+                        state,
+                        code: nonce,
+                        ..pb::CompleteLoginRequest::default()
+                    };
                     client.complete_login(request).await.expect("a login");
                 }
             })
@@ -282,7 +333,8 @@ async fn connected(port: u16) -> Channel {
 async fn redis_memory(url: &str) -> i64 {
     let client = redis::Client::open(url).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
-    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.expect("answered");
+    let info: String =
+        redis::cmd("INFO").arg("memory").query_async(&mut connection).await.expect("answered");
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a size");
     used.trim().parse().expect("a number")
 }
@@ -304,7 +356,9 @@ async fn main() {
     program.set_up(&idp, 0..1).await;
     program.begin(100, 1).await;
 
-    println!("\n| call, {CONCURRENCY} at once | CPU in the service | median | 99 % | calls/s |\n|---|---|---|---|---|");
+    println!(
+        "\n| call, {CONCURRENCY} at once | CPU in the service | median | 99 % | calls/s |\n|---|---|---|---|---|"
+    );
     let (cost, begun) = program.begin(20_000, 1).await;
     cost.show("BeginLogin, one account");
     program.complete(begun).await.show("CompleteLogin, one account");
@@ -332,7 +386,12 @@ async fn main() {
         .map(|(number, Begun { slug, state, nonce })| {
             let mut client = program.login[number % program.login.len()].clone();
             tokio::spawn(async move {
-                let request = pb::CompleteLoginRequest { slug, state, code: nonce, ..pb::CompleteLoginRequest::default() };
+                let request = pb::CompleteLoginRequest {
+                    slug,
+                    state,
+                    code: nonce,
+                    ..pb::CompleteLoginRequest::default()
+                };
                 let _ = client.complete_login(request).await;
             })
         })

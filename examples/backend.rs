@@ -20,13 +20,19 @@ struct Person {
 }
 
 /// `keys` may be kept for an hour. A token by a key that isn't among them: get them again, once.
-fn who(token: &str, keys: &JwkSet, issuer: &str, audience: &str) -> Result<Person, Box<dyn std::error::Error>> {
+fn who(
+    token: &str,
+    keys: &JwkSet,
+    issuer: &str,
+    audience: &str,
+) -> Result<Person, Box<dyn std::error::Error>> {
     let header = jsonwebtoken::decode_header(token)?;
     // Another kind of JWT, such as an ID token, must not pass for one of these (RFC 8725 3.11).
     if header.typ.as_deref() != Some("identity+jwt") {
         return Err("no identity token".into());
     }
-    let key = keys.find(header.kid.as_deref().unwrap_or_default()).ok_or("signed by an unknown key")?;
+    let key =
+        keys.find(header.kid.as_deref().unwrap_or_default()).ok_or("signed by an unknown key")?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[audience]);
@@ -38,7 +44,9 @@ fn who(token: &str, keys: &JwkSet, issuer: &str, audience: &str) -> Result<Perso
 #[expect(clippy::print_stdout, reason = "it shows what a backend would know")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(target), Some(issuer), Some(audience)) = (arguments.next(), arguments.next(), arguments.next()) else {
+    let (Some(target), Some(issuer), Some(audience)) =
+        (arguments.next(), arguments.next(), arguments.next())
+    else {
         return Err("usage: backend http://HOST:PORT ISSUER AUDIENCE <TOKEN".into());
     };
     let mut sso = IdentityServiceClient::connect(target).await?;

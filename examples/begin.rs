@@ -39,7 +39,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Default::default()
     };
     match sso.complete_login(request).await {
-        Ok(done) => println!("welcome {:?}", done.into_inner().identity.map(|identity| identity.email)),
+        Ok(done) => {
+            println!("welcome {:?}", done.into_inner().identity.map(|identity| identity.email))
+        }
         Err(status) => {
             let info = status.get_details_error_info().ok_or("a refusal says why")?;
             println!("refused: {} {:?}", info.reason, info.metadata);

@@ -68,7 +68,8 @@ enum Tokens {
 }
 
 fn main() -> ExitCode {
-    let local = |done: Result<(), String>| done.map(|()| Outcome::Success).map_err(Failure::Refused);
+    let local =
+        |done: Result<(), String>| done.map(|()| Outcome::Success).map_err(Failure::Refused);
     let done = match CommandLine::parse().command {
         Command::Serve(settings) => local(serve(&settings)),
         Command::Connection(command) => block_on(command.run()),
@@ -80,7 +81,12 @@ fn main() -> ExitCode {
             local(print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str())))
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut CommandLine::command(), "peerpanda-sso", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut CommandLine::command(),
+                "peerpanda-sso",
+                &mut std::io::stdout(),
+            );
             Ok(Outcome::Success)
         }
     };
@@ -103,7 +109,9 @@ fn run_keys(keys: &Keys) -> Result<(), String> {
 
 /// Runs a command that asks the service.
 #[tokio::main(flavor = "current_thread")]
-async fn block_on(command: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+async fn block_on(
+    command: impl Future<Output = Result<Outcome, Failure>>,
+) -> Result<Outcome, Failure> {
     command.await
 }
 
@@ -120,13 +128,19 @@ fn print_error(error: &str) {
 async fn rotate(settings: &SealedSettings) -> Result<(), String> {
     let (database, keyring) = settings.check().map_err(|errors| errors.to_string())?;
     let resealed = app::reseal(&database, keyring, &Environment::default()).await?;
-    print(&format!("{} of {} values were sealed anew under the newest key", resealed.changed, resealed.all))?;
+    print(&format!(
+        "{} of {} values were sealed anew under the newest key",
+        resealed.changed, resealed.all
+    ))?;
     if resealed.unreadable.is_empty() {
         return print(
             "the older keys can be removed from the settings once the logins under way have ended (SSO_STATE_TTL); backups made under them need them",
         );
     }
-    Err(format!("none of SSO_ENCRYPTION_KEYS opens {}: the older keys must stay", resealed.unreadable.join(", ")))
+    Err(format!(
+        "none of SSO_ENCRYPTION_KEYS opens {}: the older keys must stay",
+        resealed.unreadable.join(", ")
+    ))
 }
 
 #[tokio::main]
@@ -135,7 +149,8 @@ async fn serve(settings: &Settings) -> Result<(), String> {
     let (format, filter) = settings.logging().map_err(|errors| errors.to_string())?;
     telemetry::init(format, filter)?;
     let stop = |kind| signal(kind).map_err(|error| error.to_string());
-    let (mut terminate, mut interrupt) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
     let app = App::start(config, Environment::default()).await?;
     tokio::select! {
         _ = terminate.recv() => {}

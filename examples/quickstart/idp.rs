@@ -56,9 +56,22 @@ struct Person {
 }
 
 impl Idp {
-    pub(crate) fn new(issuer: String, client: Client, redirect_uri: String, post_logout_redirect_uri: String) -> Arc<Self> {
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a P-256 key can be generated");
-        Arc::new(Self { issuer, client, redirect_uri, post_logout_redirect_uri, key, codes: Mutex::default() })
+    pub(crate) fn new(
+        issuer: String,
+        client: Client,
+        redirect_uri: String,
+        post_logout_redirect_uri: String,
+    ) -> Arc<Self> {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+            .expect("a P-256 key can be generated");
+        Arc::new(Self {
+            issuer,
+            client,
+            redirect_uri,
+            post_logout_redirect_uri,
+            key,
+            codes: Mutex::default(),
+        })
     }
 
     fn id_token(&self, granted: &Granted) -> String {
@@ -80,22 +93,33 @@ impl Idp {
             "name": format!("{} {}", person.given_name, person.family_name),
         });
         let encoded = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encoded(&json!({ "alg": "ES256", "typ": "JWT", "kid": "dev" })), encoded(&claims));
-        let signature = self.key.sign(&aws_lc_rs::rand::SystemRandom::new(), signed.as_bytes()).expect("the key signs");
+        let signed = format!(
+            "{}.{}",
+            encoded(&json!({ "alg": "ES256", "typ": "JWT", "kid": "dev" })),
+            encoded(&claims)
+        );
+        let signature = self
+            .key
+            .sign(&aws_lc_rs::rand::SystemRandom::new(), signed.as_bytes())
+            .expect("the key signs");
         format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 
     fn knows_client(&self, headers: &HeaderMap, form: &HashMap<String, String>) -> bool {
-        let basic =
-            headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Basic "));
-        let (id, secret) =
-            match basic.and_then(|basic| BASE64_STANDARD.decode(basic).ok()).and_then(|b| String::from_utf8(b).ok()) {
-                Some(pair) => {
-                    let (id, secret) = pair.split_once(':').unwrap_or_default();
-                    (form_decoded(id), form_decoded(secret))
-                }
-                None => (field(form, "client_id").to_owned(), field(form, "client_secret").to_owned()),
-            };
+        let basic = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Basic "));
+        let (id, secret) = match basic
+            .and_then(|basic| BASE64_STANDARD.decode(basic).ok())
+            .and_then(|b| String::from_utf8(b).ok())
+        {
+            Some(pair) => {
+                let (id, secret) = pair.split_once(':').unwrap_or_default();
+                (form_decoded(id), form_decoded(secret))
+            }
+            None => (field(form, "client_id").to_owned(), field(form, "client_secret").to_owned()),
+        };
         id == self.client.id && secret == self.client.secret
     }
 }
@@ -139,20 +163,29 @@ async fn keys(State(idp): State<Arc<Idp>>) -> Response {
     }] }))
 }
 
-async fn login_page(State(idp): State<Arc<Idp>>, Query(request): Query<HashMap<String, String>>) -> Response {
+async fn login_page(
+    State(idp): State<Arc<Idp>>,
+    Query(request): Query<HashMap<String, String>>,
+) -> Response {
     if let Err(refusal) = check_request(&idp, &request) {
         return (StatusCode::BAD_REQUEST, page("This request is wrong", &refusal)).into_response();
     }
     // It keeps no session, so nobody is ever logged in already (OIDC Core 3.1.2.6).
     if field(&request, "prompt") == "none" {
-        let Ok(mut back) = Url::parse(&idp.redirect_uri) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-        back.query_pairs_mut().append_pair("error", "login_required").append_pair("state", field(&request, "state"));
+        let Ok(mut back) = Url::parse(&idp.redirect_uri) else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        back.query_pairs_mut()
+            .append_pair("error", "login_required")
+            .append_pair("state", field(&request, "state"));
         back.query_pairs_mut().append_pair("iss", &idp.issuer);
         return (StatusCode::SEE_OTHER, [("location", back.to_string())]).into_response();
     }
     let hidden: String = request
         .iter()
-        .map(|(name, value)| format!("<input type=hidden name=\"{}\" value=\"{}\">", escaped(name), escaped(value)))
+        .map(|(name, value)| {
+            format!("<input type=hidden name=\"{}\" value=\"{}\">", escaped(name), escaped(value))
+        })
         .collect();
     let hint = request.get("login_hint").map_or("ada@example.com", String::as_str);
     page(
@@ -169,39 +202,60 @@ async fn login_page(State(idp): State<Arc<Idp>>, Query(request): Query<HashMap<S
     .into_response()
 }
 
-async fn log_in(State(idp): State<Arc<Idp>>, Form(form): Form<HashMap<String, String>>) -> Response {
+async fn log_in(
+    State(idp): State<Arc<Idp>>,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
     if let Err(refusal) = check_request(&idp, &form) {
         return (StatusCode::BAD_REQUEST, page("This request is wrong", &refusal)).into_response();
     }
-    let Ok(mut back) = Url::parse(&idp.redirect_uri) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let Ok(mut back) = Url::parse(&idp.redirect_uri) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     if field(&form, "decision") == "deny" {
-        back.query_pairs_mut().append_pair("error", "access_denied").append_pair("error_description", "The person cancelled.");
+        back.query_pairs_mut()
+            .append_pair("error", "access_denied")
+            .append_pair("error_description", "The person cancelled.");
     } else {
         let person = Person {
             given_name: field(&form, "given_name").to_owned(),
             family_name: field(&form, "family_name").to_owned(),
             email: field(&form, "email").to_owned(),
         };
-        let granted =
-            Granted { code_challenge: field(&form, "code_challenge").to_owned(), nonce: form.get("nonce").cloned(), person };
+        let granted = Granted {
+            code_challenge: field(&form, "code_challenge").to_owned(),
+            nonce: form.get("nonce").cloned(),
+            person,
+        };
         let code = random();
         idp.codes.lock().unwrap_or_else(PoisonError::into_inner).insert(code.clone(), granted);
         back.query_pairs_mut().append_pair("code", &code);
     }
-    back.query_pairs_mut().append_pair("state", field(&form, "state")).append_pair("iss", &idp.issuer);
+    back.query_pairs_mut()
+        .append_pair("state", field(&form, "state"))
+        .append_pair("iss", &idp.issuer);
     Redirect::to(back.as_str()).into_response()
 }
 
-async fn token(State(idp): State<Arc<Idp>>, headers: HeaderMap, Form(form): Form<HashMap<String, String>>) -> Response {
-    let refused = |status, error: &str| (status, axum_json(json!({ "error": error }))).into_response();
+async fn token(
+    State(idp): State<Arc<Idp>>,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let refused =
+        |status, error: &str| (status, axum_json(json!({ "error": error }))).into_response();
     if !idp.knows_client(&headers, &form) {
         return refused(StatusCode::UNAUTHORIZED, "invalid_client");
     }
-    let granted = idp.codes.lock().unwrap_or_else(PoisonError::into_inner).remove(field(&form, "code"));
+    let granted =
+        idp.codes.lock().unwrap_or_else(PoisonError::into_inner).remove(field(&form, "code"));
     let challenge = digest::digest(&digest::SHA256, field(&form, "code_verifier").as_bytes());
     let challenge = BASE64_URL_SAFE_NO_PAD.encode(challenge);
     match granted {
-        Some(granted) if granted.code_challenge == challenge && field(&form, "redirect_uri") == idp.redirect_uri => {
+        Some(granted)
+            if granted.code_challenge == challenge
+                && field(&form, "redirect_uri") == idp.redirect_uri =>
+        {
             axum_json(json!({
                 "access_token": random(), "token_type": "Bearer", "expires_in": 300, "id_token": idp.id_token(&granted),
             }))
@@ -210,9 +264,15 @@ async fn token(State(idp): State<Arc<Idp>>, headers: HeaderMap, Form(form): Form
     }
 }
 
-async fn logout(State(idp): State<Arc<Idp>>, Query(request): Query<HashMap<String, String>>) -> Response {
+async fn logout(
+    State(idp): State<Arc<Idp>>,
+    Query(request): Query<HashMap<String, String>>,
+) -> Response {
     if field(&request, "post_logout_redirect_uri") != idp.post_logout_redirect_uri {
-        return (StatusCode::BAD_REQUEST, page("This request is wrong", "post_logout_redirect_uri isn't registered"))
+        return (
+            StatusCode::BAD_REQUEST,
+            page("This request is wrong", "post_logout_redirect_uri isn't registered"),
+        )
             .into_response();
     }
     let Ok(mut back) = Url::parse(&idp.post_logout_redirect_uri) else {
@@ -239,11 +299,17 @@ fn check_request(idp: &Idp, request: &HashMap<String, String>) -> Result<(), Str
 }
 
 fn page(title: &str, body: &str) -> Html<String> {
-    Html(format!("<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{body}</html>"))
+    Html(format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{body}</html>"
+    ))
 }
 
 fn axum_json(value: Value) -> Response {
-    ([("content-type", "application/json"), (CACHE_CONTROL.as_str(), "no-store")], value.to_string()).into_response()
+    (
+        [("content-type", "application/json"), (CACHE_CONTROL.as_str(), "no-store")],
+        value.to_string(),
+    )
+        .into_response()
 }
 
 fn field<'a>(form: &'a HashMap<String, String>, name: &str) -> &'a str {
@@ -251,10 +317,16 @@ fn field<'a>(form: &'a HashMap<String, String>, name: &str) -> &'a str {
 }
 
 fn form_decoded(text: &str) -> String {
-    form_urlencoded::parse(format!("x={text}").as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    form_urlencoded::parse(format!("x={text}").as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the development IdP has a clock of its own, as a real one has")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the development IdP has a clock of its own, as a real one has"
+)]
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

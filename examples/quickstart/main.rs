@@ -42,7 +42,8 @@ struct Options {
 async fn main() -> Result<(), Failure> {
     let options = Options::parse();
     telemetry::init(LogFormat::Text, tracing_subscriber::EnvFilter::new("warn"))?;
-    let ports = if options.port == 0 { [0; 4] } else { [options.port, options.port + 1, 50051, 50052] };
+    let ports =
+        if options.port == 0 { [0; 4] } else { [options.port, options.port + 1, 50051, 50052] };
     let bind = |port: u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)));
     let (web_listener, idp_listener) = (bind(ports[0]).await?, bind(ports[1]).await?);
     let public_origin = format!("http://localhost:{}", web_listener.local_addr()?.port());
@@ -51,14 +52,19 @@ async fn main() -> Result<(), Failure> {
     // The service, as `peerpanda-sso serve` would run it with SQLite and memory.
     let data = tempfile::tempdir()?;
     let environment = Environment::default();
-    let keyring = Keyring::new(vec![MasterKey::generate(environment.entropy.as_ref())]).ok_or("no key")?;
+    let keyring =
+        Keyring::new(vec![MasterKey::generate(environment.entropy.as_ref())]).ok_or("no key")?;
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], ports[2])),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], ports[3])),
         require_browser_binding: true,
         // The development IdP is at http://localhost.
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
-        ..Config::local(public_origin.clone(), Database::Sqlite(data.path().join("quickstart.db")), keyring)
+        ..Config::local(
+            public_origin.clone(),
+            Database::Sqlite(data.path().join("quickstart.db")),
+            keyring,
+        )
     };
     let app = App::start(config, environment).await?;
 
@@ -85,14 +91,23 @@ async fn main() -> Result<(), Failure> {
     // Support would check it and have somebody test it first.
     if !options.trial {
         let (slug, revision) = (created.slug.clone(), created.revision);
-        connections.activate_connection(pb::ActivateConnectionRequest { slug, revision, force: true }).await?;
+        connections
+            .activate_connection(pb::ActivateConnectionRequest { slug, revision, force: true })
+            .await?;
     }
 
     // What the customer's administrator does at the IdP.
-    let idp = idp::router(idp::Idp::new(issuer, client, created.redirect_uri, created.post_logout_redirect_uri));
+    let idp = idp::router(idp::Idp::new(
+        issuer,
+        client,
+        created.redirect_uri,
+        created.post_logout_redirect_uri,
+    ));
     tokio::spawn(async move { axum::serve(idp_listener, idp).await });
 
-    let web = web::router(web::WebTier::connect(&format!("http://{}", app.login_addr()), &public_origin).await?);
+    let web = web::router(
+        web::WebTier::connect(&format!("http://{}", app.login_addr()), &public_origin).await?,
+    );
     let login_page = format!("{public_origin}/app/accounts/oidc/demo/login/");
     print_guide(&login_page, &app);
     if !options.no_browser {
@@ -111,7 +126,9 @@ fn print_guide(login_page: &str, app: &App) {
     println!(
         "    grpcurl -plaintext -d '{{\"slug\":\"demo\",\"browser_binding\":\"any-16-characters\"}}' {login} peerpanda.sso.v1.LoginService/BeginLogin"
     );
-    println!("    grpcurl -plaintext -d '{{\"slug\":\"demo\"}}' {admin} peerpanda.sso.v1.ConnectionService/GetConnection\n");
+    println!(
+        "    grpcurl -plaintext -d '{{\"slug\":\"demo\"}}' {admin} peerpanda.sso.v1.ConnectionService/GetConnection\n"
+    );
     println!("What support sees:\n");
     println!("    cargo run -- connection check demo --endpoint http://{admin}");
     println!("    cargo run -- connection attempts demo --endpoint http://{admin}\n");
@@ -121,8 +138,12 @@ fn print_guide(login_page: &str, app: &App) {
 /// Where there is a desktop, its browser; otherwise the printed page must do.
 fn open_browser(page: &str) {
     for opener in ["xdg-open", "open"] {
-        let opened =
-            std::process::Command::new(opener).arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let opened = std::process::Command::new(opener)
+            .arg(page)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         if opened.is_ok() {
             return;
         }

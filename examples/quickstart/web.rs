@@ -34,9 +34,16 @@ struct Session {
 }
 
 impl WebTier {
-    pub(crate) async fn connect(sso: &str, public_origin: &str) -> Result<Arc<Self>, tonic::transport::Error> {
+    pub(crate) async fn connect(
+        sso: &str,
+        public_origin: &str,
+    ) -> Result<Arc<Self>, tonic::transport::Error> {
         let sso = LoginServiceClient::connect(sso.to_owned()).await?;
-        Ok(Arc::new(Self { sso, is_https: public_origin.starts_with("https://"), sessions: Mutex::default() }))
+        Ok(Arc::new(Self {
+            sso,
+            is_https: public_origin.starts_with("https://"),
+            sessions: Mutex::default(),
+        }))
     }
 
     /// A `__Host-` cookie can't be set by a sibling subdomain, and needs https; at http://localhost it is a plain one.
@@ -47,14 +54,23 @@ impl WebTier {
     fn set_cookie(&self, name: &str, value: &str, max_age: u32) -> String {
         let secure = if self.is_https { "; Secure" } else { "" };
         // Lax: the IdP's redirect back is a cross-site navigation, and must bring the cookie.
-        format!("{}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age}{secure}", self.cookie_name(name))
+        format!(
+            "{}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age}{secure}",
+            self.cookie_name(name)
+        )
     }
 
     fn cookie(&self, headers: &HeaderMap, name: &str) -> Option<String> {
         let name = self.cookie_name(name);
-        let pairs =
-            headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
-        pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
+        let pairs = headers
+            .get_all(COOKIE)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(';'));
+        pairs
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(own, _)| *own == name)
+            .map(|(_, value)| value.to_owned())
     }
 
     fn session(&self, headers: &HeaderMap) -> Option<Session> {
@@ -86,7 +102,9 @@ async fn private(request: axum::extract::Request, next: Next) -> Response {
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(
         "content-security-policy",
-        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        HeaderValue::from_static(
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
     );
     response
 }
@@ -110,7 +128,8 @@ async fn login(
     let is_wanted = query.contains_key("start") || query.contains_key("iss");
     if web.cookie(&headers, SIGNED_OUT).is_some() && !is_wanted {
         let still = web.set_cookie(SIGNED_OUT, "1", SIGNED_OUT_SECONDS);
-        return ([(SET_COOKIE, still)], page("You are signed out", &start_again(&slug, "Log in"))).into_response();
+        return ([(SET_COOKIE, still)], page("You are signed out", &start_again(&slug, "Log in")))
+            .into_response();
     }
     begin(&web, &slug, &query, &headers).await
 }
@@ -125,7 +144,12 @@ async fn login_by_form(
     begin(&web, &slug, &form, &headers).await
 }
 
-async fn begin(web: &WebTier, slug: &str, query: &HashMap<String, String>, headers: &HeaderMap) -> Response {
+async fn begin(
+    web: &WebTier,
+    slug: &str,
+    query: &HashMap<String, String>,
+    headers: &HeaderMap,
+) -> Response {
     // Once per browser: a second tab's login must not take the first one's binding away.
     let known = web.cookie(headers, BINDING).filter(|value| value.len() >= 16);
     let binding = known.clone().unwrap_or_else(random);
@@ -135,7 +159,10 @@ async fn begin(web: &WebTier, slug: &str, query: &HashMap<String, String>, heade
         return_to: query.get("return_to").cloned(),
         iss: query.get("iss").cloned(),
         login_hint: query.get("login_hint").cloned(),
-        target_link_uri: query.get("target_link_uri").filter(|_| !query.contains_key("return_to")).cloned(),
+        target_link_uri: query
+            .get("target_link_uri")
+            .filter(|_| !query.contains_key("return_to"))
+            .cloned(),
         ..pb::BeginLoginRequest::default()
     };
     match web.sso.clone().begin_login(request).await {
@@ -164,7 +191,11 @@ async fn callback(
     // RFC 6749 3.1: no parameter more than once.
     let names = ["code", "state", "iss", "error", "error_description"];
     if names.iter().any(|name| query.iter().filter(|(own, _)| own == name).count() > 1) {
-        return (StatusCode::BAD_REQUEST, page("This answer is malformed", &start_again(&slug, "Try again"))).into_response();
+        return (
+            StatusCode::BAD_REQUEST,
+            page("This answer is malformed", &start_again(&slug, "Try again")),
+        )
+            .into_response();
     }
     let mut parameters: HashMap<String, String> = query.into_iter().collect();
     let request = pb::CompleteLoginRequest {
@@ -202,7 +233,11 @@ async fn callback(
 }
 
 /// POST: a link or an image on another site must not sign anybody out.
-async fn logout(State(web): State<Arc<WebTier>>, Path(slug): Path<String>, headers: HeaderMap) -> Response {
+async fn logout(
+    State(web): State<Arc<WebTier>>,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let session = web.end_session(&headers);
     let request = pb::LogoutUrlRequest {
         slug: slug.clone(),
@@ -220,12 +255,17 @@ async fn logout(State(web): State<Arc<WebTier>>, Path(slug): Path<String>, heade
 }
 
 async fn home() -> Response {
-    page("PeerPanda", "<p><a href=\"/app/accounts/oidc/demo/login/\">Log in as the account demo</a>").into_response()
+    page(
+        "PeerPanda",
+        "<p><a href=\"/app/accounts/oidc/demo/login/\">Log in as the account demo</a>",
+    )
+    .into_response()
 }
 
 /// What came of the person's claims, as a table.
 fn claims(identity: &pb::Identity) -> String {
-    let verification = pb::EmailVerification::try_from(identity.email_verification).unwrap_or_default();
+    let verification =
+        pb::EmailVerification::try_from(identity.email_verification).unwrap_or_default();
     let rows = [
         ("slug", identity.slug.as_str()),
         ("issuer", &identity.issuer),
@@ -236,7 +276,8 @@ fn claims(identity: &pb::Identity) -> String {
         ("family_name", &identity.family_name),
         ("name", identity.name.as_deref().unwrap_or_default()),
     ];
-    let rows: String = rows.iter().map(|(name, value)| format!("<tr><th>{name}<td>{}", escaped(value))).collect();
+    let rows: String =
+        rows.iter().map(|(name, value)| format!("<tr><th>{name}<td>{}", escaped(value))).collect();
     format!("<table>{rows}</table>")
 }
 
@@ -251,7 +292,9 @@ fn signed_in_page(session: &Session) -> Html<String> {
     let slug = escaped(&session.slug);
     page(
         &title,
-        &format!("{table}<form method=post action=\"/app/accounts/oidc/{slug}/logout/\"><button>Log out</button></form>"),
+        &format!(
+            "{table}<form method=post action=\"/app/accounts/oidc/{slug}/logout/\"><button>Log out</button></form>"
+        ),
     )
 }
 
@@ -269,15 +312,21 @@ fn refused_page(slug: &str, status: &tonic::Status) -> Response {
         "BAD_REQUEST" => (StatusCode::BAD_REQUEST, "This address is malformed"),
         "CONNECTION_NOT_FOUND" => (StatusCode::NOT_FOUND, "There is no login at this address"),
         "CONNECTION_DISABLED" => (StatusCode::FORBIDDEN, "Login is switched off for this account"),
-        _ if status.code() == tonic::Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Login isn't possible at the moment"),
+        _ if status.code() == tonic::Code::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Login isn't possible at the moment")
+        }
         _ => (StatusCode::FORBIDDEN, "The login was refused"),
     };
-    let body = format!("<p>For support: {}</p>{}", escaped(reason), start_again(slug, "Start again"));
+    let body =
+        format!("<p>For support: {}</p>{}", escaped(reason), start_again(slug, "Start again"));
     (code, page(title, &body)).into_response()
 }
 
 fn start_again(slug: &str, label: &str) -> String {
-    format!("<p><a href=\"/app/accounts/oidc/{}/login/?start=1\" role=button>{label}</a>", escaped(slug))
+    format!(
+        "<p><a href=\"/app/accounts/oidc/{}/login/?start=1\" role=button>{label}</a>",
+        escaped(slug)
+    )
 }
 
 fn is_prefetch(headers: &HeaderMap) -> bool {
@@ -313,7 +362,11 @@ fn page(title: &str, body: &str) -> Html<String> {
 
 /// Text as it may stand in HTML.
 pub(crate) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 const BINDING: &str = "sso_binding";

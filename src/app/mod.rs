@@ -74,23 +74,31 @@ impl App {
     /// An address can't be listened on, the database can't be opened, or the Redis URL is none.
     pub async fn start(config: Config, environment: Environment) -> Result<Self, String> {
         // First, so that nothing goes uncounted.
-        let metrics = config.metrics_listen.map(|_| Metrics::start(config.metrics_accounts)).transpose()?;
+        let metrics =
+            config.metrics_listen.map(|_| Metrics::start(config.metrics_accounts)).transpose()?;
         let (tls, callers) = open_listener_security(&config)?;
         let traces = config.trace_collector.as_deref().map(Traces::start).transpose()?;
         let listener = |address: SocketAddr| async move {
-            TcpListener::bind(address).await.map_err(|error| format!("can't listen on {address}: {error}"))
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| format!("can't listen on {address}: {error}"))
         };
         // First, so that whoever reaches the others finds the probes there too.
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listener(address).await?),
             None => None,
         };
-        let (login_listener, admin_listener) = (listener(config.listen).await?, listener(config.admin_listen).await?);
-        let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
+        let (login_listener, admin_listener) =
+            (listener(config.listen).await?, listener(config.admin_listen).await?);
+        let address =
+            |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
         let (login_addr, admin_addr) = (address(&login_listener)?, address(&admin_listener)?);
 
         let pending = open_pending_logins(&config, &environment)?;
-        let connections = Arc::new(KnownConnections::new(Arc::clone(&environment.clock), config.known_connections));
+        let connections = Arc::new(KnownConnections::new(
+            Arc::clone(&environment.clock),
+            config.known_connections,
+        ));
         let identities = config.identity_audience.clone().map(|audience| {
             let policy = IdentityPolicy {
                 issuer: config.public_origin.clone(),
@@ -98,11 +106,19 @@ impl App {
                 ttl: config.identity_ttl,
                 key_lifetime: config.identity_key_lifetime,
             };
-            Arc::new(Identities::new(policy, Arc::clone(&environment.clock), Arc::clone(&environment.entropy)))
+            Arc::new(Identities::new(
+                policy,
+                Arc::clone(&environment.clock),
+                Arc::clone(&environment.entropy),
+            ))
         });
         let (attempts, attempts_writer) = AttemptLog::start(Arc::clone(&environment.clock));
         let attempts = Arc::new(attempts);
-        let sql = Sql { connections: Arc::clone(&connections), identities: identities.clone(), attempts: Arc::clone(&attempts) };
+        let sql = Sql {
+            connections: Arc::clone(&connections),
+            identities: identities.clone(),
+            attempts: Arc::clone(&attempts),
+        };
         let opening = open_sql(&config, &environment, sql).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
@@ -117,15 +133,22 @@ impl App {
             Arc::clone(&environment.entropy),
             config.public_origin.clone(),
         );
-        let providers =
-            Providers::new(http, Arc::clone(&environment.clock), config.public_origin.clone(), config.known_connections);
+        let providers = Providers::new(
+            http,
+            Arc::clone(&environment.clock),
+            config.public_origin.clone(),
+            config.known_connections,
+        );
         let login = Login::new(
             LoginPolicy {
                 begin_rate_per_client: config.begin_rate_per_client,
                 begin_rate: config.begin_rate,
                 state_ttl: config.state_ttl,
                 require_browser_binding: config.require_browser_binding,
-                return_rule: ReturnRule::new(config.public_origin.clone(), config.allowed_return_origins.clone()),
+                return_rule: ReturnRule::new(
+                    config.public_origin.clone(),
+                    config.allowed_return_origins.clone(),
+                ),
                 public_origin: config.public_origin.clone(),
             },
             &config.keyring,
@@ -137,10 +160,11 @@ impl App {
         );
 
         let health = Health::new();
-        let operations = metrics_listener
-            .zip(metrics)
-            .map(|(listener, metrics)| http::serve(listener, metrics, health.readiness(), identities.clone()));
-        let mut stores = Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
+        let operations = metrics_listener.zip(metrics).map(|(listener, metrics)| {
+            http::serve(listener, metrics, health.readiness(), identities.clone())
+        });
+        let mut stores =
+            Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
         let maintenance = Maintenance {
             connections: Arc::clone(&connections),
             attempts: Arc::clone(&attempts),
@@ -167,7 +191,18 @@ impl App {
         };
         let server = Server::start(server_config, login, identities, support, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self { login_addr, admin_addr, server, watch, maintenance, operations, opening, traces, attempts, attempts_writer })
+        Ok(Self {
+            login_addr,
+            admin_addr,
+            server,
+            watch,
+            maintenance,
+            operations,
+            opening,
+            traces,
+            attempts,
+            attempts_writer,
+        })
     }
 
     /// Where LoginService answers.
@@ -206,31 +241,50 @@ impl App {
 ///
 /// # Errors
 /// The database can't be opened, or fails.
-pub async fn reseal(database: &Database, keyring: Keyring, environment: &Environment) -> Result<Resealed, String> {
+pub async fn reseal(
+    database: &Database,
+    keyring: Keyring,
+    environment: &Environment,
+) -> Result<Resealed, String> {
     let codec = codec(keyring, environment);
     let store: Box<dyn Reseal> = match database {
         Database::Sqlite(file) => Box::new(open_sqlite(file, codec).await?),
         Database::Postgres(url) => {
-            let options = PostgresConnections::options(url.expose_secret()).map_err(|error| error.to_string())?;
-            Box::new(PostgresConnections::open(options, codec).await.map_err(|error| error.to_string())?)
+            let options = PostgresConnections::options(url.expose_secret())
+                .map_err(|error| error.to_string())?;
+            Box::new(
+                PostgresConnections::open(options, codec)
+                    .await
+                    .map_err(|error| error.to_string())?,
+            )
         }
     };
     store.reseal().await.map_err(|error| error.to_string())
 }
 
 async fn open_sqlite(file: &Path, codec: RowCodec) -> Result<SqliteConnections, String> {
-    SqliteConnections::open(file, codec).await.map_err(|error| format!("{}: {error}", file.display()))
+    SqliteConnections::open(file, codec)
+        .await
+        .map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn codec(keyring: Keyring, environment: &Environment) -> RowCodec {
-    RowCodec { keyring: Arc::new(keyring), entropy: Arc::clone(&environment.entropy), clock: Arc::clone(&environment.clock) }
+    RowCodec {
+        keyring: Arc::new(keyring),
+        entropy: Arc::clone(&environment.entropy),
+        clock: Arc::clone(&environment.clock),
+    }
 }
 
 type ListenerSecurity = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
 
 /// The listeners' certificate, and who may call.
 fn open_listener_security(config: &Config) -> Result<ListenerSecurity, String> {
-    let tls = config.tls.clone().map(|files| tls::open(files.cert, files.key, files.client_ca)).transpose()?;
+    let tls = config
+        .tls
+        .clone()
+        .map(|files| tls::open(files.cert, files.key, files.client_ca))
+        .transpose()?;
     let callers = config.callers_file.clone().map(|file| {
         let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
         let has_client_cas = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -261,7 +315,11 @@ impl Sql {
 }
 
 /// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
-async fn open_sql(config: &Config, environment: &Environment, sql: Sql) -> Result<Option<JoinHandle<()>>, String> {
+async fn open_sql(
+    config: &Config,
+    environment: &Environment,
+    sql: Sql,
+) -> Result<Option<JoinHandle<()>>, String> {
     let codec = codec(config.keyring.clone(), environment);
     match &config.database {
         Database::Sqlite(file) => {
@@ -269,13 +327,16 @@ async fn open_sql(config: &Config, environment: &Environment, sql: Sql) -> Resul
             Ok(None)
         }
         Database::Postgres(url) => {
-            let options = PostgresConnections::options(url.expose_secret()).map_err(|error| error.to_string())?;
+            let options = PostgresConnections::options(url.expose_secret())
+                .map_err(|error| error.to_string())?;
             let mut opening = tokio::spawn(async move {
                 let mut pause = OPEN_PAUSE_AT_FIRST;
                 loop {
                     match PostgresConnections::open(options.clone(), codec.clone()).await {
                         Ok(opened) => return sql.open(opened),
-                        Err(error) => tracing::warn!(%error, "the database can't be opened yet; trying again in {pause:?}"),
+                        Err(error) => {
+                            tracing::warn!(%error, "the database can't be opened yet; trying again in {pause:?}")
+                        }
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(OPEN_PAUSE_AT_MOST);
@@ -288,10 +349,16 @@ async fn open_sql(config: &Config, environment: &Environment, sql: Sql) -> Resul
     }
 }
 
-fn open_pending_logins(config: &Config, environment: &Environment) -> Result<Arc<dyn PendingLogins>, String> {
+fn open_pending_logins(
+    config: &Config,
+    environment: &Environment,
+) -> Result<Arc<dyn PendingLogins>, String> {
     Ok(match &config.redis_url {
         Some(url) => Arc::new(RedisPendingLogins::lazy(url, config.redis_ca.clone())?),
-        None => Arc::new(MemoryPendingLogins::new(Arc::clone(&environment.clock), config.memory_pending_logins)),
+        None => Arc::new(MemoryPendingLogins::new(
+            Arc::clone(&environment.clock),
+            config.memory_pending_logins,
+        )),
     })
 }
 
@@ -324,7 +391,9 @@ impl Stores {
 
 async fn with_timeout<E: Display>(look: impl Future<Output = Result<(), E>>) -> Result<(), String> {
     let looked = tokio::time::timeout(PROBE_DEADLINE, look).await;
-    looked.map_err(|_| format!("no answer within {PROBE_DEADLINE:?}"))?.map_err(|error| error.to_string())
+    looked
+        .map_err(|_| format!("no answer within {PROBE_DEADLINE:?}"))?
+        .map_err(|error| error.to_string())
 }
 
 fn log_transition(store: &str, before: &mut Option<String>, now: Option<String>) {

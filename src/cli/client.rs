@@ -17,7 +17,13 @@ use crate::pb::connection_service_client::ConnectionServiceClient;
 #[derive(Args, Clone, Debug)]
 pub struct ClientArgs {
     /// The listener's URL: http or https.
-    #[arg(long, global = true, env = "SSO_ENDPOINT", value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    #[arg(
+        long,
+        global = true,
+        env = "SSO_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:50052"
+    )]
     pub endpoint: String,
     /// PEM file of the CAs of the service's certificate. Default: the operating system's.
     #[arg(long, global = true, env = "SSO_ENDPOINT_CA_FILE", value_name = "FILE")]
@@ -70,10 +76,12 @@ impl ClientArgs {
     /// # Errors
     /// As [`ClientArgs::channel`].
     pub async fn admin(&self) -> Result<Admin, Failure> {
-        let operator = Some(&self.operator).filter(|name| !name.is_empty()).and_then(|name| name.parse().ok());
+        let operator =
+            Some(&self.operator).filter(|name| !name.is_empty()).and_then(|name| name.parse().ok());
         let credentials = Credentials { authorization: self.authorization()?, operator };
         let channel = self.channel().await?;
-        Ok(ConnectionServiceClient::with_interceptor(channel, credentials).max_decoding_message_size(MAX_ANSWER))
+        Ok(ConnectionServiceClient::with_interceptor(channel, credentials)
+            .max_decoding_message_size(MAX_ANSWER))
     }
 
     /// Connects.
@@ -81,11 +89,21 @@ impl ClientArgs {
     /// # Errors
     /// A file can't be read, the URL is none, or nobody answers there.
     pub async fn channel(&self) -> Result<Channel, Failure> {
-        let wrong = |error: tonic::transport::Error| Failure::NoAnswer(format!("{}: {}", self.endpoint, innermost(&error)));
+        let wrong = |error: tonic::transport::Error| {
+            Failure::NoAnswer(format!("{}: {}", self.endpoint, innermost(&error)))
+        };
         let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(wrong)?;
-        let endpoint =
-            if self.endpoint.starts_with("https://") { endpoint.tls_config(self.tls()?).map_err(wrong)? } else { endpoint };
-        endpoint.connect_timeout(CONNECT_TIMEOUT.min(self.timeout)).timeout(self.timeout).connect().await.map_err(wrong)
+        let endpoint = if self.endpoint.starts_with("https://") {
+            endpoint.tls_config(self.tls()?).map_err(wrong)?
+        } else {
+            endpoint
+        };
+        endpoint
+            .connect_timeout(CONNECT_TIMEOUT.min(self.timeout))
+            .timeout(self.timeout)
+            .connect()
+            .await
+            .map_err(wrong)
     }
 
     /// `authorization`, where a token was given.
@@ -96,8 +114,9 @@ impl ClientArgs {
         let Some(file) = &self.token_file else { return Ok(None) };
         let text = read(file)?;
         let token = std::str::from_utf8(&text).map(str::trim).unwrap_or_default();
-        let mut value: MetadataValue<Ascii> =
-            format!("Bearer {token}").parse().map_err(|_| Failure::Usage(format!("{} holds no bearer token", file.display())))?;
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| Failure::Usage(format!("{} holds no bearer token", file.display())))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -111,7 +130,9 @@ impl ClientArgs {
             tls = tls.domain_name(name);
         }
         match (&self.cert_file, &self.key_file) {
-            (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
+            (Some(cert), Some(key)) => {
+                tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?))
+            }
             (None, None) => {}
             _ => return Err(Failure::Usage("--cert-file and --key-file go together".to_owned())),
         }
@@ -120,7 +141,8 @@ impl ClientArgs {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(file).map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
+    std::fs::read(file)
+        .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }
 
 /// What really happened: tonic's own text says "transport error".
@@ -132,7 +154,10 @@ fn innermost(error: &dyn std::error::Error) -> String {
     current.to_string()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the operating system tells who uses the command by the environment alone")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operating system tells who uses the command by the environment alone"
+)]
 fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }

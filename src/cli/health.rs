@@ -30,7 +30,13 @@ impl Health {
         let status = match answer {
             Ok(answer) => answer.into_inner().status(),
             Err(status) if status.code() == Code::NotFound => ServingStatus::ServiceUnknown,
-            Err(status) => return Err(Failure::NoAnswer(format!("{}: {}", self.reach.endpoint, status.message()))),
+            Err(status) => {
+                return Err(Failure::NoAnswer(format!(
+                    "{}: {}",
+                    self.reach.endpoint,
+                    status.message()
+                )));
+            }
         };
         print_line(status.as_str_name())?;
         Ok(if status == ServingStatus::Serving { Outcome::Success } else { Outcome::Failed })

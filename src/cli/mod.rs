@@ -54,10 +54,16 @@ impl From<Status> for Failure {
         let Some(info) = status.get_details_error_info() else {
             return Self::NoAnswer(format!("no answer: {}", status.message()));
         };
-        let trace = info.metadata.get("trace_id").map_or_else(String::new, |id| format!(" (trace {id})"));
-        let fields = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
-        let fields: String =
-            fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description)).collect();
+        let trace =
+            info.metadata.get("trace_id").map_or_else(String::new, |id| format!(" (trace {id})"));
+        let fields = status
+            .get_details_bad_request()
+            .map(|details| details.field_violations)
+            .unwrap_or_default();
+        let fields: String = fields
+            .iter()
+            .map(|violation| format!("\n  {}: {}", violation.field, violation.description))
+            .collect();
         let message = if fields.is_empty() { status.message() } else { "" };
         Self::Refused(format!("{}: {message}{trace}{fields}", info.reason))
     }
@@ -77,7 +83,9 @@ pub enum Output {
 /// that went away, as `head` does, is no error.
 fn print_line(line: &str) -> Result<(), Failure> {
     match writeln!(anstream::stdout(), "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Usage(format!("standard output: {error}"))),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Usage(format!("standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }

@@ -28,7 +28,9 @@ impl ListSettings {
             }
             Output::Text => {
                 for Setting { variable, flag, default, help } in &settings {
-                    let default = default.as_deref().map_or_else(String::new, |default| format!(" (default: {default})"));
+                    let default = default
+                        .as_deref()
+                        .map_or_else(String::new, |default| format!(" (default: {default})"));
                     print_line(&format!("{variable}, {flag}{default}\n    {help}"))?;
                 }
             }

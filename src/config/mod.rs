@@ -175,8 +175,15 @@ impl Setting {
     pub fn all() -> Vec<Self> {
         let command = Settings::augment_args(clap::Command::new("serve"));
         let arguments = command.get_arguments().filter_map(|argument| {
-            let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
-            let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+            let default = argument
+                .get_default_values()
+                .first()
+                .map(|value| value.to_string_lossy().into_owned());
+            let help = argument
+                .get_long_help()
+                .or(argument.get_help())
+                .map(ToString::to_string)
+                .unwrap_or_default();
             Some(Self {
                 variable: argument.get_env()?.to_string_lossy().into_owned(),
                 flag: format!("--{}", argument.get_long()?),
@@ -254,7 +261,9 @@ impl Config {
     #[must_use]
     pub fn local(public_origin: String, database: Database, keyring: Keyring) -> Self {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let rate = |text| Rate::parse(text).unwrap_or(Rate { count: std::num::NonZeroU32::MIN, period: MINUTE });
+        let rate = |text| {
+            Rate::parse(text).unwrap_or(Rate { count: std::num::NonZeroU32::MIN, period: MINUTE })
+        };
         let count = |text: &str| text.parse().unwrap_or(1);
         Self {
             listen: anywhere,
@@ -354,19 +363,28 @@ impl Settings {
         if let Err(ConfigErrors(errors)) = self.logging() {
             check.errors.extend(errors);
         }
-        let allow_insecure_listen = check.boolean("SSO_ALLOW_INSECURE_LISTEN", &self.allow_insecure_listen);
+        let allow_insecure_listen =
+            check.boolean("SSO_ALLOW_INSECURE_LISTEN", &self.allow_insecure_listen);
         let (tls, callers_file) = (self.tls(&mut check), given(self.callers_file.as_deref()));
         let is_closed = tls.is_some() && callers_file.is_some() || allow_insecure_listen;
-        let listen = check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), is_closed);
-        let admin_listen = check.listen("SSO_ADMIN_LISTEN", or_default(&self.admin_listen, DEFAULT_ADMIN_LISTEN), is_closed);
+        let listen =
+            check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), is_closed);
+        let admin_listen = check.listen(
+            "SSO_ADMIN_LISTEN",
+            or_default(&self.admin_listen, DEFAULT_ADMIN_LISTEN),
+            is_closed,
+        );
         if listen == admin_listen && listen.port() != 0 {
             check.wrong("SSO_ADMIN_LISTEN", "must differ from SSO_LISTEN".to_owned());
         }
         let public_origin = check.public_origin(or_default(&self.public_url, DEFAULT_PUBLIC_URL));
         let (database, redis_url) = (self.sealed.database(&mut check), self.redis(&mut check));
         let keyring = self.sealed.keyring(&mut check, &database, redis_url.is_some());
-        let require_browser_binding =
-            check.boolean_or("SSO_REQUIRE_BROWSER_BINDING", self.require_browser_binding.as_deref(), !listen.ip().is_loopback());
+        let require_browser_binding = check.boolean_or(
+            "SSO_REQUIRE_BROWSER_BINDING",
+            self.require_browser_binding.as_deref(),
+            !listen.ip().is_loopback(),
+        );
         let reflection = check.boolean_or(
             "SSO_REFLECTION",
             self.reflection.as_deref(),
@@ -379,27 +397,42 @@ impl Settings {
             database,
             redis_url,
             redis_ca: check.pem("SSO_REDIS_CA_FILE", self.redis_ca_file.as_deref()),
-            state_ttl: check.duration("SSO_STATE_TTL", or_default(&self.state_ttl, DEFAULT_STATE_TTL), MINUTE..=1440 * MINUTE),
+            state_ttl: check.duration(
+                "SSO_STATE_TTL",
+                or_default(&self.state_ttl, DEFAULT_STATE_TTL),
+                MINUTE..=1440 * MINUTE,
+            ),
             require_browser_binding,
-            allowed_return_origins: check.origins("SSO_ALLOWED_RETURN_ORIGINS", &self.allowed_return_origins),
-            begin_rate_per_client: check
-                .rate("SSO_BEGIN_RATE_PER_CLIENT", or_default(&self.begin_rate_per_client, DEFAULT_BEGIN_RATE_PER_CLIENT)),
-            begin_rate: check.rate("SSO_BEGIN_RATE", or_default(&self.begin_rate, DEFAULT_BEGIN_RATE)),
-            memory_pending_logins: check
-                .count("SSO_MEMORY_PENDING_LOGINS", or_default(&self.memory_pending_logins, DEFAULT_MEMORY_PENDING_LOGINS)),
-            known_connections: check
-                .count("SSO_KNOWN_CONNECTIONS", or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS))
-                as u64,
+            allowed_return_origins: check
+                .origins("SSO_ALLOWED_RETURN_ORIGINS", &self.allowed_return_origins),
+            begin_rate_per_client: check.rate(
+                "SSO_BEGIN_RATE_PER_CLIENT",
+                or_default(&self.begin_rate_per_client, DEFAULT_BEGIN_RATE_PER_CLIENT),
+            ),
+            begin_rate: check
+                .rate("SSO_BEGIN_RATE", or_default(&self.begin_rate, DEFAULT_BEGIN_RATE)),
+            memory_pending_logins: check.count(
+                "SSO_MEMORY_PENDING_LOGINS",
+                or_default(&self.memory_pending_logins, DEFAULT_MEMORY_PENDING_LOGINS),
+            ),
+            known_connections: check.count(
+                "SSO_KNOWN_CONNECTIONS",
+                or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS),
+            ) as u64,
             provider_addresses: AddressPolicy {
-                allow_insecure: check.boolean("SSO_ALLOW_INSECURE_PROVIDERS", &self.allow_insecure_providers),
-                allowed_networks: check.networks("SSO_ALLOWED_PROVIDER_CIDRS", &self.allowed_provider_cidrs),
+                allow_insecure: check
+                    .boolean("SSO_ALLOW_INSECURE_PROVIDERS", &self.allow_insecure_providers),
+                allowed_networks: check
+                    .networks("SSO_ALLOWED_PROVIDER_CIDRS", &self.allowed_provider_cidrs),
             },
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
             tls,
             callers_file,
             reflection,
-            max_in_flight: check.count("SSO_MAX_IN_FLIGHT", or_default(&self.max_in_flight, DEFAULT_MAX_IN_FLIGHT)),
-            identity_audience: check.audience("SSO_IDENTITY_AUDIENCE", self.identity_audience.as_deref()),
+            max_in_flight: check
+                .count("SSO_MAX_IN_FLIGHT", or_default(&self.max_in_flight, DEFAULT_MAX_IN_FLIGHT)),
+            identity_audience: check
+                .audience("SSO_IDENTITY_AUDIENCE", self.identity_audience.as_deref()),
             identity_ttl: check.duration(
                 "SSO_IDENTITY_TTL",
                 or_default(&self.identity_ttl, DEFAULT_IDENTITY_TTL),
@@ -417,8 +450,14 @@ impl Settings {
                 .filter(|text| !text.is_empty())
                 // Nothing there is secret.
                 .map(|text| check.listen("SSO_METRICS_LISTEN", text, true)),
-            metrics_accounts: check.count("SSO_METRICS_ACCOUNTS", or_default(&self.metrics_accounts, DEFAULT_METRICS_ACCOUNTS)),
-            trace_collector: check.collector("OTEL_EXPORTER_OTLP_ENDPOINT", self.otel_exporter_otlp_endpoint.as_deref()),
+            metrics_accounts: check.count(
+                "SSO_METRICS_ACCOUNTS",
+                or_default(&self.metrics_accounts, DEFAULT_METRICS_ACCOUNTS),
+            ),
+            trace_collector: check.collector(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                self.otel_exporter_otlp_endpoint.as_deref(),
+            ),
             trace_providers: check.boolean("SSO_TRACE_PROVIDERS", &self.trace_providers),
             drain_timeout: check.duration(
                 "SSO_DRAIN_TIMEOUT",
@@ -438,10 +477,17 @@ impl Settings {
         let client_ca = given(self.tls_client_ca_file.as_deref());
         match (given(self.tls_cert_file.as_deref()), given(self.tls_key_file.as_deref())) {
             (Some(cert), Some(key)) => return Some(TlsFiles { cert, key, client_ca }),
-            (Some(_), None) => check.wrong("SSO_TLS_KEY_FILE", "must be given with SSO_TLS_CERT_FILE".to_owned()),
-            (None, Some(_)) => check.wrong("SSO_TLS_CERT_FILE", "must be given with SSO_TLS_KEY_FILE".to_owned()),
+            (Some(_), None) => {
+                check.wrong("SSO_TLS_KEY_FILE", "must be given with SSO_TLS_CERT_FILE".to_owned())
+            }
+            (None, Some(_)) => {
+                check.wrong("SSO_TLS_CERT_FILE", "must be given with SSO_TLS_KEY_FILE".to_owned())
+            }
             (None, None) if client_ca.is_some() => {
-                check.wrong("SSO_TLS_CLIENT_CA_FILE", "needs SSO_TLS_CERT_FILE and SSO_TLS_KEY_FILE".to_owned());
+                check.wrong(
+                    "SSO_TLS_CLIENT_CA_FILE",
+                    "needs SSO_TLS_CERT_FILE and SSO_TLS_KEY_FILE".to_owned(),
+                );
             }
             (None, None) => {}
         }
@@ -449,7 +495,11 @@ impl Settings {
     }
 
     fn redis(&self, check: &mut Check) -> Option<RedisUrl> {
-        let url = check.secret("SSO_REDIS_URL", self.redis_url.as_deref(), self.redis_url_file.as_deref())?;
+        let url = check.secret(
+            "SSO_REDIS_URL",
+            self.redis_url.as_deref(),
+            self.redis_url_file.as_deref(),
+        )?;
         match RedisUrl::parse(&url) {
             Ok(url) => Some(url),
             Err(what) => {
@@ -471,7 +521,8 @@ impl SealedSettings {
         if let Database::Sqlite(file) = &database
             && !file.exists()
         {
-            check.wrong("SSO_DATABASE_URL", format!("names {}, which is not there", file.display()));
+            check
+                .wrong("SSO_DATABASE_URL", format!("names {}, which is not there", file.display()));
         }
         match self.keyring(&mut check, &database, false) {
             Some(keyring) => check.done((database, keyring)),
@@ -488,14 +539,21 @@ impl SealedSettings {
         }
         let file = url.strip_prefix("sqlite://").unwrap_or_default();
         if file.is_empty() || file.contains(['?', '#']) {
-            check.wrong("SSO_DATABASE_URL", "must be sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE".to_owned());
+            check.wrong(
+                "SSO_DATABASE_URL",
+                "must be sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE".to_owned(),
+            );
         }
         Database::Sqlite(file.into())
     }
 
     fn keyring(&self, check: &mut Check, database: &Database, has_redis: bool) -> Option<Keyring> {
         const NAME: &str = "SSO_ENCRYPTION_KEYS";
-        let given = check.secret(NAME, self.encryption_keys.as_deref(), self.encryption_keys_file.as_deref());
+        let given = check.secret(
+            NAME,
+            self.encryption_keys.as_deref(),
+            self.encryption_keys_file.as_deref(),
+        );
         let text = match (given, database) {
             (Some(text), _) => text,
             (None, Database::Sqlite(file)) if !has_redis => {
@@ -506,14 +564,22 @@ impl SealedSettings {
                 match key_file_text(&key_file) {
                     Ok(text) => text,
                     Err(error) => {
-                        check
-                            .wrong(NAME, format!("is not given, and the key file {} can't be used: {error}", key_file.display()));
+                        check.wrong(
+                            NAME,
+                            format!(
+                                "is not given, and the key file {} can't be used: {error}",
+                                key_file.display()
+                            ),
+                        );
                         return None;
                     }
                 }
             }
             (None, _) => {
-                check.wrong(NAME, "must be given with PostgreSQL or Redis: openssl rand -base64 32".to_owned());
+                check.wrong(
+                    NAME,
+                    "must be given with PostgreSQL or Redis: openssl rand -base64 32".to_owned(),
+                );
                 return None;
             }
         };
@@ -521,7 +587,11 @@ impl SealedSettings {
         let keys: Option<Vec<MasterKey>> = parts.map(MasterKey::parse).collect();
         let keyring = keys.and_then(Keyring::new);
         if keyring.is_none() {
-            check.wrong(NAME, "must be base64 of exactly 32 bytes each, comma separated: openssl rand -base64 32".to_owned());
+            check.wrong(
+                NAME,
+                "must be base64 of exactly 32 bytes each, comma separated: openssl rand -base64 32"
+                    .to_owned(),
+            );
         }
         keyring
     }
@@ -534,11 +604,16 @@ fn key_file_text(file: &Path) -> Result<String, String> {
         let key = MasterKey::generate(&SystemEntropy).encoded();
         // Written aside and linked into place: of two processes that start at once both use the first one's key.
         let aside = file.with_added_extension(format!("{}.new", std::process::id()));
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).and_then(|mut new| {
-            writeln!(new, "{}", key.as_str())?;
-            new.sync_all()?;
-            std::fs::hard_link(&aside, file)
-        });
+        let made = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&aside)
+            .and_then(|mut new| {
+                writeln!(new, "{}", key.as_str())?;
+                new.sync_all()?;
+                std::fs::hard_link(&aside, file)
+            });
         let _ = std::fs::remove_file(&aside);
         match made {
             Ok(()) => {}
@@ -548,7 +623,10 @@ fn key_file_text(file: &Path) -> Result<String, String> {
     }
     let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(format!("its mode is {:o}, others may read it: chmod 600", metadata.mode() & 0o777));
+        return Err(format!(
+            "its mode is {:o}, others may read it: chmod 600",
+            metadata.mode() & 0o777
+        ));
     }
     std::fs::read_to_string(file).map_err(|error| error.to_string())
 }
@@ -587,7 +665,10 @@ impl Check {
                     None
                 }
                 Err(error) => {
-                    self.wrong(&format!("{name}_FILE"), format!("{} can't be read: {error}", file.display()));
+                    self.wrong(
+                        &format!("{name}_FILE"),
+                        format!("{} can't be read: {error}", file.display()),
+                    );
                     None
                 }
             },
@@ -598,7 +679,10 @@ impl Check {
     fn listen(&mut self, name: &str, text: &str, is_closed: bool) -> SocketAddr {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let Ok(address) = text.parse::<SocketAddr>() else {
-            self.wrong(name, format!("must be an IP address and a port such as 127.0.0.1:50051, not {text:?}"));
+            self.wrong(
+                name,
+                format!("must be an IP address and a port such as 127.0.0.1:50051, not {text:?}"),
+            );
             return nowhere;
         };
         if !address.ip().is_loopback() && !is_closed {
@@ -629,13 +713,21 @@ impl Check {
         }
     }
 
-    fn duration(&mut self, name: &str, text: &str, range: std::ops::RangeInclusive<Duration>) -> Duration {
+    fn duration(
+        &mut self,
+        name: &str,
+        text: &str,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
         match humantime::parse_duration(text) {
             Ok(duration) if range.contains(&duration) => duration,
             _ => {
                 let (min, max) = range.into_inner();
                 let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-                self.wrong(name, format!("must be a duration of {min} to {max} such as 15m, not {text:?}"));
+                self.wrong(
+                    name,
+                    format!("must be a duration of {min} to {max} such as 15m, not {text:?}"),
+                );
                 MINUTE
             }
         }
@@ -643,7 +735,10 @@ impl Check {
 
     fn rate(&mut self, name: &str, text: &str) -> Rate {
         Rate::parse(text).unwrap_or_else(|| {
-            self.wrong(name, format!("must be a count and a period of 1s to 1h such as 120/1m, not {text:?}"));
+            self.wrong(
+                name,
+                format!("must be a count and a period of 1s to 1h such as 120/1m, not {text:?}"),
+            );
             Rate { count: std::num::NonZeroU32::MIN, period: MINUTE }
         })
     }
@@ -668,9 +763,13 @@ impl Check {
 
     fn collector(&mut self, name: &str, text: Option<&str>) -> Option<String> {
         let text = text.map(str::trim).filter(|text| !text.is_empty())?;
-        let is_url = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let is_url = Url::parse(text)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !is_url {
-            self.wrong(name, "must be an http or https URL such as http://localhost:4317".to_owned());
+            self.wrong(
+                name,
+                "must be an http or https URL such as http://localhost:4317".to_owned(),
+            );
         }
         Some(text.to_owned())
     }
@@ -704,8 +803,12 @@ impl Check {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             match part.parse::<IpNet>() {
                 Ok(network) if network == network.trunc() => networks.push(network),
-                Ok(network) => self.wrong(name, format!("has {part}, whose network is {}", network.trunc())),
-                Err(_) => self.wrong(name, format!("must be CIDRs such as 10.20.0.0/16, not {part:?}")),
+                Ok(network) => {
+                    self.wrong(name, format!("has {part}, whose network is {}", network.trunc()))
+                }
+                Err(_) => {
+                    self.wrong(name, format!("must be CIDRs such as 10.20.0.0/16, not {part:?}"))
+                }
             }
         }
         networks
@@ -722,7 +825,9 @@ impl Check {
         let read = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|pem| {
             let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
             match certificates {
-                Ok(certificates) if certificates.is_empty() => Err("it holds no certificate".to_owned()),
+                Ok(certificates) if certificates.is_empty() => {
+                    Err("it holds no certificate".to_owned())
+                }
                 Ok(_) => Ok(pem),
                 Err(error) => Err(error.to_string()),
             }

@@ -11,9 +11,18 @@ pub(super) fn fields(
 ) -> Vec<(String, String, String)> {
     let before = old.map(|(settings, secrets)| shown(settings, secrets)).unwrap_or_default();
     let after = shown(new.0, new.1);
-    let was = |name: &str| before.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone()).unwrap_or_default();
+    let was = |name: &str| {
+        before
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
+    };
     let pairs = after.into_iter().map(|(name, value)| (was(&name), name, value));
-    pairs.filter(|(was, _, value)| was != value).map(|(was, name, value)| (name, cut(was), cut(value))).collect()
+    pairs
+        .filter(|(was, _, value)| was != value)
+        .map(|(was, name, value)| (name, cut(was), cut(value)))
+        .collect()
 }
 
 /// Which logins a change of the settings affects; empty: none.
@@ -23,8 +32,11 @@ pub(super) fn effect(old: &Connection, new: &ConnectionSettings) -> String {
     }
     let is_other_idp = !new.has_idp_of(&old.settings);
     if is_other_idp || old.settings.client_id != new.client_id {
-        let people = if is_other_idp { ", and people of another issuer are other people" } else { "" };
-        return format!("logins begun before it end with CONNECTION_CHANGED if issuer or client differ, and begin again{people}");
+        let people =
+            if is_other_idp { ", and people of another issuer are other people" } else { "" };
+        return format!(
+            "logins begun before it end with CONNECTION_CHANGED if issuer or client differ, and begin again{people}"
+        );
     }
     "every login that ends from now on follows the new settings".to_owned()
 }
@@ -40,13 +52,16 @@ fn shown(settings: &ConnectionSettings, secrets: &ClientSecrets) -> Vec<(String,
                     fields.push(("discovery_url".to_owned(), by_kind("discovery")));
                     fields.push(("endpoints".to_owned(), by_kind("manual")));
                 }
-                ("auth_method", value) => fields.push(("token_endpoint_auth_method".to_owned(), text(&value))),
+                ("auth_method", value) => {
+                    fields.push(("token_endpoint_auth_method".to_owned(), text(&value)))
+                }
                 (_, value) => fields.push((name, text(&value))),
             }
         }
     }
     let time = |expires: Option<u64>| {
-        let at = expires.map(|millis| std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis));
+        let at =
+            expires.map(|millis| std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis));
         at.map(|at| humantime::format_rfc3339_seconds(at).to_string()).unwrap_or_default()
     };
     let standby = secrets.standby.as_ref().map(|secret| secret.fingerprint()).unwrap_or_default();

@@ -64,9 +64,13 @@ impl ConnectionAdmin {
             let keeps_pin = settings.has_idp_of(&connection.settings);
             connection.pinned_issuer = connection.pinned_issuer.filter(|_| keeps_pin);
             connection.settings = settings;
-            connection.secrets = secrets.apply_to(&connection.secrets).map_err(ConnectionError::Refused)?;
+            connection.secrets =
+                secrets.apply_to(&connection.secrets).map_err(ConnectionError::Refused)?;
         }
-        self.check_rate.0.admit(&request.slug).map_err(|retry_after| ConnectionError::RateLimited { retry_after })?;
+        self.check_rate
+            .0
+            .admit(&request.slug)
+            .map_err(|retry_after| ConnectionError::RateLimited { retry_after })?;
         Ok(ToCheck { connection, is_proposal })
     }
 
@@ -92,7 +96,8 @@ impl ConnectionAdmin {
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
         };
-        let (mut failed, mut passed, mut has_warned, mut undecided) = (Vec::new(), Vec::new(), false, false);
+        let (mut failed, mut passed, mut has_warned, mut undecided) =
+            (Vec::new(), Vec::new(), false, false);
         let mut noted = |result: CheckResult| {
             match result.outcome {
                 CheckOutcome::Fail => failed.push(result.id.to_owned()),
@@ -130,9 +135,14 @@ impl ConnectionAdmin {
             failed,
             passed,
         };
-        self.connections.record_check(&connection.slug, connection.incarnation, &record, *is_proposal).await?;
+        self.connections
+            .record_check(&connection.slug, connection.incarnation, &record, *is_proposal)
+            .await?;
         Ok(record)
     }
 }
 
-const CHECKS: Rate = Rate { count: std::num::NonZeroU32::new(6).expect("not zero"), period: Duration::from_secs(60) };
+const CHECKS: Rate = Rate {
+    count: std::num::NonZeroU32::new(6).expect("not zero"),
+    period: Duration::from_secs(60),
+};

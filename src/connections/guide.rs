@@ -13,16 +13,29 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn guide(&self, slug: &Slug, vendor: Option<Vendor>) -> Result<String, ConnectionError> {
+    pub async fn guide(
+        &self,
+        slug: &Slug,
+        vendor: Option<Vendor>,
+    ) -> Result<String, ConnectionError> {
         let connection = match self.get(slug).await {
             Ok(connection) => Some(connection),
             // It is for whoever is about to set the account up, too.
             Err(ConnectionError::NotFound) => None,
             Err(error) => return Err(error),
         };
-        let vendor = vendor.or_else(|| connection.as_ref().map(vendor_of)).unwrap_or(Vendor::Generic);
-        let scopes = connection.as_ref().map_or_else(|| "openid, email, profile".to_owned(), |c| c.settings.scopes.join(", "));
-        Ok(guide(slug, vendor, &CustomerUris::new(&self.public_origin, slug), &scopes, connection.as_ref()))
+        let vendor =
+            vendor.or_else(|| connection.as_ref().map(vendor_of)).unwrap_or(Vendor::Generic);
+        let scopes = connection
+            .as_ref()
+            .map_or_else(|| "openid, email, profile".to_owned(), |c| c.settings.scopes.join(", "));
+        Ok(guide(
+            slug,
+            vendor,
+            &CustomerUris::new(&self.public_origin, slug),
+            &scopes,
+            connection.as_ref(),
+        ))
     }
 
     /// The note that the connection is ready to test, with what was proven.
@@ -33,7 +46,9 @@ impl ConnectionAdmin {
         let connection = self.get(slug).await?;
         let check = connection.latest_check().filter(|_| is_checked(&connection));
         let Some(check) = check else {
-            return Err(ConnectionError::CheckRequired("a check of these settings in which nothing fails is missing".to_owned()));
+            return Err(ConnectionError::CheckRequired(
+                "a check of these settings in which nothing fails is missing".to_owned(),
+            ));
         };
         let proven = check.passed.iter().filter_map(|id| in_words(id));
         let proven: String = proven.fold(String::new(), |mut text, line| {
@@ -81,9 +96,16 @@ fn in_words(id: &str) -> Option<&'static str> {
     })
 }
 
-fn guide(slug: &Slug, vendor: Vendor, uris: &CustomerUris<'_>, scopes: &str, connection: Option<&Connection>) -> String {
+fn guide(
+    slug: &Slug,
+    vendor: Vendor,
+    uris: &CustomerUris<'_>,
+    scopes: &str,
+    connection: Option<&Connection>,
+) -> String {
     let mut text = String::new();
-    let method = connection.map_or("client_secret_basic or client_secret_post", |c| c.settings.auth_method.name());
+    let method = connection
+        .map_or("client_secret_basic or client_secret_post", |c| c.settings.auth_method.name());
     let _ = write!(
         text,
         "# Log in with single sign-on: {}\n\n\

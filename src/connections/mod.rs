@@ -13,7 +13,9 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::login::attempts::AttemptLog;
 use crate::model::Violation;
-use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState};
+use crate::model::connection::{
+    ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState,
+};
 use crate::model::draft::{Draft, DraftField, check_client_secret};
 use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
@@ -105,11 +107,18 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn create(&self, new: NewConnection, actor: &str) -> Result<Connection, ConnectionError> {
+    pub async fn create(
+        &self,
+        new: NewConnection,
+        actor: &str,
+    ) -> Result<Connection, ConnectionError> {
         let settings = new.draft.check(self.http.addresses());
         // One that isn't given is refused as an empty one is.
         let none_yet = ClientSecrets::one(ClientSecret::new(String::new()));
-        let given = SecretsEdit { active: new.secrets.active.or(Some(none_yet.active.clone())), ..new.secrets };
+        let given = SecretsEdit {
+            active: new.secrets.active.or(Some(none_yet.active.clone())),
+            ..new.secrets
+        };
         let (settings, secrets) = match (settings, given.apply_to(&none_yet)) {
             (Ok(settings), Ok(secrets)) => (settings, secrets),
             (settings, secrets) => {
@@ -123,7 +132,8 @@ impl ConnectionAdmin {
             ));
         }
         let fields = changes::fields(None, (&settings, &secrets));
-        let note = ChangeNote { actor: actor.to_owned(), action: "create", fields, is_forced: false };
+        let note =
+            ChangeNote { actor: actor.to_owned(), action: "create", fields, is_forced: false };
         Ok(self.connections.create(&new.slug, &settings, &secrets, &note).await?)
     }
 
@@ -139,7 +149,11 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn list(&self, after: Option<&Slug>, page_size: u32) -> Result<Page, ConnectionError> {
+    pub async fn list(
+        &self,
+        after: Option<&Slug>,
+        page_size: u32,
+    ) -> Result<Page, ConnectionError> {
         let one_more = page_size.saturating_add(1);
         let mut connections = self.connections.list(after.map(Slug::as_str), one_more).await?;
         let is_more = connections.len() > page_size as usize;
@@ -152,7 +166,11 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn update(&self, edit: ConnectionEdit, actor: &str) -> Result<Updated, ConnectionError> {
+    pub async fn update(
+        &self,
+        edit: ConnectionEdit,
+        actor: &str,
+    ) -> Result<Updated, ConnectionError> {
         let old = self.get(&edit.slug).await?;
         if old.revision != edit.revision {
             return Err(ConnectionError::Conflict { current: old.revision });
@@ -161,19 +179,30 @@ impl ConnectionAdmin {
         let secrets = edit.secrets.apply_to(&old.secrets).map_err(ConnectionError::Refused)?;
         let was_active = old.settings.state == ConnectionState::Active;
         if settings.state == ConnectionState::Active && !was_active {
-            return Err(ConnectionError::CheckRequired("only ActivateConnection makes a connection ACTIVE".to_owned()));
+            return Err(ConnectionError::CheckRequired(
+                "only ActivateConnection makes a connection ACTIVE".to_owned(),
+            ));
         }
         let effect = changes::effect(&old, &settings);
         // Nobody tests it before it is everybody's, so the check alone must have proven it.
-        let is_proven = old.check_of(&settings, &secrets.active).is_some_and(CheckRecord::has_passed);
-        let needs_proof = was_active && settings.state == ConnectionState::Active && !effect.is_empty() && !is_proven;
+        let is_proven =
+            old.check_of(&settings, &secrets.active).is_some_and(CheckRecord::has_passed);
+        let needs_proof = was_active
+            && settings.state == ConnectionState::Active
+            && !effect.is_empty()
+            && !is_proven;
         if needs_proof && !edit.force {
             return Err(ConnectionError::CheckRequired(format!(
                 "{effect}. Check the change first (CheckConnection with the proposal), set state to TESTING with it, or force it"
             )));
         }
         let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &secrets));
-        let note = ChangeNote { actor: actor.to_owned(), action: "update", fields, is_forced: needs_proof };
+        let note = ChangeNote {
+            actor: actor.to_owned(),
+            action: "update",
+            fields,
+            is_forced: needs_proof,
+        };
         let change = ConnectionChange {
             slug: &edit.slug,
             revision: edit.revision,
@@ -190,7 +219,13 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn activate(&self, slug: &Slug, revision: u64, force: bool, actor: &str) -> Result<Connection, ConnectionError> {
+    pub async fn activate(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        force: bool,
+        actor: &str,
+    ) -> Result<Connection, ConnectionError> {
         // The test login may have ended just now.
         self.attempts.flush().await;
         let old = self.get(slug).await?;
@@ -203,15 +238,31 @@ impl ConnectionAdmin {
             (true, true) => None,
             (false, true) => Some("a check of these settings that passes is missing"),
             (true, false) => Some("a test login by these settings is missing"),
-            (false, false) => Some("a check of these settings that passes, and a test login by them, are missing"),
+            (false, false) => {
+                Some("a check of these settings that passes, and a test login by them, are missing")
+            }
         };
         if let Some(missing) = missing.filter(|_| !force) {
             return Err(ConnectionError::CheckRequired(missing.to_owned()));
         }
-        let settings = ConnectionSettings { state: ConnectionState::Active, ..old.settings.clone() };
-        let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &old.secrets));
-        let note = ChangeNote { actor: actor.to_owned(), action: "activate", fields, is_forced: missing.is_some() };
-        let change = ConnectionChange { slug, revision, keep_pin: true, settings: &settings, secrets: &old.secrets, note: &note };
+        let settings =
+            ConnectionSettings { state: ConnectionState::Active, ..old.settings.clone() };
+        let fields =
+            changes::fields(Some((&old.settings, &old.secrets)), (&settings, &old.secrets));
+        let note = ChangeNote {
+            actor: actor.to_owned(),
+            action: "activate",
+            fields,
+            is_forced: missing.is_some(),
+        };
+        let change = ConnectionChange {
+            slug,
+            revision,
+            keep_pin: true,
+            settings: &settings,
+            secrets: &old.secrets,
+            note: &note,
+        };
         Ok(self.connections.update(&change).await?)
     }
 
@@ -219,8 +270,14 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn delete(&self, slug: &Slug, revision: u64, actor: &str) -> Result<(), ConnectionError> {
-        let note = ChangeNote { actor: actor.to_owned(), action: "delete", ..ChangeNote::default() };
+    pub async fn delete(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        actor: &str,
+    ) -> Result<(), ConnectionError> {
+        let note =
+            ChangeNote { actor: actor.to_owned(), action: "delete", ..ChangeNote::default() };
         Ok(self.connections.delete(slug, revision, &note).await?)
     }
 
@@ -234,7 +291,8 @@ impl ConnectionAdmin {
         before: Option<i64>,
         page_size: u32,
     ) -> Result<(Vec<ChangeRecord>, Option<i64>), ConnectionError> {
-        let mut found = self.connections.changes_of(slug, before, page_size.saturating_add(1)).await?;
+        let mut found =
+            self.connections.changes_of(slug, before, page_size.saturating_add(1)).await?;
         let is_more = found.len() > page_size as usize;
         found.truncate(page_size as usize);
         let next = found.last().filter(|_| is_more).map(|(id, _)| *id);
@@ -245,7 +303,11 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn attempts(&self, slug: &Slug, limit: u32) -> Result<(Vec<Attempt>, LoginSummary, Connection), ConnectionError> {
+    pub async fn attempts(
+        &self,
+        slug: &Slug,
+        limit: u32,
+    ) -> Result<(Vec<Attempt>, LoginSummary, Connection), ConnectionError> {
         let connection = self.get(slug).await?;
         let attempts = self.attempts.of(slug, limit).await?;
         let summary = self.attempts.summaries(slug, slug).await?.remove(slug).unwrap_or_default();
@@ -256,15 +318,25 @@ impl ConnectionAdmin {
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn summaries(&self, connections: &[Connection]) -> Result<HashMap<Slug, LoginSummary>, ConnectionError> {
+    pub async fn summaries(
+        &self,
+        connections: &[Connection],
+    ) -> Result<HashMap<Slug, LoginSummary>, ConnectionError> {
         match (connections.first(), connections.last()) {
-            (Some(first), Some(last)) => Ok(self.attempts.summaries(&first.slug, &last.slug).await?),
+            (Some(first), Some(last)) => {
+                Ok(self.attempts.summaries(&first.slug, &last.slug).await?)
+            }
             _ => Ok(HashMap::new()),
         }
     }
 
     /// The settings with these fields taken from `draft`.
-    fn edited(&self, old: &Connection, fields: &[DraftField], draft: Draft) -> Result<ConnectionSettings, ConnectionError> {
+    fn edited(
+        &self,
+        old: &Connection,
+        fields: &[DraftField],
+        draft: Draft,
+    ) -> Result<ConnectionSettings, ConnectionError> {
         let mut edited = Draft::from(&old.settings);
         edited.take(fields, draft);
         edited.check(self.http.addresses()).map_err(ConnectionError::Refused)
@@ -280,7 +352,9 @@ fn is_checked(connection: &Connection) -> bool {
 impl SecretsEdit {
     fn apply_to(self, old: &ClientSecrets) -> Result<ClientSecrets, Vec<Violation>> {
         let mut violations = Vec::new();
-        let mut checked = |secret: ClientSecret, field: &'static str| match check_client_secret(secret.expose()) {
+        let mut checked = |secret: ClientSecret, field: &'static str| match check_client_secret(
+            secret.expose(),
+        ) {
             Ok(text) => Some(ClientSecret::new(text)),
             Err(violation) => {
                 violations.push(Violation { field: field.into(), ..violation });
@@ -308,7 +382,10 @@ impl SecretsEdit {
         secrets.active_expire = self.active_expire.unwrap_or(secrets.active_expire);
         secrets.standby_expire = self.standby_expire.unwrap_or(secrets.standby_expire);
         if secrets.standby.is_none() && secrets.standby_expire.is_some() && violations.is_empty() {
-            violations.push(Violation::new("standby_client_secret_expire_time", "needs standby_client_secret"));
+            violations.push(Violation::new(
+                "standby_client_secret_expire_time",
+                "needs standby_client_secret",
+            ));
         }
         if violations.is_empty() { Ok(secrets) } else { Err(violations) }
     }

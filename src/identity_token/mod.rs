@@ -14,7 +14,8 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    ParsedPublicKey, UnparsedPublicKey,
 };
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -109,7 +110,14 @@ impl Identities {
     #[must_use]
     pub fn new(policy: IdentityPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let keys = ArcSwap::from_pointee(Keys { jwks: jwks_of(&[]), ..Keys::default() });
-        Self { policy, clock, entropy, stored: DeferredStore::new("signing keys"), keys, read_at: AtomicU64::new(0) }
+        Self {
+            policy,
+            clock,
+            entropy,
+            stored: DeferredStore::new("signing keys"),
+            keys,
+            read_at: AtomicU64::new(0),
+        }
     }
 
     /// Takes the store that could be opened; the first one stays.
@@ -145,7 +153,10 @@ impl Identities {
         };
         let header = encoded(&Header { alg: ALG, typ: TYP, kid: &key.kid })?;
         let message = format!("{header}.{}", encoded(&payload)?);
-        let signature = key.pair.sign(&SystemRandom::new(), message.as_bytes()).map_err(|_| IdentityError::NoKey)?;
+        let signature = key
+            .pair
+            .sign(&SystemRandom::new(), message.as_bytes())
+            .map_err(|_| IdentityError::NoKey)?;
         Ok(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
     }
 
@@ -155,7 +166,8 @@ impl Identities {
     /// See [`IdentityError`].
     pub async fn verify(&self, token: &str) -> Result<Identity, IdentityError> {
         let mut parts = token.split('.');
-        let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(IdentityError::Invalid("it is no signed JWT"));
         };
@@ -164,17 +176,28 @@ impl Identities {
             return Err(IdentityError::Invalid("its alg is not ES256"));
         }
         // An ID token, or any other of the many things that are JWTs, says that it is something else (RFC 8725 3.11).
-        if !read.get("typ").and_then(Value::as_str).is_some_and(|typ| typ.eq_ignore_ascii_case(TYP)) {
+        if !read.get("typ").and_then(Value::as_str).is_some_and(|typ| typ.eq_ignore_ascii_case(TYP))
+        {
             return Err(IdentityError::Invalid("its typ is not identity+jwt"));
         }
         if read.get("crit").is_some() {
             return Err(IdentityError::Invalid("it demands an extension (crit)"));
         }
-        let kid = read.get("kid").and_then(Value::as_str).ok_or(IdentityError::Invalid("it names no key (kid)"))?;
-        let key = self.key(kid).await?.ok_or(IdentityError::Invalid("its key is not one of this service's"))?;
-        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
+        let kid = read
+            .get("kid")
+            .and_then(Value::as_str)
+            .ok_or(IdentityError::Invalid("it names no key (kid)"))?;
+        let key = self
+            .key(kid)
+            .await?
+            .ok_or(IdentityError::Invalid("its key is not one of this service's"))?;
+        let signature = BASE64_URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
         let signed = format!("{header}.{payload}");
-        key.public.verify_sig(signed.as_bytes(), &signature).map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
+        key.public
+            .verify_sig(signed.as_bytes(), &signature)
+            .map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
         let payload: Payload<'_> = decoded(payload)?;
         if payload.iss != self.policy.issuer {
             return Err(IdentityError::Invalid("its iss is not this service"));
@@ -232,10 +255,15 @@ impl Identities {
         self.publish(&keys, now);
         if self.is_due(&keys, now) {
             let generation = keys.last().map_or(1, |newest| newest.generation.saturating_add(1));
-            let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+            let pkcs8 = EcdsaKeyPair::generate_pkcs8(
+                &ECDSA_P256_SHA256_FIXED_SIGNING,
+                &SystemRandom::new(),
+            );
             let pkcs8 = Zeroizing::new(pkcs8.map_err(|_| IdentityError::NoKey)?.as_ref().to_vec());
             // Of replicas that find at once that one is due, one's key is kept, and all read it.
-            stored.add_signing_key(&StoredSigningKey { generation, created_at: now, pkcs8 }).await?;
+            stored
+                .add_signing_key(&StoredSigningKey { generation, created_at: now, pkcs8 })
+                .await?;
             tracing::info!(generation, "a new key for identity tokens was made");
             keys = parsed(stored.signing_keys().await?);
             self.publish(&keys, now);
@@ -249,13 +277,15 @@ impl Identities {
 
     fn publish(&self, keys: &[Arc<Key>], now: u64) {
         let signing = self.signing_key(keys, now);
-        let keys: Vec<_> = keys.iter().filter(|key| !self.is_over(key, signing.as_ref(), now)).cloned().collect();
+        let keys: Vec<_> =
+            keys.iter().filter(|key| !self.is_over(key, signing.as_ref(), now)).cloned().collect();
         self.keys.store(Arc::new(Keys { jwks: jwks_of(&keys), signing, published: keys }));
     }
 
     fn is_due(&self, keys: &[Arc<Key>], now: u64) -> bool {
         let lifetime = self.policy.key_lifetime.as_secs();
-        keys.last().is_none_or(|newest| now >= newest.created_at.saturating_add(lifetime - self.ahead()))
+        keys.last()
+            .is_none_or(|newest| now >= newest.created_at.saturating_add(lifetime - self.ahead()))
     }
 
     /// The newest that has been published for long enough; the oldest where none has.
@@ -269,7 +299,10 @@ impl Identities {
         let in_use_since = |signing: &Arc<Key>| signing.created_at.saturating_add(self.ahead());
         signing.is_some_and(|signing| {
             key.generation < signing.generation
-                && now >= in_use_since(signing).saturating_add(self.policy.ttl.as_secs()).saturating_add(READ_INTERVAL * 4)
+                && now
+                    >= in_use_since(signing)
+                        .saturating_add(self.policy.ttl.as_secs())
+                        .saturating_add(READ_INTERVAL * 4)
         })
     }
 
@@ -288,20 +321,35 @@ fn parsed(stored: Vec<StoredSigningKey>) -> Vec<Arc<Key>> {
 
 impl Key {
     fn parse(stored: &StoredSigningKey) -> Option<Self> {
-        let Ok(pair) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &stored.pkcs8) else {
-            tracing::error!(generation = stored.generation, "a stored key for identity tokens is none");
+        let Ok(pair) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &stored.pkcs8)
+        else {
+            tracing::error!(
+                generation = stored.generation,
+                "a stored key for identity tokens is none"
+            );
             return None;
         };
-        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()).parse().ok()?;
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref())
+            .parse()
+            .ok()?;
         // The uncompressed point: 4, x, y (SEC 1 2.3.3).
         let (x, y) = pair.public_key().as_ref().get(1..)?.split_at_checked(32)?;
         let (x, y) = (BASE64_URL_SAFE_NO_PAD.encode(x), BASE64_URL_SAFE_NO_PAD.encode(y));
         // RFC 7638 3.1.
-        let thumbprint =
-            digest::digest(&digest::SHA256, format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes());
+        let thumbprint = digest::digest(
+            &digest::SHA256,
+            format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes(),
+        );
         let kid = BASE64_URL_SAFE_NO_PAD.encode(thumbprint);
         let jwk = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y, "use": "sig", "alg": ALG, "kid": kid });
-        Some(Self { generation: stored.generation, created_at: stored.created_at, kid, pair, public, jwk })
+        Some(Self {
+            generation: stored.generation,
+            created_at: stored.created_at,
+            kid,
+            pair,
+            public,
+            jwk,
+        })
     }
 }
 
@@ -320,12 +368,14 @@ fn stable_id(identity: &Identity) -> String {
 }
 
 fn encoded(part: &impl Serialize) -> Result<String, IdentityError> {
-    let json = serde_json::to_vec(part).map_err(|_| IdentityError::Invalid("the identity is no JSON"))?;
+    let json =
+        serde_json::to_vec(part).map_err(|_| IdentityError::Invalid("the identity is no JSON"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
 fn decoded<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, IdentityError> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| IdentityError::Invalid("it is no JWT"))?;
+    let bytes =
+        BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| IdentityError::Invalid("it is no JWT"))?;
     serde_json::from_slice(&bytes).map_err(|_| IdentityError::Invalid("it is no identity token"))
 }
 

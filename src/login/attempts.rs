@@ -50,7 +50,11 @@ impl AttemptLog {
     #[must_use]
     pub fn start(clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
-        let shared = Arc::new(Shared { clock, stored: DeferredStore::new(STORE), unrecognized: Mutex::default() });
+        let shared = Arc::new(Shared {
+            clock,
+            stored: DeferredStore::new(STORE),
+            unrecognized: Mutex::default(),
+        });
         let writer = tokio::spawn(write(queued, Arc::clone(&shared)));
         (Self { queue, shared }, writer)
     }
@@ -68,7 +72,8 @@ impl AttemptLog {
     /// Counts a callback whose state was not ours. Anybody can make those, so they take no note's place.
     pub fn record_unrecognized(&self, slug: &Slug) {
         let is_first = {
-            let mut unrecognized = self.shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut unrecognized =
+                self.shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner);
             if unrecognized.len() >= MAX_UNRECOGNIZED_ACCOUNTS && !unrecognized.contains_key(slug) {
                 return attempts_dropped(1);
             }
@@ -110,7 +115,11 @@ impl AttemptLog {
     ///
     /// # Errors
     /// The store is unreachable.
-    pub async fn summaries(&self, first: &Slug, last: &Slug) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
+    pub async fn summaries(
+        &self,
+        first: &Slug,
+        last: &Slug,
+    ) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
         let since = self.shared.clock.unix_millis().saturating_sub(millis(FAILURES_OF));
         with_timeout(STORE, self.shared.stored.get()?.login_summaries(first, last, since)).await
     }
@@ -135,7 +144,8 @@ impl Shared {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            let dropped = u64::try_from(batch.attempts.len() + batch.unrecognized.len()).unwrap_or(u64::MAX);
+            let dropped =
+                u64::try_from(batch.attempts.len() + batch.unrecognized.len()).unwrap_or(u64::MAX);
             tracing::warn!(%error, dropped, "queue of logins could not be written");
             attempts_dropped(dropped);
         }
@@ -153,18 +163,23 @@ async fn write(mut queued: mpsc::Receiver<Entry>, shared: Arc<Shared>) {
             size += 1;
             match note {
                 Entry::Attempt(slug, attempt, tested) => {
-                    batch.tested.extend(tested.map(|tested| (slug.clone(), tested.incarnation, tested.digest, attempt.time)));
+                    batch.tested.extend(tested.map(|tested| {
+                        (slug.clone(), tested.incarnation, tested.digest, attempt.time)
+                    }));
                     batch.attempts.push((slug, *attempt));
                 }
                 Entry::Unrecognized => {}
                 Entry::Flush(notify) => flushed.push(notify),
             }
             let is_due = !flushed.is_empty() || size >= MAX_BATCH;
-            next = if is_due { None } else { timeout_at(until, queued.recv()).await.ok().flatten() };
+            next =
+                if is_due { None } else { timeout_at(until, queued.recv()).await.ok().flatten() };
         }
         shared.add(&batch).await;
         // Apart, so that these can't take others with them.
-        let unrecognized = std::mem::take(&mut *shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner));
+        let unrecognized = std::mem::take(
+            &mut *shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         shared.add(&AttemptBatch { unrecognized, ..AttemptBatch::default() }).await;
         for notify in flushed {
             let _ = notify.send(());

@@ -38,13 +38,23 @@ impl Login {
         self.limits.admit_client(request.client_key.as_deref()).map_err(limited)?;
         let mut phases = Phases::default();
         let (connection, provider) = self.resolve(&request.slug, &mut phases).await?;
-        if let Some(iss) = request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss))) {
+        if let Some(iss) =
+            request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss)))
+        {
             let expected = provider.issuer().to_string();
-            return Err(LoginError::IssuerMismatch { expected, actual: format!("{:?}", shown(iss)) });
+            return Err(LoginError::IssuerMismatch {
+                expected,
+                actual: format!("{:?}", shown(iss)),
+            });
         }
         self.limits.admit_connection(&request.slug).map_err(limited)?;
         let now = self.clock.unix_seconds();
-        let (state, ticket) = self.state_keys.issue(self.entropy.as_ref(), &request.slug, request.browser_binding.as_ref(), now);
+        let (state, ticket) = self.state_keys.issue(
+            self.entropy.as_ref(),
+            &request.slug,
+            request.browser_binding.as_ref(),
+            now,
+        );
         let pending = PendingLogin {
             nonce: Nonce::new(self.unguessable()),
             verifier: PkceVerifier::new(self.unguessable()),
@@ -54,21 +64,36 @@ impl Login {
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);
-        phases.timed("store", self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE)).await?;
+        phases
+            .timed(
+                "store",
+                self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE),
+            )
+            .await?;
         let redirect_url = provider.authorization_url(&Authorization {
             state: state.expose(),
             nonce: &pending.nonce,
             verifier: &pending.verifier,
             hints: &request.hints,
         });
-        Ok(BegunLogin { redirect_url, state, expire_time: now.saturating_add(self.policy.state_ttl.as_secs()) })
+        Ok(BegunLogin {
+            redirect_url,
+            state,
+            expire_time: now.saturating_add(self.policy.state_ttl.as_secs()),
+        })
     }
 
     /// What the form of a request can't tell without the service's settings.
-    fn check(&self, request: &LoginRequest) -> Result<Option<crate::model::return_to::ReturnTo>, LoginError> {
+    fn check(
+        &self,
+        request: &LoginRequest,
+    ) -> Result<Option<crate::model::return_to::ReturnTo>, LoginError> {
         let mut violations = Vec::new();
         if self.policy.require_browser_binding && request.browser_binding.is_none() {
-            violations.push(Violation::new("browser_binding", "must be given (SSO_REQUIRE_BROWSER_BINDING is set)"));
+            violations.push(Violation::new(
+                "browser_binding",
+                "must be given (SSO_REQUIRE_BROWSER_BINDING is set)",
+            ));
         }
         let return_to = match &request.return_to {
             None => None,

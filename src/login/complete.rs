@@ -59,12 +59,20 @@ impl Login {
     ///
     /// # Errors
     /// See [`LoginError`]; from the moment at which the state is taken it is spent, whatever happens.
-    pub async fn complete(&self, callback: Callback, progress: &mut LoginProgress) -> Result<CompletedLogin, CompleteError> {
+    pub async fn complete(
+        &self,
+        callback: Callback,
+        progress: &mut LoginProgress,
+    ) -> Result<CompletedLogin, CompleteError> {
         let completed = within_deadline(self.complete_login(callback, progress)).await;
         completed.map_err(|error| CompleteError { error, is_spent: progress.is_spent })
     }
 
-    async fn complete_login(&self, callback: Callback, progress: &mut LoginProgress) -> Result<CompletedLogin, LoginError> {
+    async fn complete_login(
+        &self,
+        callback: Callback,
+        progress: &mut LoginProgress,
+    ) -> Result<CompletedLogin, LoginError> {
         let Callback { slug, state, iss, browser_binding, answer } = callback;
         let now = self.clock.unix_seconds();
         let admitted = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now);
@@ -73,20 +81,27 @@ impl Login {
         let (connection, provider) = self.resolve(&slug, &mut progress.phases).await?;
         progress.connection = Some(Arc::clone(&connection));
         progress.issuer = Some(provider.issuer().to_string());
-        let mut permit = provider.acquire_permit(self.clock.unix_millis()).map_err(LoginError::Provider)?;
+        let mut permit =
+            provider.acquire_permit(self.clock.unix_millis()).map_err(LoginError::Provider)?;
         let taken = progress.phases.timed("store", self.pending.take(&ticket.key)).await?;
         progress.is_spent = true;
-        let pending = taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
+        let pending =
+            taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let exchanged = progress.phases.timed("token", provider.exchange(code, pending.verifier.clone())).await;
-        let has_answered = !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
+        let exchanged =
+            progress.phases.timed("token", provider.exchange(code, pending.verifier.clone())).await;
+        let has_answered =
+            !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
         permit.record_outcome(has_answered, self.clock.unix_millis());
-        if matches!(exchanged, Err(ExchangeError::ClientRejected { .. })) && connection.secrets.standby.is_some() {
+        if matches!(exchanged, Err(ExchangeError::ClientRejected { .. }))
+            && connection.secrets.standby.is_some()
+        {
             self.switch_secret(&connection);
         }
         let tokens = exchanged.map_err(LoginError::Exchange)?;
-        let (verified, provider) = self.verify(&connection, provider, &pending, &tokens, &mut progress.phases).await?;
+        let (verified, provider) =
+            self.verify(&connection, provider, &pending, &tokens, &mut progress.phases).await?;
         let settings = &connection.settings;
         let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
             let now = self.clock.unix_seconds();
@@ -107,7 +122,12 @@ impl Login {
             Ok(_) | Err(_) => Vec::new(),
         });
         let identity = identity.map_err(|error| LoginError::Claims { error, issuer })?;
-        Ok(CompletedLogin { identity, return_to: pending.return_to, id_token: tokens.id_token, connection_state: settings.state })
+        Ok(CompletedLogin {
+            identity,
+            return_to: pending.return_to,
+            id_token: tokens.id_token,
+            connection_state: settings.state,
+        })
     }
 
     /// Has the connection's other secret serve the next login, beside this one, whose code is spent: never a second try with it.
@@ -137,7 +157,9 @@ impl Login {
         phases: &mut Phases,
     ) -> Result<(VerifiedClaims, Arc<Provider>), LoginError> {
         let max_age = pending.max_age.map(|max_age| max_age.as_secs());
-        let first = phases.timed_now("verify", || provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds()));
+        let first = phases.timed_now("verify", || {
+            provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds())
+        });
         let error = match first {
             Ok(verified) => return Ok((verified, provider)),
             Err(error) => error,
@@ -145,21 +167,33 @@ impl Login {
         if !matches!(error, IdTokenError::UnknownKey(_)) {
             return Err(LoginError::IdToken(error));
         }
-        let fresh = self.providers.with_fresh_keys(connection, &provider).await.ok_or(LoginError::IdToken(error))?;
+        let fresh = self
+            .providers
+            .with_fresh_keys(connection, &provider)
+            .await
+            .ok_or(LoginError::IdToken(error))?;
         let verified = fresh.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds());
         Ok((verified.map_err(LoginError::IdToken)?, fresh))
     }
 }
 
 /// Whether this callback and this connection are those of the pending login.
-fn admit(pending: &PendingLogin, iss: Option<&str>, connection: &Connection, provider: &Provider) -> Result<(), LoginError> {
-    let is_same =
-        pending.incarnation == connection.incarnation && pending.relying_party == relying_party(provider.issuer(), connection);
+fn admit(
+    pending: &PendingLogin,
+    iss: Option<&str>,
+    connection: &Connection,
+    provider: &Provider,
+) -> Result<(), LoginError> {
+    let is_same = pending.incarnation == connection.incarnation
+        && pending.relying_party == relying_party(provider.issuer(), connection);
     if !is_same {
         return Err(LoginError::ConnectionChanged);
     }
     if !provider.admits_callback_issuer(iss) {
-        let actual = iss.map_or_else(|| "missing, though the IdP advertises it".to_owned(), |iss| format!("{:?}", shown(iss)));
+        let actual = iss.map_or_else(
+            || "missing, though the IdP advertises it".to_owned(),
+            |iss| format!("{:?}", shown(iss)),
+        );
         return Err(LoginError::IssuerMismatch { expected: provider.issuer().to_string(), actual });
     }
     Ok(())

@@ -12,11 +12,23 @@ use crate::store::seal::{Keyring, MasterKey};
 pub fn admit(callback: &Callback) {
     let key = MasterKey::generate(&NoEntropy);
     let keys = StateKeys::new(&Keyring::new(vec![key]).expect("a key"), Duration::from_secs(900));
-    let (slug, binding) = (Slug::parse("acme").expect("a slug"), BrowserBinding::new("binding-0123456789".to_owned()));
+    let (slug, binding) = (
+        Slug::parse("acme").expect("a slug"),
+        BrowserBinding::new("binding-0123456789".to_owned()),
+    );
     let (issued, ticket) = keys.issue(&NoEntropy, &slug, Some(&binding), NOW);
-    if let Ok(admitted) = keys.admit(&callback.state, &callback.slug, callback.browser_binding.as_ref(), NOW) {
-        assert!(callback.state.expose() == issued.expose() && callback.slug == slug && admitted.key == ticket.key);
-        assert_eq!(callback.browser_binding.as_ref().map(BrowserBinding::expose), Some(binding.expose()));
+    if let Ok(admitted) =
+        keys.admit(&callback.state, &callback.slug, callback.browser_binding.as_ref(), NOW)
+    {
+        assert!(
+            callback.state.expose() == issued.expose()
+                && callback.slug == slug
+                && admitted.key == ticket.key
+        );
+        assert_eq!(
+            callback.browser_binding.as_ref().map(BrowserBinding::expose),
+            Some(binding.expose())
+        );
     }
 }
 

@@ -15,7 +15,8 @@ use crate::model::rate::Rate;
 /// The limit, with what it remembers of each key.
 pub struct Limiter<K: Clone + Eq + Hash> {
     /// `None`: the rate is beyond what can be limited.
-    inner: Option<RateLimiter<K, DefaultKeyedStateStore<K>, AmbientClock, NoOpMiddleware<Duration>>>,
+    inner:
+        Option<RateLimiter<K, DefaultKeyedStateStore<K>, AmbientClock, NoOpMiddleware<Duration>>>,
     clock: AmbientClock,
 }
 
@@ -24,8 +25,12 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     #[must_use]
     pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Self {
         let clock = AmbientClock(clock);
-        let quota = Quota::with_period(rate.period / rate.count.get()).map(|quota| quota.allow_burst(rate.count));
-        Self { inner: quota.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone())), clock }
+        let quota = Quota::with_period(rate.period / rate.count.get())
+            .map(|quota| quota.allow_burst(rate.count));
+        Self {
+            inner: quota.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone())),
+            clock,
+        }
     }
 
     /// Counts one.

@@ -47,7 +47,8 @@ mod tests {
     fn one_client_is_limited_and_another_is_not() {
         let clock = Arc::new(ManualClock::starting_now());
         let rate = |text| Rate::parse(text).expect("a rate");
-        let limits = BeginLimits::new(rate("3/3s"), rate("1000/s"), Arc::clone(&clock) as Arc<dyn Clock>);
+        let limits =
+            BeginLimits::new(rate("3/3s"), rate("1000/s"), Arc::clone(&clock) as Arc<dyn Clock>);
         for _ in 0..3 {
             assert!(limits.admit_client(Some("a")).is_ok());
         }

@@ -41,9 +41,13 @@ impl Login {
         let registered = CustomerUris::new(&self.policy.public_origin, &request.slug).login_uri();
         if request.post_logout_redirect_uri.as_ref().is_some_and(|uri| *uri != registered) {
             let expected = format!("must be the account's registered one, {registered:?}");
-            return Err(LoginError::BadRequest(vec![Violation::new("post_logout_redirect_uri", expected)]));
+            return Err(LoginError::BadRequest(vec![Violation::new(
+                "post_logout_redirect_uri",
+                expected,
+            )]));
         }
-        let connection = self.connections.get(&request.slug).await?.ok_or(LoginError::ConnectionNotFound)?;
+        let connection =
+            self.connections.get(&request.slug).await?.ok_or(LoginError::ConnectionNotFound)?;
         let provider = self.providers.of(&connection).await.map_err(LoginError::Provider)?;
         let hint = request.id_token_hint.as_ref().map(|hint| hint.expose());
         if hint.is_some_and(|hint| !provider.admits_hint(hint)) {

@@ -89,7 +89,8 @@ impl Login {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let state_keys = StateKeys::new(keyring, policy.state_ttl);
-        let limits = BeginLimits::new(policy.begin_rate_per_client, policy.begin_rate, Arc::clone(&clock));
+        let limits =
+            BeginLimits::new(policy.begin_rate_per_client, policy.begin_rate, Arc::clone(&clock));
         Self { policy, state_keys, limits, connections, pending, providers, clock, entropy }
     }
 
@@ -99,9 +100,16 @@ impl Login {
     }
 
     /// The account's connection, enabled, with its issuer known, and its IdP.
-    async fn resolve(&self, slug: &Slug, phases: &mut Phases) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
+    async fn resolve(
+        &self,
+        slug: &Slug,
+        phases: &mut Phases,
+    ) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
         let connection = self.connection(slug).await?;
-        let provider = phases.timed("metadata", self.providers.of(&connection)).await.map_err(LoginError::Provider)?;
+        let provider = phases
+            .timed("metadata", self.providers.of(&connection))
+            .await
+            .map_err(LoginError::Provider)?;
         if connection.issuer().is_some() {
             return Ok((connection, provider));
         }
@@ -125,7 +133,9 @@ impl Login {
 }
 
 /// Bounds a verb's whole time.
-async fn within_deadline<T>(verb: impl Future<Output = Result<T, LoginError>>) -> Result<T, LoginError> {
+async fn within_deadline<T>(
+    verb: impl Future<Output = Result<T, LoginError>>,
+) -> Result<T, LoginError> {
     tokio::time::timeout(RPC_DEADLINE, verb).await.unwrap_or(Err(LoginError::DeadlineExceeded))
 }
 

@@ -86,13 +86,16 @@ impl StateKeys {
         binding: Option<&BrowserBinding>,
         now: u64,
     ) -> Result<Ticket, StateError> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(state.expose()).map_err(|_| StateError::Invalid)?;
+        let bytes =
+            BASE64_URL_SAFE_NO_PAD.decode(state.expose()).map_err(|_| StateError::Invalid)?;
         let bytes: [u8; STATE_LEN] = bytes.try_into().map_err(|_| StateError::Invalid)?;
         let (random, rest) = bytes.split_at(RANDOM_LEN);
         let (issued_at, rest) = rest.split_at(TIME_LEN);
         let (tag, binding_tag) = rest.split_at(TAG_LEN);
         let issued_at: [u8; TIME_LEN] = issued_at.try_into().map_err(|_| StateError::Invalid)?;
-        let is_ours = |keys: &&DerivedKeys| is_equal(&keys.state_tag(random, issued_at, slug, binding_tag), tag);
+        let is_ours = |keys: &&DerivedKeys| {
+            is_equal(&keys.state_tag(random, issued_at, slug, binding_tag), tag)
+        };
         let keys = self.keys.iter().find(is_ours).ok_or(StateError::Invalid)?;
         let issued_at = u64::from_be_bytes(issued_at);
         if issued_at > now.saturating_add(REPLICA_SKEW) {
@@ -119,14 +122,22 @@ impl DerivedKeys {
         }
     }
 
-    fn state_tag(&self, random: &[u8], issued_at: [u8; TIME_LEN], slug: &Slug, binding_tag: &[u8]) -> [u8; TAG_LEN] {
+    fn state_tag(
+        &self,
+        random: &[u8],
+        issued_at: [u8; TIME_LEN],
+        slug: &Slug,
+        binding_tag: &[u8],
+    ) -> [u8; TAG_LEN] {
         mac(&self.state_tag, &[random, &issued_at, binding_tag, slug.as_str().as_bytes()])
     }
 
     /// A login without a binding has a tag too, so that a state doesn't show which it is, and only the same comes back.
     fn binding_tag(&self, random: &[u8], binding: Option<&BrowserBinding>) -> [u8; TAG_LEN] {
         match binding {
-            Some(binding) => mac(&self.binding_tag, &[random, b"\x01", binding.expose().as_bytes()]),
+            Some(binding) => {
+                mac(&self.binding_tag, &[random, b"\x01", binding.expose().as_bytes()])
+            }
             None => mac(&self.binding_tag, &[random, b"\x00"]),
         }
     }
@@ -135,7 +146,10 @@ impl DerivedKeys {
         let id: [u8; TAG_LEN] = mac(&self.pending_id, &[random]);
         let seal: [u8; SEAL_KEY_LEN] = mac(&self.pending_seal, &[random]);
         let seal = UnboundKey::new(&AES_256_GCM, &seal).expect("32 bytes make an AES-256 key");
-        Ticket { seal: LessSafeKey::new(seal), key: PendingKey::new(BASE64_URL_SAFE_NO_PAD.encode(id)) }
+        Ticket {
+            seal: LessSafeKey::new(seal),
+            key: PendingKey::new(BASE64_URL_SAFE_NO_PAD.encode(id)),
+        }
     }
 }
 
@@ -159,7 +173,8 @@ impl Ticket {
 
     /// `None`: the store holds something else under this key.
     pub(super) fn open(&self, slug: &Slug, mut value: Vec<u8>) -> Option<PendingLogin> {
-        let opened = self.seal.open_in_place(zero_nonce(), Aad::from(slug.as_str()), &mut value).ok()?;
+        let opened =
+            self.seal.open_in_place(zero_nonce(), Aad::from(slug.as_str()), &mut value).ok()?;
         let record = PendingRecord::decode(&*opened).ok()?;
         Some(PendingLogin {
             nonce: Nonce::new(record.nonce),
@@ -240,7 +255,8 @@ mod tests {
     }
 
     fn keys_of(masters: &[&MasterKey]) -> StateKeys {
-        let ring = Keyring::new(masters.iter().map(|master| (*master).clone()).collect()).expect("not empty");
+        let ring = Keyring::new(masters.iter().map(|master| (*master).clone()).collect())
+            .expect("not empty");
         StateKeys::new(&ring, Duration::from_secs(900))
     }
 
@@ -271,7 +287,10 @@ mod tests {
         let foreign = BrowserBinding::new("c".repeat(16));
         assert_eq!(admit(&slug("acme"), Some(&foreign), NOW), Some(StateError::BrowserMismatch));
         let (unbound, _) = keys.issue(&SystemEntropy, &slug("acme"), None, NOW);
-        assert_eq!(keys.admit(&unbound, &slug("acme"), Some(&binding), NOW).err(), Some(StateError::BrowserMismatch));
+        assert_eq!(
+            keys.admit(&unbound, &slug("acme"), Some(&binding), NOW).err(),
+            Some(StateError::BrowserMismatch)
+        );
     }
 
     #[test]
@@ -283,7 +302,11 @@ mod tests {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
             let changed = StateParameter::new(BASE64_URL_SAFE_NO_PAD.encode(changed));
-            assert_eq!(keys.admit(&changed, &slug("acme"), None, NOW).err(), Some(StateError::Invalid), "bit {bit}");
+            assert_eq!(
+                keys.admit(&changed, &slug("acme"), None, NOW).err(),
+                Some(StateError::Invalid),
+                "bit {bit}"
+            );
         }
     }
 
@@ -302,7 +325,8 @@ mod tests {
         let (old, new) = (MasterKey::generate(&SystemEntropy), MasterKey::generate(&SystemEntropy));
         let (state, ticket) = keys_of(&[&old]).issue(&SystemEntropy, &slug("acme"), None, NOW);
         let sealed = ticket.seal(&slug("acme"), &pending());
-        let rotated = keys_of(&[&new, &old]).admit(&state, &slug("acme"), None, NOW).expect("admitted");
+        let rotated =
+            keys_of(&[&new, &old]).admit(&state, &slug("acme"), None, NOW).expect("admitted");
         assert!(rotated.key == ticket.key);
         assert!(rotated.open(&slug("acme"), sealed.clone()).is_some());
         assert!(rotated.open(&slug("other"), sealed.clone()).is_none());
@@ -311,7 +335,12 @@ mod tests {
 
     #[test]
     fn a_pending_login_takes_at_most_300_bytes_of_the_store() {
-        let (_, ticket) = keys_of(&[&MasterKey::generate(&SystemEntropy)]).issue(&SystemEntropy, &slug("acme"), None, NOW);
+        let (_, ticket) = keys_of(&[&MasterKey::generate(&SystemEntropy)]).issue(
+            &SystemEntropy,
+            &slug("acme"),
+            None,
+            NOW,
+        );
         assert!(ticket.seal(&slug(&"x".repeat(63)), &pending()).len() <= 300);
     }
 }

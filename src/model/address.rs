@@ -20,7 +20,8 @@ impl AddressPolicy {
     /// Why an address must not be called; `None`: it may.
     #[must_use]
     pub fn forbidden(&self, address: IpAddr) -> Option<&'static str> {
-        let is_allowed = self.allow_insecure || self.allowed_networks.iter().any(|network| network.contains(&address));
+        let is_allowed = self.allow_insecure
+            || self.allowed_networks.iter().any(|network| network.contains(&address));
         if is_allowed { None } else { forbidden(address) }
     }
 
@@ -46,7 +47,9 @@ fn forbidden(address: IpAddr) -> Option<&'static str> {
 /// Names that lead inside wherever they are resolved.
 fn forbidden_name(name: &str) -> Option<&'static str> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let is_under = |parent: &str| name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+    let is_under = |parent: &str| {
+        name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
+    };
     if is_under("localhost") {
         Some("loopback")
     } else if is_under("metadata.google.internal") || is_under("instance-data") {
@@ -158,9 +161,12 @@ mod tests {
 
     #[test]
     fn a_listed_network_is_allowed_and_no_more() {
-        let networks = ["10.20.0.0/16", "fd12::/16"].map(|network| network.parse().expect("a network")).to_vec();
+        let networks = ["10.20.0.0/16", "fd12::/16"]
+            .map(|network| network.parse().expect("a network"))
+            .to_vec();
         let policy = AddressPolicy { allowed_networks: networks, ..AddressPolicy::default() };
-        let is_forbidden = |text: &str| policy.forbidden_host(&Url::parse(text).expect("a URL")).is_some();
+        let is_forbidden =
+            |text: &str| policy.forbidden_host(&Url::parse(text).expect("a URL")).is_some();
         assert!(!is_forbidden("https://10.20.255.1/") && !is_forbidden("https://[fd12::1]/"));
         assert!(
             is_forbidden("https://10.21.0.1/")

@@ -50,10 +50,18 @@ impl Connection {
 
     /// The last check of these settings with this secret, as they are or as they were proposed.
     #[must_use]
-    pub fn check_of(&self, settings: &ConnectionSettings, secret: &ClientSecret) -> Option<&CheckRecord> {
+    pub fn check_of(
+        &self,
+        settings: &ConnectionSettings,
+        secret: &ClientSecret,
+    ) -> Option<&CheckRecord> {
         let proof = proof_digest(settings, secret);
         let checks = [self.last_check.as_ref(), self.last_proposal.as_ref()];
-        checks.into_iter().flatten().filter(|check| check.proof == proof).max_by_key(|check| check.time)
+        checks
+            .into_iter()
+            .flatten()
+            .filter(|check| check.proof == proof)
+            .max_by_key(|check| check.time)
     }
 
     /// The last check of the connection as it is; else the last one at all.
@@ -155,7 +163,8 @@ impl ConnectionSettings {
             authorization_params,
             required_claims,
         ]);
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, relevant.to_string().as_bytes());
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, relevant.to_string().as_bytes());
         hex::encode(&digest.as_ref()[..16])
     }
 }
@@ -376,7 +385,8 @@ impl ClientSecret {
     /// First 8 hex digits of its SHA-256, to compare with what the customer sent.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.expose().as_bytes());
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.expose().as_bytes());
         hex::encode(&digest.as_ref()[..4])
     }
 }

@@ -7,14 +7,17 @@ use url::{Host, Url};
 
 use super::address::AddressPolicy;
 use super::connection::{
-    ClaimMapping, ConnectionSettings, ConnectionState, Endpoints, Issuer, LogoutStyle, MetadataSource, RequiredClaim, SigningAlg,
-    TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
+    ClaimMapping, ConnectionSettings, ConnectionState, Endpoints, Issuer, LogoutStyle,
+    MetadataSource, RequiredClaim, SigningAlg, TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
 };
 use super::{Violation, shown};
 
 /// A connection's settings before they are checked; an empty field means its default.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are those of the contract's Connection, which documents them")]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the contract's Connection, which documents them"
+)]
 pub struct Draft {
     pub display_name: String,
     pub state: Option<ConnectionState>,
@@ -40,7 +43,10 @@ pub struct Draft {
 
 /// Endpoints before they are checked; empty: not given.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are those of the contract's ProviderEndpoints, which documents them")]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the contract's ProviderEndpoints, which documents them"
+)]
 pub struct DraftEndpoints {
     pub authorization: String,
     pub token: String,
@@ -119,14 +125,28 @@ impl Draft {
                     self.mapped_family_name = take(&mut other.mapped_family_name);
                     self.mapped_groups = take(&mut other.mapped_groups);
                 }
-                DraftField::AllowedEmailDomains => self.allowed_email_domains = take(&mut other.allowed_email_domains),
-                DraftField::RequireVerifiedEmail => self.require_verified_email = other.require_verified_email,
-                DraftField::IdTokenSigningAlgs => self.id_token_signing_algs = take(&mut other.id_token_signing_algs),
-                DraftField::AdditionalAudiences => self.additional_audiences = take(&mut other.additional_audiences),
+                DraftField::AllowedEmailDomains => {
+                    self.allowed_email_domains = take(&mut other.allowed_email_domains)
+                }
+                DraftField::RequireVerifiedEmail => {
+                    self.require_verified_email = other.require_verified_email
+                }
+                DraftField::IdTokenSigningAlgs => {
+                    self.id_token_signing_algs = take(&mut other.id_token_signing_algs)
+                }
+                DraftField::AdditionalAudiences => {
+                    self.additional_audiences = take(&mut other.additional_audiences)
+                }
                 DraftField::LogoutStyle => self.logout_style = other.logout_style,
-                DraftField::AllowedTenantIds => self.allowed_tenant_ids = take(&mut other.allowed_tenant_ids),
-                DraftField::AuthorizationParams => self.authorization_params = take(&mut other.authorization_params),
-                DraftField::RequiredClaims => self.required_claims = take(&mut other.required_claims),
+                DraftField::AllowedTenantIds => {
+                    self.allowed_tenant_ids = take(&mut other.allowed_tenant_ids)
+                }
+                DraftField::AuthorizationParams => {
+                    self.authorization_params = take(&mut other.authorization_params)
+                }
+                DraftField::RequiredClaims => {
+                    self.required_claims = take(&mut other.required_claims)
+                }
             }
         }
     }
@@ -147,14 +167,28 @@ impl Draft {
             scopes: check.scopes(&self.scopes),
             claim_mapping: ClaimMapping {
                 email: check.claim_names("claim_mapping.email", &self.mapped_email, "email"),
-                given_name: check.claim_names("claim_mapping.given_name", &self.mapped_given_name, "given_name"),
-                family_name: check.claim_names("claim_mapping.family_name", &self.mapped_family_name, "family_name"),
-                groups: Some(check.text("claim_mapping.groups", &self.mapped_groups, 0..=256)).filter(|g| !g.is_empty()),
+                given_name: check.claim_names(
+                    "claim_mapping.given_name",
+                    &self.mapped_given_name,
+                    "given_name",
+                ),
+                family_name: check.claim_names(
+                    "claim_mapping.family_name",
+                    &self.mapped_family_name,
+                    "family_name",
+                ),
+                groups: Some(check.text("claim_mapping.groups", &self.mapped_groups, 0..=256))
+                    .filter(|g| !g.is_empty()),
             },
             allowed_email_domains: check.email_domains(&self.allowed_email_domains),
             require_verified_email: self.require_verified_email,
             id_token_signing_algs: check.signing_algs(&self.id_token_signing_algs),
-            additional_audiences: check.list("additional_audiences", &self.additional_audiences, 16, 512),
+            additional_audiences: check.list(
+                "additional_audiences",
+                &self.additional_audiences,
+                16,
+                512,
+            ),
             logout_style: self.logout_style.unwrap_or(LogoutStyle::Auto),
             allowed_tenant_ids: check.tenant_ids(&self.allowed_tenant_ids, issuer.as_ref()),
             authorization_params: check.authorization_params(&self.authorization_params),
@@ -178,14 +212,22 @@ impl From<&ConnectionSettings> for Draft {
                     token: endpoints.token.to_string(),
                     jwks: endpoints.jwks.to_string(),
                     userinfo: endpoints.userinfo.as_ref().map(Url::to_string).unwrap_or_default(),
-                    end_session: endpoints.end_session.as_ref().map(Url::to_string).unwrap_or_default(),
+                    end_session: endpoints
+                        .end_session
+                        .as_ref()
+                        .map(Url::to_string)
+                        .unwrap_or_default(),
                 },
             ),
         };
         Self {
             display_name: settings.display_name.clone(),
             state: Some(settings.state),
-            issuer: settings.issuer.as_ref().map(|issuer| issuer.as_str().to_owned()).unwrap_or_default(),
+            issuer: settings
+                .issuer
+                .as_ref()
+                .map(|issuer| issuer.as_str().to_owned())
+                .unwrap_or_default(),
             discovery_url,
             endpoints,
             client_id: settings.client_id.clone(),
@@ -197,7 +239,11 @@ impl From<&ConnectionSettings> for Draft {
             mapped_groups: settings.claim_mapping.groups.clone().unwrap_or_default(),
             allowed_email_domains: settings.allowed_email_domains.clone(),
             require_verified_email: settings.require_verified_email,
-            id_token_signing_algs: settings.id_token_signing_algs.iter().map(|alg| alg.name().to_owned()).collect(),
+            id_token_signing_algs: settings
+                .id_token_signing_algs
+                .iter()
+                .map(|alg| alg.name().to_owned())
+                .collect(),
             additional_audiences: settings.additional_audiences.clone(),
             logout_style: Some(settings.logout_style),
             allowed_tenant_ids: settings.allowed_tenant_ids.clone(),
@@ -214,8 +260,9 @@ impl From<&ConnectionSettings> for Draft {
 pub fn check_client_secret(text: &str) -> Result<String, Violation> {
     let text = text.trim();
     let fits = (1..=1024).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    fits.then(|| text.to_owned())
-        .ok_or_else(|| Violation::new("client_secret", "must be 1 to 1024 characters without control characters"))
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        Violation::new("client_secret", "must be 1 to 1024 characters without control characters")
+    })
 }
 
 /// Why a URL can't be an IdP's endpoint; used for what support enters and for what a metadata document names.
@@ -228,9 +275,14 @@ pub fn check_endpoint_url(text: &str, policy: &AddressPolicy) -> Result<Url, (St
     }
     // What URL parsers mend, and not all alike: one of them would see another host than this one.
     if text.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
-        return Err(("must not hold backslashes, white space or control characters".to_owned(), false));
+        return Err((
+            "must not hold backslashes, white space or control characters".to_owned(),
+            false,
+        ));
     }
-    let url = Url::parse(text).map_err(|error| (format!("must be an absolute URL ({error}): {:?}", shown(text)), false))?;
+    let url = Url::parse(text).map_err(|error| {
+        (format!("must be an absolute URL ({error}): {:?}", shown(text)), false)
+    })?;
     let shown = shown(text);
     match url.scheme() {
         "https" => {}
@@ -247,7 +299,10 @@ pub fn check_endpoint_url(text: &str, policy: &AddressPolicy) -> Result<Url, (St
         return Err((format!("must not have port 0: {shown:?}"), false));
     }
     if let Some(kind) = policy.forbidden_host(&url) {
-        return Err((format!("must be an address of the public internet, not a {kind} one: {shown:?}"), true));
+        return Err((
+            format!("must be an address of the public internet, not a {kind} one: {shown:?}"),
+            true,
+        ));
     }
     Ok(url)
 }
@@ -258,24 +313,45 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn violate(&mut self, field: impl Into<std::borrow::Cow<'static, str>>, description: impl Into<String>) {
+    fn violate(
+        &mut self,
+        field: impl Into<std::borrow::Cow<'static, str>>,
+        description: impl Into<String>,
+    ) {
         if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(Violation::new(field, description));
         }
     }
 
-    fn text(&mut self, field: &'static str, text: &str, chars: std::ops::RangeInclusive<usize>) -> String {
+    fn text(
+        &mut self,
+        field: &'static str,
+        text: &str,
+        chars: std::ops::RangeInclusive<usize>,
+    ) -> String {
         let text = text.trim();
         if !chars.contains(&text.chars().count()) || text.chars().any(char::is_control) {
             let (min, max) = chars.into_inner();
-            self.violate(field, format!("must be {min} to {max} characters without control characters"));
+            self.violate(
+                field,
+                format!("must be {min} to {max} characters without control characters"),
+            );
         }
         text.to_owned()
     }
 
-    fn list(&mut self, field: &'static str, items: &[String], max_items: usize, max_chars: usize) -> Vec<String> {
+    fn list(
+        &mut self,
+        field: &'static str,
+        items: &[String],
+        max_items: usize,
+        max_chars: usize,
+    ) -> Vec<String> {
         if items.len() > max_items {
-            self.violate(field, format!("must have at most {max_items} entries, has {}", items.len()));
+            self.violate(
+                field,
+                format!("must have at most {max_items} entries, has {}", items.len()),
+            );
             return Vec::new();
         }
         items.iter().map(|item| self.text(field, item, 1..=max_chars)).collect()
@@ -285,7 +361,11 @@ impl Check<'_> {
         match check_endpoint_url(text.trim(), self.policy) {
             Ok(url) => Some(url),
             Err((description, forbidden_address)) => {
-                self.violations.push(Violation { field: field.into(), description, forbidden_address });
+                self.violations.push(Violation {
+                    field: field.into(),
+                    description,
+                    forbidden_address,
+                });
                 None
             }
         }
@@ -310,7 +390,10 @@ impl Check<'_> {
                 if url.path().ends_with(WELL_KNOWN) {
                     Some(MetadataSource::Discovery(url))
                 } else {
-                    self.violate("discovery_url", format!("its path must end in {WELL_KNOWN}: {:?}", shown(discovery_url)));
+                    self.violate(
+                        "discovery_url",
+                        format!("its path must end in {WELL_KNOWN}: {:?}", shown(discovery_url)),
+                    );
                     None
                 }
             }
@@ -325,7 +408,10 @@ impl Check<'_> {
         let end_session = optional("endpoints.end_session_endpoint", &ends.end_session);
         let authorization = self.url("endpoints.authorization_endpoint", &ends.authorization);
         if let Some(name) = authorization.as_ref().and_then(smuggled_parameter) {
-            self.violate("endpoints.authorization_endpoint", format!("its query must not hold {name:?}"));
+            self.violate(
+                "endpoints.authorization_endpoint",
+                format!("its query must not hold {name:?}"),
+            );
         }
         let token = self.url("endpoints.token_endpoint", &ends.token);
         let jwks = self.url("endpoints.jwks_uri", &ends.jwks);
@@ -355,7 +441,11 @@ impl Check<'_> {
             }
             Ok(_) => Some(Issuer::new(text.to_owned())),
             Err((description, forbidden_address)) => {
-                self.violations.push(Violation { field: "issuer".into(), description, forbidden_address });
+                self.violations.push(Violation {
+                    field: "issuer".into(),
+                    description,
+                    forbidden_address,
+                });
                 None
             }
         }
@@ -367,9 +457,13 @@ impl Check<'_> {
         }
         let scopes = self.list("scopes", scopes, 32, 256);
         // RFC 6749 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
-        let is_token = |s: &String| s.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        let is_token =
+            |s: &String| s.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
         if !scopes.iter().all(is_token) {
-            self.violate("scopes", "each must be one scope token (RFC 6749 3.3), without white space");
+            self.violate(
+                "scopes",
+                "each must be one scope token (RFC 6749 3.3), without white space",
+            );
         }
         if !scopes.iter().any(|scope| scope == "openid") {
             self.violate("scopes", "must hold \"openid\" (OIDC Core 3.1.2.1)");
@@ -389,7 +483,10 @@ impl Check<'_> {
                 Ok(Host::Domain(host)) if !domain.contains('@') && !host.ends_with('.') => {
                     out.insert(host.to_ascii_lowercase());
                 }
-                _ => self.violate("allowed_email_domains", format!("must be domains: {:?}", shown(&domain))),
+                _ => self.violate(
+                    "allowed_email_domains",
+                    format!("must be domains: {:?}", shown(&domain)),
+                ),
             }
         }
         out.into_iter().collect()
@@ -403,7 +500,10 @@ impl Check<'_> {
                 Some(alg) => algs.push(alg),
                 None => {
                     let known = SigningAlg::ALL.map(SigningAlg::name).join(", ");
-                    self.violate("id_token_signing_algs", format!("must be of {known}: {:?}", shown(&name)));
+                    self.violate(
+                        "id_token_signing_algs",
+                        format!("must be of {known}: {:?}", shown(&name)),
+                    );
                 }
             }
         }
@@ -417,15 +517,24 @@ impl Check<'_> {
         }
         let is_template = issuer.is_some_and(Issuer::is_tenant_template);
         if is_template && ids.is_empty() {
-            self.violate("allowed_tenant_ids", format!("must be given for an issuer with {TENANT_PLACEHOLDER}"));
+            self.violate(
+                "allowed_tenant_ids",
+                format!("must be given for an issuer with {TENANT_PLACEHOLDER}"),
+            );
         }
         if !is_template && !ids.is_empty() {
-            self.violate("allowed_tenant_ids", format!("only for an issuer with {TENANT_PLACEHOLDER} in it"));
+            self.violate(
+                "allowed_tenant_ids",
+                format!("only for an issuer with {TENANT_PLACEHOLDER} in it"),
+            );
         }
         ids.into_iter().map(|id| id.to_ascii_lowercase()).collect()
     }
 
-    fn authorization_params(&mut self, params: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    fn authorization_params(
+        &mut self,
+        params: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
         if params.len() > 20 {
             self.violate("authorization_params", "must have at most 20 entries");
             return BTreeMap::new();
@@ -435,9 +544,15 @@ impl Check<'_> {
             let name = self.text("authorization_params", name, 1..=64);
             let value = self.text("authorization_params", value, 0..=512);
             if is_reserved_parameter(&name) {
-                self.violate("authorization_params", format!("must not set {:?}, which the protocol uses", shown(&name)));
+                self.violate(
+                    "authorization_params",
+                    format!("must not set {:?}, which the protocol uses", shown(&name)),
+                );
             } else if out.insert(name.clone(), value).is_some() {
-                self.violate("authorization_params", format!("must not hold {:?} twice", shown(&name)));
+                self.violate(
+                    "authorization_params",
+                    format!("must not hold {:?} twice", shown(&name)),
+                );
             }
         }
         out
@@ -453,10 +568,16 @@ impl Check<'_> {
             let name = self.text("required_claims.name", &claim.name, 1..=256);
             let values = self.list("required_claims.values", &claim.values, 100, 512);
             if claim.values.is_empty() {
-                self.violate("required_claims.values", format!("must not be empty (claim {:?})", shown(&name)));
+                self.violate(
+                    "required_claims.values",
+                    format!("must not be empty (claim {:?})", shown(&name)),
+                );
             }
             if out.iter().any(|known: &RequiredClaim| known.name == name) {
-                self.violate("required_claims.name", format!("must not name {:?} twice", shown(&name)));
+                self.violate(
+                    "required_claims.name",
+                    format!("must not name {:?} twice", shown(&name)),
+                );
             }
             out.push(RequiredClaim { name, values });
         }
@@ -467,7 +588,10 @@ impl Check<'_> {
 /// A parameter in an authorization endpoint's own query that would stand beside one of the protocol's.
 #[must_use]
 pub fn smuggled_parameter(authorization_endpoint: &Url) -> Option<String> {
-    authorization_endpoint.query_pairs().map(|(name, _)| name.into_owned()).find(|name| is_reserved_parameter(name))
+    authorization_endpoint
+        .query_pairs()
+        .map(|(name, _)| name.into_owned())
+        .find(|name| is_reserved_parameter(name))
 }
 
 /// Parameters of the authorization request that only the protocol sets. Names compare without case, since some IdPs do.
@@ -477,7 +601,9 @@ fn is_reserved_parameter(name: &str) -> bool {
 
 fn is_guid(text: &str) -> bool {
     text.len() == 36
-        && text.bytes().enumerate().all(|(i, b)| if [8, 13, 18, 23].contains(&i) { b == b'-' } else { b.is_ascii_hexdigit() })
+        && text.bytes().enumerate().all(|(i, b)| {
+            if [8, 13, 18, 23].contains(&i) { b == b'-' } else { b.is_ascii_hexdigit() }
+        })
 }
 
 /// Stands where a source was refused; never leaves [`Draft::check`], which then answers with the violations.
@@ -538,7 +664,9 @@ mod tests {
         assert_eq!(settings.scopes, ["openid", "email", "profile"]);
         assert_eq!(settings.state, ConnectionState::Testing);
         assert_eq!(settings.claim_mapping, ClaimMapping::default());
-        let again = Draft::from(&settings).check(&AddressPolicy::default()).expect("what was stored is accepted");
+        let again = Draft::from(&settings)
+            .check(&AddressPolicy::default())
+            .expect("what was stored is accepted");
         assert_eq!(again, settings);
     }
 
@@ -553,24 +681,35 @@ mod tests {
             allowed_tenant_ids: vec!["common".to_owned()],
             ..Draft::default()
         });
-        for field in
-            ["discovery_url", "client_id", "scopes", "id_token_signing_algs", "authorization_params", "allowed_tenant_ids"]
-        {
+        for field in [
+            "discovery_url",
+            "client_id",
+            "scopes",
+            "id_token_signing_algs",
+            "authorization_params",
+            "allowed_tenant_ids",
+        ] {
             assert!(fields.iter().any(|f| f == field), "{field} in {fields:?}");
         }
     }
 
     #[test]
     fn a_literal_private_address_is_told_as_such() {
-        let violations = Draft { discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(), ..draft() }
-            .check(&AddressPolicy::default())
-            .expect_err("refused");
+        let violations = Draft {
+            discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(),
+            ..draft()
+        }
+        .check(&AddressPolicy::default())
+        .expect_err("refused");
         assert!(violations.iter().all(|violation| violation.forbidden_address));
     }
 
     #[test]
     fn an_authorization_endpoint_smuggles_no_parameter() {
-        let url = Url::parse("https://idp.example.com/authorize?tenant=1&REDIRECT_URI=https%3A%2F%2Fevil").expect("a URL");
+        let url = Url::parse(
+            "https://idp.example.com/authorize?tenant=1&REDIRECT_URI=https%3A%2F%2Fevil",
+        )
+        .expect("a URL");
         assert_eq!(smuggled_parameter(&url).as_deref(), Some("REDIRECT_URI"));
     }
 }

@@ -35,8 +35,11 @@ impl Violation {
 #[must_use]
 pub fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 120;
-    let mut out: String =
-        text.chars().take(MAX_CHARS).map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect();
+    let mut out: String = text
+        .chars()
+        .take(MAX_CHARS)
+        .map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c })
+        .collect();
     if text.chars().nth(MAX_CHARS).is_some() {
         out.push('…');
     }

@@ -17,7 +17,11 @@ impl Rate {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (count, period) = text.split_once('/')?;
-        let period = if period.starts_with(|c: char| c.is_ascii_digit()) { period.to_owned() } else { format!("1{period}") };
+        let period = if period.starts_with(|c: char| c.is_ascii_digit()) {
+            period.to_owned()
+        } else {
+            format!("1{period}")
+        };
         let period = humantime::parse_duration(&period).ok()?;
         let fits = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&period);
         let count: NonZeroU32 = count.trim().parse().ok()?;
@@ -31,8 +35,12 @@ mod tests {
 
     #[test]
     fn a_rate_is_read_with_its_bounds() {
-        let rate =
-            |count, seconds| Some(Rate { count: NonZeroU32::new(count).expect("not 0"), period: Duration::from_secs(seconds) });
+        let rate = |count, seconds| {
+            Some(Rate {
+                count: NonZeroU32::new(count).expect("not 0"),
+                period: Duration::from_secs(seconds),
+            })
+        };
         assert_eq!(Rate::parse("120/1m"), rate(120, 60));
         assert_eq!(Rate::parse("20/s"), rate(20, 1));
         for bad in ["", "1", "0/s", "-1/s", "1/0s", "1/2h", "1/week", "x/s", "1/"] {

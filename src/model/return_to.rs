@@ -44,14 +44,17 @@ impl ReturnRule {
             return Err("must be 1 to 2048 bytes");
         }
         if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
-            return Err("must be percent-encoded ASCII (RFC 3986) without white space, control characters and backslashes");
+            return Err(
+                "must be percent-encoded ASCII (RFC 3986) without white space, control characters and backslashes",
+            );
         }
         if text.starts_with('/') {
             return self.check_path(text);
         }
         let url = Url::parse(text).map_err(|_| EXPECTED)?;
-        let is_authority_form = text.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("https://"))
-            || text.get(..7).is_some_and(|head| head.eq_ignore_ascii_case("http://"));
+        let is_authority_form =
+            text.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("https://"))
+                || text.get(..7).is_some_and(|head| head.eq_ignore_ascii_case("http://"));
         if !is_authority_form
             || !url.username().is_empty()
             || url.password().is_some()
@@ -69,7 +72,9 @@ impl ReturnRule {
         // whoever puts that into a Location header has sent the person away.
         let base = Url::parse(&self.public_origin).map_err(|_| EXPECTED)?;
         let url = base.join(text).map_err(|_| EXPECTED)?;
-        let is_ours = url.origin() == base.origin() && !text.starts_with("//") && !url.path().starts_with("//");
+        let is_ours = url.origin() == base.origin()
+            && !text.starts_with("//")
+            && !url.path().starts_with("//");
         if is_ours { Ok(ReturnTo(text.to_owned())) } else { Err(EXPECTED) }
     }
 }
@@ -88,7 +93,10 @@ mod tests {
     use super::*;
 
     fn rule() -> ReturnRule {
-        ReturnRule::new("https://getpeerpanda.com".to_owned(), vec!["https://reports.example.com:8443".to_owned()])
+        ReturnRule::new(
+            "https://getpeerpanda.com".to_owned(),
+            vec!["https://reports.example.com:8443".to_owned()],
+        )
     }
 
     #[test]

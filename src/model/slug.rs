@@ -51,7 +51,8 @@ impl fmt::Display for Slug {
 }
 
 /// What is said of text that isn't a slug.
-pub const SLUG_RULE: &str = "must be an account slug: 1 to 63 of a-z, 0-9 and -, not beginning or ending with -";
+pub const SLUG_RULE: &str =
+    "must be an account slug: 1 to 63 of a-z, 0-9 and -, not beginning or ending with -";
 
 const MAX_LEN: usize = 63;
 
@@ -64,7 +65,21 @@ mod tests {
         for good in ["a", "0", "acme", "a-b", "a--b", &"x".repeat(63)] {
             assert!(Slug::parse(good).is_some(), "{good}");
         }
-        for bad in ["", "-", "-a", "a-", "A", "a.b", "a/b", "a b", "ä", "a\0", "a\n", "%41", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-",
+            "-a",
+            "a-",
+            "A",
+            "a.b",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            "a\n",
+            "%41",
+            &"x".repeat(64),
+        ] {
             assert!(Slug::parse(bad).is_none(), "{bad:?}");
         }
     }

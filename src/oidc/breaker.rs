@@ -81,7 +81,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_trial {
-            self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until = Some(0);
+            self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until =
+                Some(0);
         }
     }
 }
@@ -114,7 +115,8 @@ mod tests {
     #[test]
     fn a_gate_has_room_for_so_many_and_no_more() {
         let breaker_of = Arc::new(CircuitBreaker::default());
-        let mut permits_held: Vec<_> = (0..MAX_IN_FLIGHT).map(|_| breaker_of.acquire(0).expect("room")).collect();
+        let mut permits_held: Vec<_> =
+            (0..MAX_IN_FLIGHT).map(|_| breaker_of.acquire(0).expect("room")).collect();
         assert_eq!(breaker_of.acquire(0).expect_err("full"), TOO_MANY);
         permits_held.pop();
         assert!(breaker_of.acquire(0).is_ok());

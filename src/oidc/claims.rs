@@ -32,7 +32,9 @@ pub enum ClaimsError {
     #[error("the e-mail address is of the domain {0:?}, which the connection does not allow")]
     EmailDomainNotAllowed(String),
     /// Not said to be verified, though the connection requires it.
-    #[error("the IdP does not say that the e-mail address is verified, which the connection requires")]
+    #[error(
+        "the IdP does not say that the e-mail address is verified, which the connection requires"
+    )]
     EmailNotVerified,
 }
 
@@ -61,15 +63,24 @@ pub fn identity(
     let sources = Sources { id_token: &id_token.all, userinfo };
     let mapping = &settings.claim_mapping;
     sources.check_required(settings)?;
-    let (email, given_name, family_name) =
-        match (sources.email(mapping), sources.text(&mapping.given_name), sources.text(&mapping.family_name)) {
-            (Some(email), Some(given_name), Some(family_name)) => (email, given_name, family_name),
-            (email, given_name, family_name) => {
-                let wanted = [(email, &mapping.email), (given_name, &mapping.given_name), (family_name, &mapping.family_name)];
-                let missing = wanted.into_iter().filter(|(found, _)| found.is_none());
-                return Err(ClaimsError::Missing(missing.map(|(_, names)| names.join(" or ")).collect()));
-            }
-        };
+    let (email, given_name, family_name) = match (
+        sources.email(mapping),
+        sources.text(&mapping.given_name),
+        sources.text(&mapping.family_name),
+    ) {
+        (Some(email), Some(given_name), Some(family_name)) => (email, given_name, family_name),
+        (email, given_name, family_name) => {
+            let wanted = [
+                (email, &mapping.email),
+                (given_name, &mapping.given_name),
+                (family_name, &mapping.family_name),
+            ];
+            let missing = wanted.into_iter().filter(|(found, _)| found.is_none());
+            return Err(ClaimsError::Missing(
+                missing.map(|(_, names)| names.join(" or ")).collect(),
+            ));
+        }
+    };
     let email_verification = email.verification();
     check_email(email.text, email_verification, settings)?;
 
@@ -131,14 +142,22 @@ impl Found<'_> {
         }
         if let Some(verified) = self.beside.get("email_verified") {
             let is_true = verified == &Value::Bool(true) || verified.as_str() == Some("true");
-            return if is_true { EmailVerification::Verified } else { EmailVerification::Unverified };
+            return if is_true {
+                EmailVerification::Verified
+            } else {
+                EmailVerification::Unverified
+            };
         }
         // Entra's optional claim: the e-mail's domain owner is verified. Sent as a boolean, a number or a string.
         match self.beside.get("xms_edov") {
             None => EmailVerification::NotStated,
             Some(Value::Bool(true)) => EmailVerification::Verified,
-            Some(Value::Number(number)) if number.as_u64() == Some(1) => EmailVerification::Verified,
-            Some(Value::String(text)) if text == "1" || text == "true" => EmailVerification::Verified,
+            Some(Value::Number(number)) if number.as_u64() == Some(1) => {
+                EmailVerification::Verified
+            }
+            Some(Value::String(text)) if text == "1" || text == "true" => {
+                EmailVerification::Verified
+            }
             Some(_) => EmailVerification::Unverified,
         }
     }
@@ -151,7 +170,9 @@ struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     fn in_order(&self) -> impl Iterator<Item = (&'static str, &'a Map<String, Value>)> {
-        [Some(("id_token", self.id_token)), self.userinfo.map(|claims| ("userinfo", claims))].into_iter().flatten()
+        [Some(("id_token", self.id_token)), self.userinfo.map(|claims| ("userinfo", claims))]
+            .into_iter()
+            .flatten()
     }
 
     fn find(&self, names: &'a [String], fits: impl Fn(&str) -> bool) -> Option<Found<'a>> {
@@ -178,7 +199,11 @@ impl<'a> Sources<'a> {
         })
     }
 
-    fn groups(&self, mapping: &ClaimMapping, claim_sources: &mut BTreeMap<Cow<'static, str>, String>) -> Vec<String> {
+    fn groups(
+        &self,
+        mapping: &ClaimMapping,
+        claim_sources: &mut BTreeMap<Cow<'static, str>, String>,
+    ) -> Vec<String> {
         let Some(name) = &mapping.groups else { return Vec::new() };
         let found = self.in_order().find_map(|(source, claims)| Some((source, claims.get(name)?)));
         if let Some((source, value)) = found {
@@ -189,7 +214,8 @@ impl<'a> Sources<'a> {
         let is_overage = self.id_token.get("hasgroups").is_some()
             || self.id_token.get("_claim_names").is_some_and(|names| names.get(name).is_some());
         if is_overage {
-            claim_sources.insert("groups".into(), "overage: the IdP left the groups out".to_owned());
+            claim_sources
+                .insert("groups".into(), "overage: the IdP left the groups out".to_owned());
         }
         Vec::new()
     }
@@ -197,15 +223,24 @@ impl<'a> Sources<'a> {
     fn check_required(&self, settings: &ConnectionSettings) -> Result<(), ClaimsError> {
         for required in &settings.required_claims {
             let found = self.in_order().find_map(|(_, claims)| claims.get(&required.name));
-            let is_listed = |value: &Value| required.values.iter().any(|allowed| scalar(value).as_ref() == Some(allowed));
+            let is_listed = |value: &Value| {
+                required.values.iter().any(|allowed| scalar(value).as_ref() == Some(allowed))
+            };
             let is_allowed = match found {
                 Some(Value::Array(items)) => items.iter().any(is_listed),
                 Some(value) => is_listed(value),
                 None => false,
             };
             if !is_allowed {
-                let found = found.map_or_else(|| "missing".to_owned(), |value| crate::model::shown(&value.to_string()));
-                return Err(ClaimsError::NotAllowed { claim: required.name.clone(), found, allowed: required.values.clone() });
+                let found = found.map_or_else(
+                    || "missing".to_owned(),
+                    |value| crate::model::shown(&value.to_string()),
+                );
+                return Err(ClaimsError::NotAllowed {
+                    claim: required.name.clone(),
+                    found,
+                    allowed: required.values.clone(),
+                });
             }
         }
         Ok(())
@@ -216,12 +251,17 @@ impl<'a> Sources<'a> {
         let is_field = |name: &String| {
             IDENTITY_CLAIMS.contains(&name.as_str())
                 || mapping.groups.as_ref() == Some(name)
-                || [&mapping.email, &mapping.given_name, &mapping.family_name].iter().any(|names| names.contains(name))
+                || [&mapping.email, &mapping.given_name, &mapping.family_name]
+                    .iter()
+                    .any(|names| names.contains(name))
         };
         let mut others = Map::new();
         for (_, claims) in self.in_order() {
             for (name, value) in claims {
-                if !PROTOCOL_CLAIMS.contains(&name.as_str()) && !is_field(name) && !others.contains_key(name) {
+                if !PROTOCOL_CLAIMS.contains(&name.as_str())
+                    && !is_field(name)
+                    && !others.contains_key(name)
+                {
                     others.insert(name.clone(), value.clone());
                 }
             }
@@ -230,9 +270,15 @@ impl<'a> Sources<'a> {
     }
 }
 
-fn check_email(email: &str, verification: EmailVerification, settings: &ConnectionSettings) -> Result<(), ClaimsError> {
+fn check_email(
+    email: &str,
+    verification: EmailVerification,
+    settings: &ConnectionSettings,
+) -> Result<(), ClaimsError> {
     let domain = email_domain(email).unwrap_or_default();
-    if !settings.allowed_email_domains.is_empty() && !settings.allowed_email_domains.contains(&domain) {
+    if !settings.allowed_email_domains.is_empty()
+        && !settings.allowed_email_domains.contains(&domain)
+    {
         return Err(ClaimsError::EmailDomainNotAllowed(domain));
     }
     if settings.require_verified_email && verification != EmailVerification::Verified {
@@ -245,11 +291,20 @@ fn check_email(email: &str, verification: EmailVerification, settings: &Connecti
 fn email_domain(text: &str) -> Option<String> {
     let (local, domain) = text.split_once('@')?;
     let is_plain = |c: char| {
-        !c.is_control() && !c.is_whitespace() && !matches!(c, '@' | ',' | ';' | ':' | '<' | '>' | '(' | ')' | '"' | '\\')
+        !c.is_control()
+            && !c.is_whitespace()
+            && !matches!(c, '@' | ',' | ';' | ':' | '<' | '>' | '(' | ')' | '"' | '\\')
     };
-    let fits = text.len() <= 320 && !local.is_empty() && local.chars().all(is_plain) && domain.chars().all(is_plain);
+    let fits = text.len() <= 320
+        && !local.is_empty()
+        && local.chars().all(is_plain)
+        && domain.chars().all(is_plain);
     // A guest's user principal name at Entra ("ada_gmail.com#EXT#@contoso.onmicrosoft.com") is nobody's mailbox.
-    if !fits || local.to_ascii_uppercase().contains("#EXT#") || domain.starts_with('.') || domain.ends_with('.') {
+    if !fits
+        || local.to_ascii_uppercase().contains("#EXT#")
+        || domain.starts_with('.')
+        || domain.ends_with('.')
+    {
         return None;
     }
     match Host::parse(domain).ok()? {
@@ -261,7 +316,9 @@ fn email_domain(text: &str) -> Option<String> {
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
-        Value::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+        Value::Array(items) => {
+            items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -274,7 +331,11 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "verify.rs has checked that it is a time")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "verify.rs has checked that it is a time"
+)]
 fn whole_seconds(date: f64) -> u64 {
     date as u64
 }
@@ -319,9 +380,11 @@ mod tests {
 
     #[test]
     fn an_email_is_exactly_one_address() {
-        for (good, domain) in
-            [("ada@example.com", "example.com"), ("Ada.L+x@EXAMPLE.com", "example.com"), ("a@bücher.de", "xn--bcher-kva.de")]
-        {
+        for (good, domain) in [
+            ("ada@example.com", "example.com"),
+            ("Ada.L+x@EXAMPLE.com", "example.com"),
+            ("a@bücher.de", "xn--bcher-kva.de"),
+        ] {
             assert_eq!(email_domain(good).as_deref(), Some(domain), "{good}");
         }
         for bad in [

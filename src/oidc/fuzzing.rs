@@ -18,8 +18,8 @@ use super::provider::{TokenAnswer, read_userinfo, token_error};
 use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::address::AddressPolicy;
 use crate::model::connection::{
-    ClaimMapping, ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState, Issuer, LogoutStyle,
-    MetadataSource, SigningAlg, TokenEndpointAuthMethod,
+    ClaimMapping, ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState,
+    Issuer, LogoutStyle, MetadataSource, SigningAlg, TokenEndpointAuthMethod,
 };
 use crate::model::login::{Nonce, RawIdToken};
 use crate::model::slug::Slug;
@@ -34,8 +34,16 @@ pub fn discovery(bytes: &[u8]) {
         assert!(!metadata.algs.is_empty());
         let endpoints = &metadata.endpoints;
         let optional = [&endpoints.userinfo, &endpoints.end_session].into_iter().flatten();
-        for endpoint in [&endpoints.authorization, &endpoints.token, &endpoints.jwks].into_iter().chain(optional) {
-            assert!(endpoint.scheme() == "https" && endpoint.has_host() && endpoint.username().is_empty(), "{endpoint}");
+        for endpoint in [&endpoints.authorization, &endpoints.token, &endpoints.jwks]
+            .into_iter()
+            .chain(optional)
+        {
+            assert!(
+                endpoint.scheme() == "https"
+                    && endpoint.has_host()
+                    && endpoint.username().is_empty(),
+                "{endpoint}"
+            );
         }
     }
 }
@@ -56,7 +64,10 @@ pub fn token_response(bytes: &[u8]) {
         assert!(answer.access_token.secret().len() <= verify::MAX_TOKEN);
         let shown = format!("{answer:?}");
         let is_telling = |secret: &str| secret.len() > 20 && shown.contains(secret);
-        assert!(!is_telling(answer.access_token.secret()) && !answer.id_token.is_some_and(|token| is_telling(token.expose())));
+        assert!(
+            !is_telling(answer.access_token.secret())
+                && !answer.id_token.is_some_and(|token| is_telling(token.expose()))
+        );
     }
     for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {
         let text = token_error(status, bytes).to_string();
@@ -66,16 +77,23 @@ pub fn token_response(bytes: &[u8]) {
 
 /// An ID token: as it came, and with a good signature over what stands before and after the first line's end.
 pub fn id_token(bytes: &[u8]) {
-    let (issuer, nonce) = (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new("nonce".to_owned()));
+    let (issuer, nonce) =
+        (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new("nonce".to_owned()));
     let keys = key_pair();
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = verify::id_token(&RawIdToken::new(text.to_owned()), &keys.published, &expected(&issuer, &nonce));
+        let _ = verify::id_token(
+            &RawIdToken::new(text.to_owned()),
+            &keys.published,
+            &expected(&issuer, &nonce),
+        );
         let _ = verify::is_hint_for(text, &issuer, CLIENT);
     }
     let mut halves = bytes.splitn(2, |byte| *byte == b'\n');
     let (header, payload) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
     let token = RawIdToken::new(keys.signed(header, payload));
-    let Ok(verified) = verify::id_token(&token, &keys.published, &expected(&issuer, &nonce)) else { return };
+    let Ok(verified) = verify::id_token(&token, &keys.published, &expected(&issuer, &nonce)) else {
+        return;
+    };
     assert_eq!(verified.issuer.as_str(), ISSUER);
     assert!((1..=255).contains(&verified.subject.len()) && verified.subject.is_ascii());
     assert_eq!(verified.all["nonce"], "nonce");
@@ -84,7 +102,8 @@ pub fn id_token(bytes: &[u8]) {
 
 /// A UserInfo answer: as it came, and signed as for [`id_token`].
 pub fn userinfo(bytes: &[u8]) {
-    let (issuer, nonce) = (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new(String::new()));
+    let (issuer, nonce) =
+        (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new(String::new()));
     let keys = key_pair();
     let expected = expected(&issuer, &nonce);
     let signed = keys.signed(br#"{"alg":"EdDSA"}"#, bytes);
@@ -97,9 +116,13 @@ pub fn userinfo(bytes: &[u8]) {
     }
 }
 
-fn check_identity(verified: VerifiedClaims, userinfo: Option<&serde_json::Map<String, serde_json::Value>>) {
+fn check_identity(
+    verified: VerifiedClaims,
+    userinfo: Option<&serde_json::Map<String, serde_json::Value>>,
+) {
     let slug = Slug::parse("acme").expect("a slug");
-    let settings = connection(MetadataSource::Discovery(Url::parse(ISSUER).expect("a URL"))).settings;
+    let settings =
+        connection(MetadataSource::Discovery(Url::parse(ISSUER).expect("a URL"))).settings;
     let (issuer, subject) = (verified.issuer.clone(), verified.subject.clone());
     let _ = claims::needs_userinfo(&verified, &settings);
     let Ok(identity) = claims::identity(&slug, verified, userinfo, &settings) else { return };
@@ -112,7 +135,12 @@ fn check_identity(verified: VerifiedClaims, userinfo: Option<&serde_json::Map<St
 fn subject() -> VerifiedClaims {
     let all = json!({ "iss": ISSUER, "sub": "ada", "auth_time": 7, "sid": "s" });
     let all = all.as_object().expect("an object").clone();
-    VerifiedClaims { issuer: Issuer::new(ISSUER.to_owned()), subject: "ada".to_owned(), issued_at: NOW, all }
+    VerifiedClaims {
+        issuer: Issuer::new(ISSUER.to_owned()),
+        subject: "ada".to_owned(),
+        issued_at: NOW,
+        all,
+    }
 }
 
 fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
@@ -135,7 +163,11 @@ struct Keys {
 
 impl Keys {
     fn signed(&self, header: &[u8], payload: &[u8]) -> String {
-        let message = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(payload));
+        let message = format!(
+            "{}.{}",
+            BASE64_URL_SAFE_NO_PAD.encode(header),
+            BASE64_URL_SAFE_NO_PAD.encode(payload)
+        );
         let signature = BASE64_URL_SAFE_NO_PAD.encode(self.pair.sign(message.as_bytes()));
         format!("{message}.{signature}")
     }
@@ -165,7 +197,10 @@ fn connection(source: MetadataSource) -> Connection {
             client_id: CLIENT.to_owned(),
             auth_method: TokenEndpointAuthMethod::ClientSecretBasic,
             scopes: vec!["openid".to_owned()],
-            claim_mapping: ClaimMapping { groups: Some("groups".to_owned()), ..ClaimMapping::default() },
+            claim_mapping: ClaimMapping {
+                groups: Some("groups".to_owned()),
+                ..ClaimMapping::default()
+            },
             allowed_email_domains: Vec::new(),
             require_verified_email: false,
             id_token_signing_algs: Vec::new(),

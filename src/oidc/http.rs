@@ -12,7 +12,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -65,19 +67,26 @@ pub(super) struct Answer {
 impl Answer {
     /// How long it may be used, by `Cache-Control` (RFC 9111 5.2.2); `None`: it doesn't say.
     pub(super) fn max_age(&self) -> Option<Duration> {
-        let values = self.headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+        let values =
+            self.headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).find_map(|directive| {
             let directive = directive.trim().to_ascii_lowercase();
             match directive.strip_prefix("max-age=") {
                 Some(seconds) => seconds.trim_matches('"').parse().ok().map(Duration::from_secs),
-                None => matches!(directive.as_str(), "no-store" | "no-cache").then_some(Duration::ZERO),
+                None => {
+                    matches!(directive.as_str(), "no-store" | "no-cache").then_some(Duration::ZERO)
+                }
             }
         })
     }
 
     /// The media type, in lower case and without parameters.
     pub(super) fn media_type(&self) -> String {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let value = self
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }
@@ -96,19 +105,24 @@ impl HttpClient {
             roots.add(ca.clone()).map_err(|error| format!("a CA can't be used: {error}"))?;
         }
         if roots.is_empty() && !policy.addresses.allow_insecure {
-            return Err("the operating system has no CA certificates: install ca-certificates".to_owned());
+            return Err(
+                "the operating system has no CA certificates: install ca-certificates".to_owned()
+            );
         }
         tracing::debug!(found, extra = policy.extra_cas.len(), "CA certificates read");
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
         let guarded = GuardedConnector::new(Arc::clone(&addresses), system_lookup);
         let connector = guarded.clone();
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
-        let builder = if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
+        let builder =
+            if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
         let inner = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -116,7 +130,13 @@ impl HttpClient {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(builder.enable_http1().wrap_connector(guarded));
-        Ok(Self { inner, addresses, propagate_trace_context: policy.propagate_trace_context, connector, tls: Arc::new(tls) })
+        Ok(Self {
+            inner,
+            addresses,
+            propagate_trace_context: policy.propagate_trace_context,
+            connector,
+            tls: Arc::new(tls),
+        })
     }
 
     /// Where IdPs may be.
@@ -126,35 +146,64 @@ impl HttpClient {
     }
 
     /// Fetches a document.
-    pub(super) async fn get(&self, url: &Url, accept: &'static str, limit: usize) -> Result<Answer, CallError> {
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        accept: &'static str,
+        limit: usize,
+    ) -> Result<Answer, CallError> {
         let request = Request::get(url.as_str())
             .header(http::header::ACCEPT, accept)
             .body(Bytes::new())
-            .map_err(|error| CallError::Unusable { host: host_of(url.as_str()), detail: error.to_string() })?;
+            .map_err(|error| CallError::Unusable {
+                host: host_of(url.as_str()),
+                detail: error.to_string(),
+            })?;
         self.send(request, limit).await
     }
 
     /// Sends a request and reads the answer's body, at most `limit` bytes of it, all within [`REQUEST_DEADLINE`].
     /// Server errors and too many requests (429) are [`CallError::Unavailable`]; every other status is the caller's.
-    pub(super) async fn send(&self, request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+    pub(super) async fn send(
+        &self,
+        request: Request<Bytes>,
+        limit: usize,
+    ) -> Result<Answer, CallError> {
         self.send_and_read(request, limit, true).await
     }
 
     /// The same, with every status the caller's own: for whoever wants to see a redirect, and does not follow it blindly.
-    pub(super) async fn send_raw(&self, request: Request<Bytes>, limit: usize) -> Result<Answer, CallError> {
+    pub(super) async fn send_raw(
+        &self,
+        request: Request<Bytes>,
+        limit: usize,
+    ) -> Result<Answer, CallError> {
         self.send_and_read(request, limit, false).await
     }
 
-    async fn send_and_read(&self, mut request: Request<Bytes>, limit: usize, is_strict: bool) -> Result<Answer, CallError> {
+    async fn send_and_read(
+        &self,
+        mut request: Request<Bytes>,
+        limit: usize,
+        is_strict: bool,
+    ) -> Result<Answer, CallError> {
         let host = host_of(&request.uri().to_string());
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
         if self.propagate_trace_context {
             traces::give(request.headers_mut());
         }
-        match tokio::time::timeout(REQUEST_DEADLINE, self.exchange(request.map(Full::new), &host, limit, is_strict)).await {
+        match tokio::time::timeout(
+            REQUEST_DEADLINE,
+            self.exchange(request.map(Full::new), &host, limit, is_strict),
+        )
+        .await
+        {
             Ok(answer) => answer,
-            Err(_) => Err(CallError::Unavailable { host, detail: format!("no whole answer within {REQUEST_DEADLINE:?}") }),
+            Err(_) => Err(CallError::Unavailable {
+                host,
+                detail: format!("no whole answer within {REQUEST_DEADLINE:?}"),
+            }),
         }
     }
 
@@ -167,15 +216,25 @@ impl HttpClient {
     ) -> Result<Answer, CallError> {
         let unusable = |detail: String| CallError::Unusable { host: host.to_owned(), detail };
         let unavailable = |detail: String| CallError::Unavailable { host: host.to_owned(), detail };
-        let response = self.inner.request(request).await.map_err(|error| call_error(host, &error))?;
+        let response =
+            self.inner.request(request).await.map_err(|error| call_error(host, &error))?;
         let (head, body) = response.into_parts();
         if is_strict && head.status.is_redirection() {
-            let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let location = head
+                .headers
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
             let target = Url::parse(location).ok().and_then(|url| url.host_str().map(shown));
             let target = target.unwrap_or_else(|| "the same host".to_owned());
-            return Err(unusable(format!("HTTP {} to {target}; redirects are not followed", head.status.as_u16())));
+            return Err(unusable(format!(
+                "HTTP {} to {target}; redirects are not followed",
+                head.status.as_u16()
+            )));
         }
-        if is_strict && (head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS) {
+        if is_strict
+            && (head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS)
+        {
             return Err(unavailable(format!("HTTP {}", head.status.as_u16())));
         }
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
@@ -198,17 +257,28 @@ impl HttpClient {
         let looked = async {
             let uri: Uri = url.as_str().parse().map_err(|_| unavailable("no URI".to_owned()))?;
             let mut connector = self.connector.clone();
-            let stream = connector.call(uri).await.map_err(|error| match forbidden_in(error.as_ref()) {
-                Some(Forbidden(kind)) => CallError::AddressForbidden { host: host.clone(), kind },
-                None => unavailable(shown(&error.to_string())),
-            })?;
-            let name = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = ServerName::try_from(name).map_err(|_| unavailable("no host name".to_owned()))?;
-            let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner()).await;
+            let stream =
+                connector.call(uri).await.map_err(|error| match forbidden_in(error.as_ref()) {
+                    Some(Forbidden(kind)) => {
+                        CallError::AddressForbidden { host: host.clone(), kind }
+                    }
+                    None => unavailable(shown(&error.to_string())),
+                })?;
+            let name = url
+                .host_str()
+                .unwrap_or_default()
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
+            let name =
+                ServerName::try_from(name).map_err(|_| unavailable("no host name".to_owned()))?;
+            let tls =
+                TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner()).await;
             let tls = tls.map_err(|error| unavailable(shown(&error.to_string())))?;
             let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
-            leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp()).ok_or_else(|| unavailable("no certificate".to_owned()))
+            leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp())
+                .ok_or_else(|| unavailable("no certificate".to_owned()))
         };
         let too_slow = || unavailable(format!("no TLS within {REQUEST_DEADLINE:?}"));
         tokio::time::timeout(REQUEST_DEADLINE, looked).await.unwrap_or_else(|_| Err(too_slow()))
@@ -217,14 +287,25 @@ impl HttpClient {
 
 /// Some servers compress unasked. What comes out is bounded like what comes in.
 fn decoded(headers: &HeaderMap, body: Bytes, limit: usize) -> Result<Bytes, String> {
-    let codings: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().map(|coding| coding.to_str().unwrap_or_default()).collect();
+    let codings: Vec<_> = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .map(|coding| coding.to_str().unwrap_or_default())
+        .collect();
     match codings.as_slice() {
         [] | ["identity"] => Ok(body),
         ["gzip" | "x-gzip"] => {
             let mut out = Vec::new();
-            let mut decoder = GzDecoder::new(body.as_ref()).take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
-            decoder.read_to_end(&mut out).map_err(|_| "a body that is not the gzip that it claims to be".to_owned())?;
-            if out.len() > limit { Err(format!("a body of more than {limit} bytes")) } else { Ok(out.into()) }
+            let mut decoder = GzDecoder::new(body.as_ref())
+                .take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
+            decoder
+                .read_to_end(&mut out)
+                .map_err(|_| "a body that is not the gzip that it claims to be".to_owned())?;
+            if out.len() > limit {
+                Err(format!("a body of more than {limit} bytes"))
+            } else {
+                Ok(out.into())
+            }
         }
         _ => Err("a body in a coding that was not asked for".to_owned()),
     }
@@ -238,7 +319,10 @@ impl fmt::Debug for HttpClient {
 
 /// The host of a URL, for messages.
 pub(super) fn host_of(url: &str) -> String {
-    Url::parse(url).ok().and_then(|url| url.host_str().map(shown)).unwrap_or_else(|| "the IdP".to_owned())
+    Url::parse(url)
+        .ok()
+        .and_then(|url| url.host_str().map(shown))
+        .unwrap_or_else(|| "the IdP".to_owned())
 }
 
 /// Finds what really happened below the client's error.
@@ -277,7 +361,10 @@ struct GuardedConnector {
 
 impl GuardedConnector {
     fn new(addresses: Arc<AddressPolicy>, lookup: Lookup) -> Self {
-        let mut inner = HttpConnector::new_with_resolver(GuardedResolver { addresses: Arc::clone(&addresses), lookup });
+        let mut inner = HttpConnector::new_with_resolver(GuardedResolver {
+            addresses: Arc::clone(&addresses),
+            lookup,
+        });
         inner.enforce_http(false);
         inner.set_nodelay(true);
         inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -297,7 +384,9 @@ impl Service<Uri> for GuardedConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let literal = uri.host().and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok());
+        let literal = uri.host().and_then(|host| {
+            host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
+        });
         if let Some(kind) = literal.and_then(|literal| self.addresses.forbidden(literal)) {
             return Box::pin(async move { Err(Forbidden(kind).into()) });
         }
@@ -315,7 +404,9 @@ struct GuardedResolver {
 /// Resolves a name to all its addresses.
 type Lookup = fn(Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
 
-fn system_lookup(name: Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
+fn system_lookup(
+    name: Name,
+) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
     Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
 }
 
@@ -358,7 +449,9 @@ mod tests {
     use super::*;
 
     /// DNS rebinding: outside the first time it is asked (which 127.0.0.2 stands for), inside the second time.
-    fn rebinding(_name: Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
+    fn rebinding(
+        _name: Name,
+    ) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         let last = if ASKED.fetch_add(1, Ordering::Relaxed) == 0 { 2 } else { 1 };
         Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, last], 0))]) })
@@ -372,15 +465,21 @@ mod tests {
     async fn a_name_that_leads_inside_the_second_time_is_not_dialled() {
         let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a port");
         let uri: Uri =
-            format!("https://idp.example:{}/", listener.local_addr().expect("an address").port()).parse().expect("a URI");
-        let policy =
-            AddressPolicy { allowed_networks: vec!["127.0.0.2/32".parse().expect("a network")], ..AddressPolicy::default() };
+            format!("https://idp.example:{}/", listener.local_addr().expect("an address").port())
+                .parse()
+                .expect("a URI");
+        let policy = AddressPolicy {
+            allowed_networks: vec!["127.0.0.2/32".parse().expect("a network")],
+            ..AddressPolicy::default()
+        };
         let mut connector = GuardedConnector::new(Arc::new(policy.clone()), rebinding);
         assert!(connector.call(uri.clone()).await.is_ok(), "the allowed address is dialled");
         let error = connector.call(uri.clone()).await.expect_err("inside");
         let refused = |error: &BoxError| {
-            std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |error| error.source())
-                .any(|error| forbidden_in(error).is_some())
+            std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |error| {
+                error.source()
+            })
+            .any(|error| forbidden_in(error).is_some())
         };
         assert!(refused(&error), "{error:?}");
         let mut connector = GuardedConnector::new(Arc::new(policy), both);

@@ -24,7 +24,9 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 /// The same within another document's deserialisation.
-pub(super) fn strict_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+pub(super) fn strict_object<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Map<String, Value>, D::Error> {
     match (Strict { depth: 0 }).deserialize(deserializer)? {
         Value::Object(object) => Ok(object),
         _ => Err(own_error(format_args!("{NO_OBJECT}"))),
@@ -52,7 +54,11 @@ struct Strict {
 
 impl Strict {
     fn deeper<E: Error>(self) -> Result<Self, E> {
-        if self.depth >= MAX_DEPTH { Err(own_error(format_args!("{TOO_DEEP}"))) } else { Ok(Self { depth: self.depth + 1 }) }
+        if self.depth >= MAX_DEPTH {
+            Err(own_error(format_args!("{TOO_DEEP}")))
+        } else {
+            Ok(Self { depth: self.depth + 1 })
+        }
     }
 }
 

@@ -35,15 +35,23 @@ impl KeySet {
         if entries.len() > MAX_KEYS {
             return Err(format!("it has {} keys, more than {MAX_KEYS}", entries.len()));
         }
-        let keys: Vec<_> = entries.iter().filter_map(|entry| VerificationKey::parse(entry.as_object()?)).collect();
+        let keys: Vec<_> =
+            entries.iter().filter_map(|entry| VerificationKey::parse(entry.as_object()?)).collect();
         if keys.is_empty() {
-            return Err(format!("none of its {} keys can verify a signature that is accepted", entries.len()));
+            return Err(format!(
+                "none of its {} keys can verify a signature that is accepted",
+                entries.len()
+            ));
         }
         Ok(Self { keys: keys.into() })
     }
 
     /// The keys that may have signed under this header, at most [`MAX_TRIED`].
-    pub(super) fn candidates(&self, alg: SigningAlg, kid: Option<&str>) -> impl Iterator<Item = &VerificationKey> {
+    pub(super) fn candidates(
+        &self,
+        alg: SigningAlg,
+        kid: Option<&str>,
+    ) -> impl Iterator<Item = &VerificationKey> {
         let fits = move |key: &&VerificationKey| {
             key.verifiers.iter().any(|(own, _)| *own == alg)
                 && kid.is_none_or(|kid| key.id.as_ref().is_some_and(|id| id.as_str() == kid))
@@ -67,7 +75,8 @@ pub(super) struct VerificationKey {
 impl VerificationKey {
     fn parse(jwk: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-        let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?.trim_end_matches('=')).ok();
+        let bytes =
+            |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?.trim_end_matches('=')).ok();
         let is_for_signatures = text("use").is_none_or(|key_use| key_use == "sig")
             && match jwk.get("key_ops") {
                 Some(Value::Array(ops)) => ops.iter().any(|op| op == "verify"),
@@ -79,11 +88,17 @@ impl VerificationKey {
         }
         let (key_type, verifiers) = match text("kty")? {
             "RSA" => {
-                let unpadded = |bytes: Vec<u8>| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
-                let components = RsaPublicKeyComponents { n: unpadded(bytes("n")?), e: unpadded(bytes("e")?) };
+                let unpadded = |bytes: Vec<u8>| {
+                    bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>()
+                };
+                let components =
+                    RsaPublicKeyComponents { n: unpadded(bytes("n")?), e: unpadded(bytes("e")?) };
                 (CoreJsonWebKeyType::RSA, rsa_verifiers(&components)?)
             }
-            "EC" => (CoreJsonWebKeyType::EllipticCurve, vec![ec_verifier(text("crv")?, &bytes("x")?, &bytes("y")?)?]),
+            "EC" => (
+                CoreJsonWebKeyType::EllipticCurve,
+                vec![ec_verifier(text("crv")?, &bytes("x")?, &bytes("y")?)?],
+            ),
             "OKP" if text("crv")? == "Ed25519" => {
                 let key = UnparsedPublicKey::new(&signature::ED25519, bytes("x")?);
                 (CoreJsonWebKeyType::OctetKeyPair, vec![(SigningAlg::EdDSA, key.parse().ok()?)])
@@ -93,7 +108,9 @@ impl VerificationKey {
         // A key that names its algorithm is used with that one alone (RFC 8725 3.1).
         let verifiers: Vec<_> = match jwk.get("alg") {
             None => verifiers,
-            Some(Value::String(alg)) => verifiers.into_iter().filter(|(own, _)| own.name() == alg).collect(),
+            Some(Value::String(alg)) => {
+                verifiers.into_iter().filter(|(own, _)| own.name() == alg).collect()
+            }
             Some(_) => return None,
         };
         let alg = text("alg").and(verifiers.first()).map(|(alg, _)| to_crate(*alg));
@@ -116,7 +133,10 @@ impl VerificationKey {
 
 impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerificationKey").field("id", &self.id).field("key_type", &self.key_type).finish_non_exhaustive()
+        f.debug_struct("VerificationKey")
+            .field("id", &self.id)
+            .field("key_type", &self.key_type)
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,10 +178,13 @@ impl JsonWebKey for VerificationKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), SignatureVerificationError> {
-        let alg =
-            from_crate(signature_alg).ok_or_else(|| SignatureVerificationError::UnsupportedAlg(format!("{signature_alg:?}")))?;
+        let alg = from_crate(signature_alg).ok_or_else(|| {
+            SignatureVerificationError::UnsupportedAlg(format!("{signature_alg:?}"))
+        })?;
         let verified = self.verifies(alg, message, signature);
-        verified.then_some(()).ok_or_else(|| SignatureVerificationError::CryptoError("bad signature".to_owned()))
+        verified
+            .then_some(())
+            .ok_or_else(|| SignatureVerificationError::CryptoError("bad signature".to_owned()))
     }
 
     fn hash_bytes(&self, bytes: &[u8], alg: &CoreJwsSigningAlgorithm) -> Result<Vec<u8>, String> {
@@ -190,13 +213,17 @@ pub(super) fn hash_of(alg: SigningAlg, bytes: &[u8]) -> Vec<u8> {
     let algorithm = match alg {
         SigningAlg::RS256 | SigningAlg::PS256 | SigningAlg::ES256 => &digest::SHA256,
         SigningAlg::RS384 | SigningAlg::PS384 | SigningAlg::ES384 => &digest::SHA384,
-        SigningAlg::RS512 | SigningAlg::PS512 | SigningAlg::ES512 | SigningAlg::EdDSA => &digest::SHA512,
+        SigningAlg::RS512 | SigningAlg::PS512 | SigningAlg::ES512 | SigningAlg::EdDSA => {
+            &digest::SHA512
+        }
     };
     digest::digest(algorithm, bytes).as_ref().to_vec()
 }
 
 /// All six RSA algorithms; `None` where the modulus isn't of 2048 to 8192 bits.
-fn rsa_verifiers(components: &RsaPublicKeyComponents<Vec<u8>>) -> Option<Vec<(SigningAlg, ParsedPublicKey)>> {
+fn rsa_verifiers(
+    components: &RsaPublicKeyComponents<Vec<u8>>,
+) -> Option<Vec<(SigningAlg, ParsedPublicKey)>> {
     if !(MIN_RSA_BYTES..=MAX_RSA_BYTES).contains(&components.n.len())
         || components.n[0].leading_zeros() > 0 && components.n.len() == MIN_RSA_BYTES
     {
@@ -210,11 +237,15 @@ fn rsa_verifiers(components: &RsaPublicKeyComponents<Vec<u8>>) -> Option<Vec<(Si
         (SigningAlg::PS384, &signature::RSA_PSS_2048_8192_SHA384),
         (SigningAlg::PS512, &signature::RSA_PSS_2048_8192_SHA512),
     ];
-    algorithms.into_iter().map(|(alg, parameters)| Some((alg, components.to_parsed_public_key(parameters).ok()?))).collect()
+    algorithms
+        .into_iter()
+        .map(|(alg, parameters)| Some((alg, components.to_parsed_public_key(parameters).ok()?)))
+        .collect()
 }
 
 fn ec_verifier(curve: &str, x: &[u8], y: &[u8]) -> Option<(SigningAlg, ParsedPublicKey)> {
-    let (alg, algorithm, len): (_, &'static signature::EcdsaVerificationAlgorithm, _) = match curve {
+    let (alg, algorithm, len): (_, &'static signature::EcdsaVerificationAlgorithm, _) = match curve
+    {
         "P-256" => (SigningAlg::ES256, &signature::ECDSA_P256_SHA256_FIXED, 32),
         "P-384" => (SigningAlg::ES384, &signature::ECDSA_P384_SHA384_FIXED, 48),
         "P-521" => (SigningAlg::ES512, &signature::ECDSA_P521_SHA512_FIXED, 66),

@@ -29,7 +29,10 @@ pub(super) struct Metadata {
 
 impl Metadata {
     /// Fetches the connection's document, or takes its manual endpoints.
-    pub(super) async fn of(connection: &Connection, http: &HttpClient) -> Result<Self, ProviderError> {
+    pub(super) async fn of(
+        connection: &Connection,
+        http: &HttpClient,
+    ) -> Result<Self, ProviderError> {
         match &connection.settings.source {
             MetadataSource::Discovery(url) => Self::discover(connection, url, http).await,
             MetadataSource::Manual(endpoints) => Self::manual(connection, endpoints),
@@ -38,24 +41,43 @@ impl Metadata {
 
     fn manual(connection: &Connection, endpoints: &Endpoints) -> Result<Self, ProviderError> {
         let issuer = connection.settings.issuer.clone();
-        let issuer = issuer.ok_or_else(|| ProviderError::SettingsUnfit("manual endpoints need an issuer".to_owned()))?;
+        let issuer = issuer.ok_or_else(|| {
+            ProviderError::SettingsUnfit("manual endpoints need an issuer".to_owned())
+        })?;
         let algs = accepted_algs(&connection.settings.id_token_signing_algs, None);
-        Ok(Self { issuer, endpoints: endpoints.clone(), algs, iss_parameter_supported: false, max_age: None })
+        Ok(Self {
+            issuer,
+            endpoints: endpoints.clone(),
+            algs,
+            iss_parameter_supported: false,
+            max_age: None,
+        })
     }
 
-    async fn discover(connection: &Connection, url: &Url, http: &HttpClient) -> Result<Self, ProviderError> {
+    async fn discover(
+        connection: &Connection,
+        url: &Url,
+        http: &HttpClient,
+    ) -> Result<Self, ProviderError> {
         let host = host_of(url.as_str());
-        let invalid =
-            |detail: String| ProviderError::MetadataInvalid { document: "metadata document", host: host.clone(), detail };
+        let invalid = |detail: String| ProviderError::MetadataInvalid {
+            document: "metadata document",
+            host: host.clone(),
+            detail,
+        };
         let answer = http.get(url, "application/json", MAX_DOCUMENT).await?;
         if !answer.status.is_success() {
             return Err(invalid(format!("HTTP {}", answer.status.as_u16())));
         }
         let document = json::parse_object(&answer.body).map_err(&invalid)?;
         let read = Self::read(&document, connection, url, &http.addresses);
-        read.map(|metadata| Self { max_age: answer.max_age(), ..metadata }).map_err(|problem| match problem {
-            Problem::Document(detail) => invalid(detail),
-            Problem::Address { host, kind } => CallError::AddressForbidden { host, kind }.into(),
+        read.map(|metadata| Self { max_age: answer.max_age(), ..metadata }).map_err(|problem| {
+            match problem {
+                Problem::Document(detail) => invalid(detail),
+                Problem::Address { host, kind } => {
+                    CallError::AddressForbidden { host, kind }.into()
+                }
+            }
         })
     }
 
@@ -69,10 +91,15 @@ impl Metadata {
         let issuer = issuer(reader.text("issuer")?, connection, url)?;
         let authorization = reader.url("authorization_endpoint")?;
         if let Some(name) = smuggled_parameter(&authorization) {
-            return Err(Problem::Document(format!("its authorization_endpoint's query sets {:?}", shown(&name))));
+            return Err(Problem::Document(format!(
+                "its authorization_endpoint's query sets {:?}",
+                shown(&name)
+            )));
         }
         if let Some(methods) = reader.texts("token_endpoint_auth_methods_supported")
-            && !methods.iter().any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"))
+            && !methods
+                .iter()
+                .any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"))
         {
             let methods = shown(&methods.join(", "));
             return Err(Problem::Document(format!(
@@ -83,7 +110,8 @@ impl Metadata {
             issuer,
             algs: algs(&reader, connection)?,
             max_age: None,
-            iss_parameter_supported: document.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
+            iss_parameter_supported: document.get("authorization_response_iss_parameter_supported")
+                == Some(&Value::Bool(true)),
             endpoints: Endpoints {
                 authorization,
                 token: reader.url("token_endpoint")?,
@@ -144,7 +172,10 @@ fn issuer(named: &str, connection: &Connection, url: &Url) -> Result<Issuer, Pro
             Ok(expected.clone())
         } else {
             let named = shown(named);
-            Err(Problem::Document(format!("its issuer is {named:?}, the connection's is {:?}", expected.as_str())))
+            Err(Problem::Document(format!(
+                "its issuer is {named:?}, the connection's is {:?}",
+                expected.as_str()
+            )))
         };
     }
     let expected = issuer_of(url);
@@ -185,7 +216,9 @@ fn algs(reader: &Reader<'_>, connection: &Connection) -> Result<Vec<SigningAlg>,
     let accepted = accepted_algs(&connection.settings.id_token_signing_algs, listed.as_deref());
     if accepted.is_empty() {
         let listed = shown(&listed.unwrap_or_default().join(", "));
-        return Err(Problem::Document(format!("it signs ID tokens with {listed}, none of which is accepted; RS256 is")));
+        return Err(Problem::Document(format!(
+            "it signs ID tokens with {listed}, none of which is accepted; RS256 is"
+        )));
     }
     Ok(accepted)
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use http::StatusCode;
 use openidconnect::core::{
-    CoreAuthDisplay, CoreAuthPrompt, CoreErrorResponseType, CoreGenderClaim, CoreJweContentEncryptionAlgorithm,
-    CoreJwsSigningAlgorithm, CoreResponseType, CoreRevocableToken, CoreRevocationErrorResponse, CoreTokenIntrospectionResponse,
-    CoreTokenType,
+    CoreAuthDisplay, CoreAuthPrompt, CoreErrorResponseType, CoreGenderClaim,
+    CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreResponseType,
+    CoreRevocableToken, CoreRevocationErrorResponse, CoreTokenIntrospectionResponse, CoreTokenType,
 };
 use openidconnect::{
-    AccessToken, AsyncHttpClient, AuthType, AuthUrl, AuthenticationContextClass, AuthenticationFlow, Client, ClientId, CsrfToken,
-    EmptyAdditionalClaims, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl, JsonWebKeySet,
-    LanguageTag, LoginHint, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
+    AccessToken, AsyncHttpClient, AuthType, AuthUrl, AuthenticationContextClass,
+    AuthenticationFlow, Client, ClientId, CsrfToken, EmptyAdditionalClaims, EndpointNotSet,
+    EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl, JsonWebKeySet, LanguageTag,
+    LoginHint, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
     RequestTokenError, Scope, StandardErrorResponse, TokenResponse, TokenUrl,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -87,7 +88,11 @@ impl Provider {
         let metadata = Metadata::of(connection, http).await?;
         let (keys, keys_max_age) = fetch_keys(&metadata.endpoints.jwks, http).await?;
         // The earlier of both documents; where neither says a word, an hour.
-        let max_age = [metadata.max_age, keys_max_age].into_iter().flatten().min().unwrap_or(FRESH_BY_DEFAULT);
+        let max_age = [metadata.max_age, keys_max_age]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(FRESH_BY_DEFAULT);
         let fresh_for = max_age.clamp(FRESH_AT_LEAST, FRESH_AT_MOST);
         let issuer_policy = if metadata.issuer.is_tenant_template() {
             if connection.settings.allowed_tenant_ids.is_empty() {
@@ -95,7 +100,10 @@ impl Provider {
                             issuer with allowed_tenant_ids";
                 return Err(ProviderError::SettingsUnfit(hint.to_owned()));
             }
-            IssuerPolicy::Tenants(metadata.issuer.clone(), connection.settings.allowed_tenant_ids.clone())
+            IssuerPolicy::Tenants(
+                metadata.issuer.clone(),
+                connection.settings.allowed_tenant_ids.clone(),
+            )
         } else {
             IssuerPolicy::Exact(metadata.issuer.clone())
         };
@@ -106,7 +114,13 @@ impl Provider {
             issuer_policy,
             client_id: settings.client_id.clone(),
             // The crate adds `openid` itself.
-            scopes: settings.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new).collect(),
+            scopes: settings
+                .scopes
+                .iter()
+                .filter(|scope| *scope != "openid")
+                .cloned()
+                .map(Scope::new)
+                .collect(),
             authorization_params: settings.authorization_params.clone().into_iter().collect(),
             additional_audiences: settings.additional_audiences.clone(),
             logout_style: settings.logout_style,
@@ -134,9 +148,10 @@ impl Provider {
         match (iss, &self.fixed.issuer_policy) {
             (None, _) => !self.fixed.metadata.iss_parameter_supported,
             (Some(iss), IssuerPolicy::Exact(issuer)) => issuer.as_str() == iss,
-            (Some(iss), IssuerPolicy::Tenants(template, tenants)) => tenants
-                .iter()
-                .any(|tenant| template.as_str().replace(crate::model::connection::TENANT_PLACEHOLDER, tenant) == iss),
+            (Some(iss), IssuerPolicy::Tenants(template, tenants)) => tenants.iter().any(|tenant| {
+                template.as_str().replace(crate::model::connection::TENANT_PLACEHOLDER, tenant)
+                    == iss
+            }),
         }
     }
 
@@ -160,7 +175,9 @@ impl Provider {
             "ui_locales" => !hints.ui_locales.is_empty(),
             _ => false,
         };
-        for (name, value) in self.fixed.authorization_params.iter().filter(|(name, _)| !is_given(name)) {
+        for (name, value) in
+            self.fixed.authorization_params.iter().filter(|(name, _)| !is_given(name))
+        {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
         if let Some(login_hint) = &hints.login_hint {
@@ -181,7 +198,8 @@ impl Provider {
             request = request.add_ui_locale(LanguageTag::new(locale.clone()));
         }
         for value in &hints.acr_values {
-            request = request.add_auth_context_value(AuthenticationContextClass::new(value.clone()));
+            request =
+                request.add_auth_context_value(AuthenticationContextClass::new(value.clone()));
         }
         let (url, _, _) = request.url();
         url.into()
@@ -194,7 +212,8 @@ impl Provider {
     /// Why there is none.
     pub fn acquire_permit(&self, now: u64) -> Result<Permit, ProviderError> {
         let host = || host_of(self.fixed.metadata.endpoints.token.as_str());
-        let refused = |detail: &str| CallError::Unavailable { host: host(), detail: detail.to_owned() };
+        let refused =
+            |detail: &str| CallError::Unavailable { host: host(), detail: detail.to_owned() };
         self.fixed.breaker.acquire(now).map_err(|detail| refused(detail).into())
     }
 
@@ -202,7 +221,11 @@ impl Provider {
     ///
     /// # Errors
     /// See [`ExchangeError`]; the code is spent.
-    pub async fn exchange(&self, code: AuthorizationCode, verifier: PkceVerifier) -> Result<Tokens, ExchangeError> {
+    pub async fn exchange(
+        &self,
+        code: AuthorizationCode,
+        verifier: PkceVerifier,
+    ) -> Result<Tokens, ExchangeError> {
         let token_endpoint = TokenEndpoint(self.fixed.http.clone());
         let answer = self
             .fixed
@@ -214,13 +237,21 @@ impl Provider {
         let invalid = |text: &str| ExchangeError::ResponseInvalid(text.to_owned());
         let answer = answer.map_err(|error| match error {
             RequestTokenError::Request(TokenCallError(error)) => error,
-            RequestTokenError::Parse(error, _) => ExchangeError::ResponseInvalid(json::describe(error.inner())),
-            RequestTokenError::ServerResponse(_) | RequestTokenError::Other(_) => invalid("it is no token response"),
+            RequestTokenError::Parse(error, _) => {
+                ExchangeError::ResponseInvalid(json::describe(error.inner()))
+            }
+            RequestTokenError::ServerResponse(_) | RequestTokenError::Other(_) => {
+                invalid("it is no token response")
+            }
         })?;
         if !answer.access_token.secret().bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
-            return Err(invalid("its access_token holds characters that no token has (RFC 6749 A.12)"));
+            return Err(invalid(
+                "its access_token holds characters that no token has (RFC 6749 A.12)",
+            ));
         }
-        let id_token = answer.id_token.ok_or_else(|| invalid("it has no id_token: does the client's scope hold openid?"))?;
+        let id_token = answer
+            .id_token
+            .ok_or_else(|| invalid("it has no id_token: does the client's scope hold openid?"))?;
         Ok(Tokens { id_token, access_token: answer.access_token })
     }
 
@@ -228,7 +259,13 @@ impl Provider {
     ///
     /// # Errors
     /// See [`IdTokenError`]; for [`IdTokenError::UnknownKey`] fresh keys may help.
-    pub fn verify(&self, tokens: &Tokens, nonce: &Nonce, max_age: Option<u64>, now: u64) -> Result<VerifiedClaims, IdTokenError> {
+    pub fn verify(
+        &self,
+        tokens: &Tokens,
+        nonce: &Nonce,
+        max_age: Option<u64>,
+        now: u64,
+    ) -> Result<VerifiedClaims, IdTokenError> {
         verify::id_token(&tokens.id_token, &self.keys, &self.expected(tokens, nonce, max_age, now))
     }
 
@@ -253,22 +290,29 @@ impl Provider {
             return Err(invalid("the IdP has no UserInfo endpoint".to_owned()));
         };
         let bearer = format!("Bearer {}", tokens.access_token.secret());
-        let mut bearer =
-            http::HeaderValue::from_str(&bearer).map_err(|_| invalid("the access token is no header value".to_owned()))?;
+        let mut bearer = http::HeaderValue::from_str(&bearer)
+            .map_err(|_| invalid("the access token is no header value".to_owned()))?;
         bearer.set_sensitive(true);
         let request = http::Request::get(url.as_str())
             .header(http::header::AUTHORIZATION, bearer)
             .header(http::header::ACCEPT, "application/json, application/jwt")
             .body(hyper::body::Bytes::new())
             .map_err(|error| invalid(error.to_string()))?;
-        let answer = self.fixed.http.send(request, MAX_ANSWER).await.map_err(UserInfoError::Call)?;
+        let answer =
+            self.fixed.http.send(request, MAX_ANSWER).await.map_err(UserInfoError::Call)?;
         if answer.status != StatusCode::OK {
             return Err(invalid(format!("UserInfo answered HTTP {}", answer.status.as_u16())));
         }
         // No nonce is in it; the expectation of one is not looked at.
         let nonce = Nonce::new(String::new());
         let is_signed = answer.media_type() == "application/jwt";
-        read_userinfo(&answer.body, is_signed, &self.keys, &self.expected(tokens, &nonce, None, now), subject)
+        read_userinfo(
+            &answer.body,
+            is_signed,
+            &self.keys,
+            &self.expected(tokens, &nonce, None, now),
+            subject,
+        )
     }
 
     /// Whether this ID token, perhaps expired, is of this issuer and client.
@@ -293,7 +337,9 @@ impl Provider {
                 if let Some(hint) = id_token_hint {
                     query.append_pair("id_token_hint", hint);
                 }
-                query.append_pair("client_id", client_id).append_pair("post_logout_redirect_uri", post_logout_redirect_uri);
+                query
+                    .append_pair("client_id", client_id)
+                    .append_pair("post_logout_redirect_uri", post_logout_redirect_uri);
                 if let Some(state) = state {
                     query.append_pair("state", state);
                 }
@@ -301,11 +347,15 @@ impl Provider {
                 Some(url.into())
             }
             Logout::Auth0(mut url) => {
-                url.query_pairs_mut().append_pair("client_id", client_id).append_pair("returnTo", post_logout_redirect_uri);
+                url.query_pairs_mut()
+                    .append_pair("client_id", client_id)
+                    .append_pair("returnTo", post_logout_redirect_uri);
                 Some(url.into())
             }
             Logout::Cognito(mut url) => {
-                url.query_pairs_mut().append_pair("client_id", client_id).append_pair("logout_uri", post_logout_redirect_uri);
+                url.query_pairs_mut()
+                    .append_pair("client_id", client_id)
+                    .append_pair("logout_uri", post_logout_redirect_uri);
                 Some(url.into())
             }
         }
@@ -327,9 +377,15 @@ impl Provider {
             url.set_query(None);
             url
         };
-        let auth0 = || Url::parse(self.issuer().as_str()).ok().map(|issuer| Logout::Auth0(at(&issuer, "/v2/logout")));
+        let auth0 = || {
+            Url::parse(self.issuer().as_str())
+                .ok()
+                .map(|issuer| Logout::Auth0(at(&issuer, "/v2/logout")))
+        };
         let cognito = || Some(Logout::Cognito(at(&endpoints.authorization, "/logout")));
-        let is_at = |url: &str, domain: &str| host_of(url).strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        let is_at = |url: &str, domain: &str| {
+            host_of(url).strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+        };
         let issuer = self.issuer().as_str();
         let is_cognito = || {
             is_at(issuer, "amazonaws.com") && host_of(issuer).starts_with("cognito-idp.")
@@ -342,11 +398,19 @@ impl Provider {
             LogoutStyle::None => None,
             // Cognito advertises its own logout as if it were the standard's.
             LogoutStyle::Auto if is_cognito() => cognito(),
-            LogoutStyle::Auto => standard().or_else(|| is_at(issuer, "auth0.com").then(auth0).flatten()),
+            LogoutStyle::Auto => {
+                standard().or_else(|| is_at(issuer, "auth0.com").then(auth0).flatten())
+            }
         }
     }
 
-    fn expected<'a>(&'a self, tokens: &'a Tokens, nonce: &'a Nonce, max_age: Option<u64>, now: u64) -> Expected<'a> {
+    fn expected<'a>(
+        &'a self,
+        tokens: &'a Tokens,
+        nonce: &'a Nonce,
+        max_age: Option<u64>,
+        now: u64,
+    ) -> Expected<'a> {
         Expected {
             issuer: &self.fixed.issuer_policy,
             client_id: &self.fixed.client_id,
@@ -372,8 +436,15 @@ enum Logout<'a> {
     Cognito(Url),
 }
 
-async fn fetch_keys(url: &Url, http: &HttpClient) -> Result<(KeySet, Option<Duration>), ProviderError> {
-    let invalid = |detail: String| ProviderError::MetadataInvalid { document: "key set", host: host_of(url.as_str()), detail };
+async fn fetch_keys(
+    url: &Url,
+    http: &HttpClient,
+) -> Result<(KeySet, Option<Duration>), ProviderError> {
+    let invalid = |detail: String| ProviderError::MetadataInvalid {
+        document: "key set",
+        host: host_of(url.as_str()),
+        detail,
+    };
     let answer = http.get(url, "application/jwk-set+json, application/json", MAX_DOCUMENT).await?;
     if !answer.status.is_success() {
         return Err(invalid(format!("HTTP {}", answer.status.as_u16())));
@@ -392,8 +463,10 @@ pub(super) fn read_userinfo(
 ) -> Result<Map<String, Value>, UserInfoError> {
     let invalid = |text: String| UserInfoError::Invalid(text);
     let claims = if is_signed {
-        let text = std::str::from_utf8(body).map_err(|_| invalid("UserInfo is no text".to_owned()))?;
-        verify::signed_userinfo(text.trim(), keys, expected).map_err(|error| invalid(format!("signed UserInfo: {error}")))?
+        let text =
+            std::str::from_utf8(body).map_err(|_| invalid("UserInfo is no text".to_owned()))?;
+        verify::signed_userinfo(text.trim(), keys, expected)
+            .map_err(|error| invalid(format!("signed UserInfo: {error}")))?
     } else {
         json::parse_object(body).map_err(|detail| invalid(format!("UserInfo: {detail}")))?
     };
@@ -432,13 +505,18 @@ pub(super) fn token_error(status: StatusCode, body: &[u8]) -> ExchangeError {
     let text = |name: &str| document.get(name).and_then(Value::as_str).map(shown);
     let description = text("error_description");
     match (text("error"), status) {
-        (Some(idp_error), _) if matches!(idp_error.as_str(), "invalid_client" | "unauthorized_client") => {
+        (Some(idp_error), _)
+            if matches!(idp_error.as_str(), "invalid_client" | "unauthorized_client") =>
+        {
             ExchangeError::ClientRejected { idp_error, description }
         }
-        (Some(idp_error), _) if idp_error == "invalid_grant" => ExchangeError::CodeRejected { idp_error, description },
-        (idp_error, StatusCode::UNAUTHORIZED) => {
-            ExchangeError::ClientRejected { idp_error: idp_error.unwrap_or_else(|| "HTTP 401".to_owned()), description }
+        (Some(idp_error), _) if idp_error == "invalid_grant" => {
+            ExchangeError::CodeRejected { idp_error, description }
         }
+        (idp_error, StatusCode::UNAUTHORIZED) => ExchangeError::ClientRejected {
+            idp_error: idp_error.unwrap_or_else(|| "HTTP 401".to_owned()),
+            description,
+        },
         (Some(idp_error), _) => ExchangeError::ResponseInvalid(format!("error {idp_error:?}")),
         (None, status) => ExchangeError::ResponseInvalid(format!("HTTP {}", status.as_u16())),
     }
@@ -470,20 +548,33 @@ type OidcClient = Client<
 >;
 
 /// Built once per connection revision: from strings it costs more than the rest of a begun login.
-fn oidc_client(connection: &Connection, metadata: &Metadata, redirect_uri: &str) -> Result<OidcClient, ProviderError> {
+fn oidc_client(
+    connection: &Connection,
+    metadata: &Metadata,
+    redirect_uri: &str,
+) -> Result<OidcClient, ProviderError> {
     let unfit = |what: &str| ProviderError::SettingsUnfit(format!("the {what} is no URL"));
     let auth_type = match connection.settings.auth_method {
         TokenEndpointAuthMethod::ClientSecretBasic => AuthType::BasicAuth,
         TokenEndpointAuthMethod::ClientSecretPost => AuthType::RequestBody,
     };
     // The crate only parses the issuer; the one that tokens are compared with is the metadata's, as a string.
-    let issuer = IssuerUrl::new(metadata.issuer.as_str().to_owned()).map_err(|_| unfit("issuer"))?;
-    Ok(Client::new(ClientId::new(connection.settings.client_id.clone()), issuer, JsonWebKeySet::new(Vec::new()))
-        .set_client_secret(openidconnect::ClientSecret::new(connection.secrets.active.expose().to_owned()))
-        .set_auth_type(auth_type)
-        .set_auth_uri(AuthUrl::from_url(metadata.endpoints.authorization.clone()))
-        .set_token_uri(TokenUrl::from_url(metadata.endpoints.token.clone()))
-        .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(|_| unfit("redirect URI"))?))
+    let issuer =
+        IssuerUrl::new(metadata.issuer.as_str().to_owned()).map_err(|_| unfit("issuer"))?;
+    Ok(Client::new(
+        ClientId::new(connection.settings.client_id.clone()),
+        issuer,
+        JsonWebKeySet::new(Vec::new()),
+    )
+    .set_client_secret(openidconnect::ClientSecret::new(
+        connection.secrets.active.expose().to_owned(),
+    ))
+    .set_auth_type(auth_type)
+    .set_auth_uri(AuthUrl::from_url(metadata.endpoints.authorization.clone()))
+    .set_token_uri(TokenUrl::from_url(metadata.endpoints.token.clone()))
+    .set_redirect_uri(
+        RedirectUrl::new(redirect_uri.to_owned()).map_err(|_| unfit("redirect URI"))?,
+    ))
 }
 
 /// A token response, read leniently where a login doesn't depend on it (`expires_in` and `token_type` as IdPs send them)
@@ -501,12 +592,19 @@ impl<'de> Deserialize<'de> for TokenAnswer {
         let mut text = |name: &'static str| match members.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.len() <= MAX_TOKEN => Ok(Some(text)),
-            Some(Value::String(_)) => Err(json::own_error(format_args!("its {name} has more than {MAX_TOKEN} bytes"))),
+            Some(Value::String(_)) => {
+                Err(json::own_error(format_args!("its {name} has more than {MAX_TOKEN} bytes")))
+            }
             Some(_) => Err(json::own_error(format_args!("its {name} is no string"))),
         };
         let id_token = text("id_token")?.map(RawIdToken::new);
-        let access_token = text("access_token")?.ok_or_else(|| json::own_error(format_args!("it has no access_token")))?;
-        Ok(Self { access_token: AccessToken::new(access_token), id_token, token_type: CoreTokenType::Bearer })
+        let access_token = text("access_token")?
+            .ok_or_else(|| json::own_error(format_args!("it has no access_token")))?;
+        Ok(Self {
+            access_token: AccessToken::new(access_token),
+            id_token,
+            token_type: CoreTokenType::Bearer,
+        })
     }
 }
 
@@ -542,13 +640,24 @@ impl OAuth2TokenResponse for TokenAnswer {
 }
 
 /// The ID token stays raw: [`verify`] reads it.
-impl TokenResponse<EmptyAdditionalClaims, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>
-    for TokenAnswer
+impl
+    TokenResponse<
+        EmptyAdditionalClaims,
+        CoreGenderClaim,
+        CoreJweContentEncryptionAlgorithm,
+        CoreJwsSigningAlgorithm,
+    > for TokenAnswer
 {
     fn id_token(
         &self,
-    ) -> Option<&IdToken<EmptyAdditionalClaims, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>>
-    {
+    ) -> Option<
+        &IdToken<
+            EmptyAdditionalClaims,
+            CoreGenderClaim,
+            CoreJweContentEncryptionAlgorithm,
+            CoreJwsSigningAlgorithm,
+        >,
+    > {
         None
     }
 }

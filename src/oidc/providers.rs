@@ -71,7 +71,13 @@ impl Providers {
     /// The IdP has never answered usably, or not for [`KEEP_STALE`].
     pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
         let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(
-            || Arc::new(Entry { revision: connection.revision, state: Mutex::default(), breaker: Arc::default() }),
+            || {
+                Arc::new(Entry {
+                    revision: connection.revision,
+                    state: Mutex::default(),
+                    breaker: Arc::default(),
+                })
+            },
             |other| other.revision != connection.revision,
         );
         let entry = entry.into_value();
@@ -102,8 +108,15 @@ impl Providers {
 
     /// The same IdP with newer keys than those of `used`, none of which verifies a token. Newer ones that are known already cost
     /// nothing; otherwise at most one fetch per [`KEY_REFETCH_INTERVAL`]. `None`: there was one just now.
-    pub async fn with_fresh_keys(&self, connection: &Arc<Connection>, used: &Arc<Provider>) -> Option<Arc<Provider>> {
-        let entry = self.entries.get(&connection.slug).filter(|entry| entry.revision == connection.revision)?;
+    pub async fn with_fresh_keys(
+        &self,
+        connection: &Arc<Connection>,
+        used: &Arc<Provider>,
+    ) -> Option<Arc<Provider>> {
+        let entry = self
+            .entries
+            .get(&connection.slug)
+            .filter(|entry| entry.revision == connection.revision)?;
         let now = self.clock.unix_millis();
         let waiting = {
             let mut state = entry.lock();
@@ -112,8 +125,9 @@ impl Providers {
                 return Some(current);
             }
             if !state.in_flight.contains_key(&Fetch::KeysAlone) {
-                let is_throttled =
-                    state.keys_refetched_at.is_some_and(|at| now < at.saturating_add(millis(KEY_REFETCH_INTERVAL)));
+                let is_throttled = state
+                    .keys_refetched_at
+                    .is_some_and(|at| now < at.saturating_add(millis(KEY_REFETCH_INTERVAL)));
                 if is_throttled {
                     return None;
                 }
@@ -133,7 +147,9 @@ impl Providers {
         connection: &Arc<Connection>,
     ) -> watch::Receiver<Option<Outcome>> {
         // One whose task died without a word is started again.
-        if let Some(under_way) = state.in_flight.get(&fetch).filter(|under_way| under_way.has_changed().is_ok()) {
+        if let Some(under_way) =
+            state.in_flight.get(&fetch).filter(|under_way| under_way.has_changed().is_ok())
+        {
             return under_way.clone();
         }
         let (tell, waiting) = watch::channel(None);
@@ -146,11 +162,15 @@ impl Providers {
             let fetched = match (fetch, known) {
                 (Fetch::KeysAlone, Some(provider)) => provider.with_fresh_keys().await,
                 (Fetch::KeysAlone | Fetch::Whole, _) => {
-                    Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.breaker)).await
+                    Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.breaker))
+                        .await
                 }
             };
             let outcome = fetched.map(Arc::new);
-            telemetry::provider_fetched(if fetch == Fetch::Whole { "whole" } else { "keys" }, outcome.is_ok());
+            telemetry::provider_fetched(
+                if fetch == Fetch::Whole { "whole" } else { "keys" },
+                outcome.is_ok(),
+            );
             if let Err(error) = &outcome {
                 tracing::warn!(account.slug = %connection.slug, ?fetch, %error, "an IdP's metadata or keys could not be fetched");
             }
@@ -181,7 +201,9 @@ impl State {
 
     fn is_fresh(&self, now: u64) -> bool {
         // Renewed in the last fifth of its time, so that nobody waits for it.
-        let renewal = |current: &Current| current.fetched_at.saturating_add(millis(current.provider.fresh_for) / 5 * 4);
+        let renewal = |current: &Current| {
+            current.fetched_at.saturating_add(millis(current.provider.fresh_for) / 5 * 4)
+        };
         self.current.as_ref().is_some_and(|current| now < renewal(current))
     }
 
@@ -194,7 +216,9 @@ impl State {
     fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: u64) {
         self.in_flight.remove(&fetch);
         match (outcome, fetch, self.current.as_mut()) {
-            (Ok(provider), Fetch::KeysAlone, Some(current)) => current.provider = Arc::clone(provider),
+            (Ok(provider), Fetch::KeysAlone, Some(current)) => {
+                current.provider = Arc::clone(provider)
+            }
             (Ok(provider), ..) => {
                 self.current = Some(Current { provider: Arc::clone(provider), fetched_at: now });
                 self.failed = None;
@@ -207,7 +231,9 @@ impl State {
 
 async fn outcome(mut waiting: watch::Receiver<Option<Outcome>>) -> Outcome {
     let told = waiting.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
-    told.unwrap_or_else(|| Err(ProviderError::SettingsUnfit("the fetch of the IdP's metadata was given up".to_owned())))
+    told.unwrap_or_else(|| {
+        Err(ProviderError::SettingsUnfit("the fetch of the IdP's metadata was given up".to_owned()))
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -56,7 +56,11 @@ impl fmt::Debug for VerifiedClaims {
 }
 
 /// Verifies an ID token completely.
-pub(super) fn id_token(token: &RawIdToken, keys: &KeySet, expected: &Expected<'_>) -> Result<VerifiedClaims, IdTokenError> {
+pub(super) fn id_token(
+    token: &RawIdToken,
+    keys: &KeySet,
+    expected: &Expected<'_>,
+) -> Result<VerifiedClaims, IdTokenError> {
     let jws = Jws::parse(token.expose(), expected.algs, &["jwt", "jose"])?;
     // (6), (7), (8): the signature first, so that nothing below reads what a stranger wrote.
     let key = jws.verified_by(keys)?;
@@ -98,7 +102,11 @@ pub(super) fn id_token(token: &RawIdToken, keys: &KeySet, expected: &Expected<'_
 
 /// Verifies a UserInfo response that came as a signed JWT (OIDC Core 5.3.2): `iss` and `aud` are of this IdP and client,
 /// and it hasn't expired where it says when.
-pub(super) fn signed_userinfo(token: &str, keys: &KeySet, expected: &Expected<'_>) -> Result<Map<String, Value>, IdTokenError> {
+pub(super) fn signed_userinfo(
+    token: &str,
+    keys: &KeySet,
+    expected: &Expected<'_>,
+) -> Result<Map<String, Value>, IdTokenError> {
     let jws = Jws::parse(token, expected.algs, &["jwt", "jose"])?;
     let key = jws.verified_by(keys)?;
     let claims = Claims(jws.payload()?);
@@ -112,10 +120,18 @@ pub(super) fn signed_userinfo(token: &str, keys: &KeySet, expected: &Expected<'_
 
 /// Whether an ID token, possibly long expired, is of this issuer and client: for a logout's hint, which the IdP verifies.
 pub(super) fn is_hint_for(token: &str, issuer: &IssuerPolicy, client_id: &str) -> bool {
-    let Some(payload) = token.split('.').nth(1).filter(|_| token.split('.').count() == 3 && token.len() <= MAX_TOKEN) else {
+    let Some(payload) = token
+        .split('.')
+        .nth(1)
+        .filter(|_| token.split('.').count() == 3 && token.len() <= MAX_TOKEN)
+    else {
         return false;
     };
-    let Some(claims) = BASE64_URL_SAFE_NO_PAD.decode(payload).ok().and_then(|bytes| json::parse_object(&bytes).ok()) else {
+    let Some(claims) = BASE64_URL_SAFE_NO_PAD
+        .decode(payload)
+        .ok()
+        .and_then(|bytes| json::parse_object(&bytes).ok())
+    else {
         return false;
     };
     let claims = Claims(claims);
@@ -141,19 +157,26 @@ impl<'a> Jws<'a> {
         let [header, payload, signature] = match parts.as_slice() {
             [header, payload, signature] => [*header, *payload, *signature],
             [_, _, _, _, _] => {
-                return Err(invalid("the token is encrypted (JWE), which this service does not take: have the IdP sign only"));
+                return Err(invalid(
+                    "the token is encrypted (JWE), which this service does not take: have the IdP sign only",
+                ));
             }
             _ => return Err(invalid("the token is no JWT")),
         };
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| invalid("the token's header is not base64url"))?;
-        let header = json::parse_object(&bytes).map_err(|detail| invalid(format!("the token's header: {detail}")))?;
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(header)
+            .map_err(|_| invalid("the token's header is not base64url"))?;
+        let header = json::parse_object(&bytes)
+            .map_err(|detail| invalid(format!("the token's header: {detail}")))?;
         if header.contains_key("crit") {
             return Err(invalid("the token's header demands an extension (crit)"));
         }
         match header.get("typ") {
             None => {}
             Some(Value::String(typ)) if types.contains(&typ.to_ascii_lowercase().as_str()) => {}
-            Some(Value::String(typ)) => return Err(invalid(format!("the token is of another type (typ {:?})", shown(typ)))),
+            Some(Value::String(typ)) => {
+                return Err(invalid(format!("the token is of another type (typ {:?})", shown(typ))));
+            }
             Some(_) => return Err(invalid("the token's typ is no string")),
         }
         let kid = match header.get("kid") {
@@ -179,28 +202,39 @@ impl<'a> Jws<'a> {
         }
         let alg = self.alg.name();
         Err(match (&self.kid, was_tried) {
-            (_, true) => IdTokenError::UnknownKey(format!("the {alg} signature is not by a key that the IdP publishes")),
-            (Some(kid), false) => {
-                IdTokenError::UnknownKey(format!("the IdP publishes no {alg} key with the token's kid {:?}", shown(kid)))
-            }
+            (_, true) => IdTokenError::UnknownKey(format!(
+                "the {alg} signature is not by a key that the IdP publishes"
+            )),
+            (Some(kid), false) => IdTokenError::UnknownKey(format!(
+                "the IdP publishes no {alg} key with the token's kid {:?}",
+                shown(kid)
+            )),
             (None, false) => IdTokenError::UnknownKey(format!("the IdP publishes no {alg} key")),
         })
     }
 
     fn payload(&self) -> Result<Map<String, Value>, IdTokenError> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.payload).map_err(|_| invalid("the token's payload is not base64url"))?;
-        json::parse_object(&bytes).map_err(|detail| invalid(format!("the token's payload: {detail}")))
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(self.payload)
+            .map_err(|_| invalid("the token's payload is not base64url"))?;
+        json::parse_object(&bytes)
+            .map_err(|detail| invalid(format!("the token's payload: {detail}")))
     }
 }
 
 /// (7) alg: one of those allowed; `none` and MACs never are (RFC 8725 3.1, 3.2).
-fn signing_alg(header: &Map<String, Value>, algs: &[SigningAlg]) -> Result<SigningAlg, IdTokenError> {
+fn signing_alg(
+    header: &Map<String, Value>,
+    algs: &[SigningAlg],
+) -> Result<SigningAlg, IdTokenError> {
     let Some(Value::String(name)) = header.get("alg") else {
         return Err(IdTokenError::Signature("the token names no algorithm (alg)".to_owned()));
     };
     match SigningAlg::parse(name) {
         Some(alg) if algs.contains(&alg) => Ok(alg),
-        _ if name.eq_ignore_ascii_case("none") => Err(IdTokenError::Signature("the token is not signed (alg none)".to_owned())),
+        _ if name.eq_ignore_ascii_case("none") => {
+            Err(IdTokenError::Signature("the token is not signed (alg none)".to_owned()))
+        }
         _ if name.starts_with("HS") => {
             let name = shown(name);
             Err(IdTokenError::Signature(format!(
@@ -210,7 +244,9 @@ fn signing_alg(header: &Map<String, Value>, algs: &[SigningAlg]) -> Result<Signi
         _ => {
             let allowed: Vec<_> = algs.iter().map(|alg| alg.name()).collect();
             let (name, allowed) = (shown(name), allowed.join(", "));
-            Err(IdTokenError::Signature(format!("the token is signed with {name}; accepted here: {allowed}")))
+            Err(IdTokenError::Signature(format!(
+                "the token is signed with {name}; accepted here: {allowed}"
+            )))
         }
     }
 }
@@ -232,7 +268,11 @@ impl Claims {
         match self.0.get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => match number.as_f64() {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 and LAST")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "it is within 0 and LAST"
+                )]
                 Some(seconds) if (0.0..=LAST).contains(&seconds) => Ok(Some(seconds as u64)),
                 _ => Err(invalid(format!("{name} is no time"))),
             },
@@ -267,13 +307,19 @@ impl Claims {
         if let (IssuerPolicy::Tenants(..), Some(of_key)) = (policy, &key.issuer) {
             let of_key = of_key.replace(TENANT_PLACEHOLDER, self.text("tid")?);
             if of_key != issuer.as_str() {
-                return Err(IdTokenError::Signature("the token is signed by a key of another tenant".to_owned()));
+                return Err(IdTokenError::Signature(
+                    "the token is signed by a key of another tenant".to_owned(),
+                ));
             }
         }
         Ok(issuer)
     }
 
-    fn issuer_of_userinfo(&self, policy: &IssuerPolicy, key: &VerificationKey) -> Result<(), IdTokenError> {
+    fn issuer_of_userinfo(
+        &self,
+        policy: &IssuerPolicy,
+        key: &VerificationKey,
+    ) -> Result<(), IdTokenError> {
         // OIDC Core 5.3.2: a signed response SHOULD have iss; one that has none still is signed by this IdP's key.
         if self.0.contains_key("iss") { self.issuer(policy, key).map(|_| ()) } else { Ok(()) }
     }
@@ -294,11 +340,18 @@ impl Claims {
         let audiences = self.audiences()?;
         if !audiences.contains(&client_id) {
             let named = shown(&audiences.join(", "));
-            return Err(invalid(format!("aud is {named:?}, which does not hold the client id {client_id:?}")));
+            return Err(invalid(format!(
+                "aud is {named:?}, which does not hold the client id {client_id:?}"
+            )));
         }
-        let is_known = |audience: &&str| *audience == client_id || additional.iter().any(|known| known == audience);
+        let is_known = |audience: &&str| {
+            *audience == client_id || additional.iter().any(|known| known == audience)
+        };
         if let Some(stranger) = audiences.iter().find(|audience| !is_known(audience)) {
-            return Err(invalid(format!("aud also holds {:?}, which the connection does not list", shown(stranger))));
+            return Err(invalid(format!(
+                "aud also holds {:?}, which the connection does not list",
+                shown(stranger)
+            )));
         }
         if self.0.contains_key("azp") && self.text("azp")? != client_id {
             return Err(invalid("azp is another client"));
@@ -311,14 +364,17 @@ impl Claims {
             return Err(IdTokenError::Nonce);
         }
         let nonce = self.text("nonce")?;
-        let is_equal = constant_time::verify_slices_are_equal(nonce.as_bytes(), expected.expose().as_bytes()).is_ok();
+        let is_equal =
+            constant_time::verify_slices_are_equal(nonce.as_bytes(), expected.expose().as_bytes())
+                .is_ok();
         if is_equal { Ok(()) } else { Err(IdTokenError::Nonce) }
     }
 
     fn auth_time(&self, max_age: Option<u64>, now: u64) -> Result<(), IdTokenError> {
         let auth_time = self.optional_date("auth_time")?;
         let Some(max_age) = max_age else { return Ok(()) };
-        let auth_time = auth_time.ok_or_else(|| invalid("auth_time is missing, though max_age was sent"))?;
+        let auth_time =
+            auth_time.ok_or_else(|| invalid("auth_time is missing, though max_age was sent"))?;
         if now > auth_time.saturating_add(max_age).saturating_add(SKEW) {
             return Err(invalid("auth_time is older than the max_age that was sent"));
         }
@@ -343,7 +399,9 @@ impl Claims {
             return Err(invalid("sub must be 1 to 255 printable ASCII characters"));
         }
         if sub == B2C_NO_SUBJECT {
-            return Err(invalid("sub is Azure AD B2C's placeholder: have the user flow issue a real subject"));
+            return Err(invalid(
+                "sub is Azure AD B2C's placeholder: have the user flow issue a real subject",
+            ));
         }
         Ok(sub.to_owned())
     }
@@ -387,8 +445,16 @@ mod tests {
 
     #[test]
     fn debug_output_tells_the_issuer_and_no_claim() {
-        let all = serde_json::json!({ "email": "ada@example.com" }).as_object().expect("an object").clone();
-        let claims = VerifiedClaims { issuer: Issuer::new("https://i".to_owned()), subject: "ada".to_owned(), issued_at: 0, all };
+        let all = serde_json::json!({ "email": "ada@example.com" })
+            .as_object()
+            .expect("an object")
+            .clone();
+        let claims = VerifiedClaims {
+            issuer: Issuer::new("https://i".to_owned()),
+            subject: "ada".to_owned(),
+            issued_at: 0,
+            all,
+        };
         let shown = format!("{claims:?}");
         assert!(shown.contains("https://i") && !shown.contains("ada"), "{shown}");
     }

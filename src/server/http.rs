@@ -69,16 +69,22 @@ pub fn serve(
 }
 
 async fn render(State(shown): State<Shown>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.metrics.render()).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.metrics.render())
+        .into_response()
 }
 
 async fn jwks(State(shown): State<Shown>) -> Response {
     match shown.identities {
         Some(identities) if identities.ready().is_ok() => {
-            let headers = [(CONTENT_TYPE, "application/jwk-set+json"), (CACHE_CONTROL, "public, max-age=3600")];
+            let headers = [
+                (CONTENT_TYPE, "application/jwk-set+json"),
+                (CACHE_CONTROL, "public, max-age=3600"),
+            ];
             (headers, identities.jwks()).into_response()
         }
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "no signing key is known yet\n").into_response(),
+        Some(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no signing key is known yet\n").into_response()
+        }
         None => (StatusCode::NOT_FOUND, "SSO_IDENTITY_AUDIENCE is not set\n").into_response(),
     }
 }
@@ -87,6 +93,7 @@ async fn ready(State(shown): State<Shown>) -> Response {
     if shown.readiness.is_ready() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining, or a store is away\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining, or a store is away\n")
+            .into_response()
     }
 }

@@ -53,7 +53,9 @@ impl Health {
 
     /// Whether LoginService and ConnectionService can do their work.
     pub async fn set(&self, can_log_in: bool, can_administrate: bool) {
-        let status = |is_serving| if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = |is_serving| {
+            if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing }
+        };
         self.readiness.set(can_log_in);
         self.reporter.set_service_status("", ServingStatus::Serving).await;
         self.reporter.set_service_status(LOGIN_SERVICE, status(can_log_in)).await;
@@ -140,20 +142,29 @@ impl Server {
         support: Support,
         health: Health,
     ) -> Self {
-        let ServerConfig { login_listener, admin_listener, tls, callers, reflection, max_in_flight, drain_timeout } = config;
+        let ServerConfig {
+            login_listener,
+            admin_listener,
+            tls,
+            callers,
+            reflection,
+            max_in_flight,
+            drain_timeout,
+        } = config;
         let (close, closed) = watch::channel(false);
         let Support { admin, attempts, clock, public_origin } = support;
         let login = LoginRpc::new(login, identities.clone(), attempts, clock);
         let login = LoginServiceServer::new(login).max_decoding_message_size(MAX_LOGIN_MESSAGE);
-        let admin =
-            ConnectionServiceServer::new(ConnectionRpc::new(admin, public_origin)).max_decoding_message_size(MAX_ADMIN_MESSAGE);
+        let admin = ConnectionServiceServer::new(ConnectionRpc::new(admin, public_origin))
+            .max_decoding_message_size(MAX_ADMIN_MESSAGE);
         let authorizer = |role| Authorizer::new(callers.clone(), role);
         let login_routes = Routes::new(InterceptedService::new(login, authorizer(Role::Login)));
         let login_routes = match &identities {
             Some(identities) => {
                 let service = IdentityServiceServer::new(IdentityRpc::new(Arc::clone(identities)));
                 let service = service.max_decoding_message_size(MAX_LOGIN_MESSAGE);
-                login_routes.add_service(InterceptedService::new(service, authorizer(Role::Identity)))
+                login_routes
+                    .add_service(InterceptedService::new(service, authorizer(Role::Identity)))
             }
             None => login_routes,
         };
@@ -163,11 +174,23 @@ impl Server {
             let routes = routes.add_service(health.service());
             let routes = if reflection { with_reflection(routes, services) } else { routes };
             let name = services.first().copied().unwrap_or_default();
-            tokio::spawn(serve(accept(listener, tls.clone()), routes, name, admission.clone(), closed.clone()))
+            tokio::spawn(serve(
+                accept(listener, tls.clone()),
+                routes,
+                name,
+                admission.clone(),
+                closed.clone(),
+            ))
         };
-        let login_services: &[&str] = if identities.is_some() { &[LOGIN_SERVICE, IDENTITY_SERVICE] } else { &[LOGIN_SERVICE] };
-        let servers =
-            [start(login_listener, login_routes, login_services), start(admin_listener, admin_routes, &[CONNECTION_SERVICE])];
+        let login_services: &[&str] = if identities.is_some() {
+            &[LOGIN_SERVICE, IDENTITY_SERVICE]
+        } else {
+            &[LOGIN_SERVICE]
+        };
+        let servers = [
+            start(login_listener, login_routes, login_services),
+            start(admin_listener, admin_routes, &[CONNECTION_SERVICE]),
+        ];
         let watch = tokio::spawn(keep_reloading(tls, callers));
         Self { health, close, servers, watch, drain_timeout }
     }
@@ -182,7 +205,10 @@ impl Server {
         let [mut login, mut admin] = self.servers;
         let both = async { tokio::join!(&mut login, &mut admin) };
         if tokio::time::timeout(self.drain_timeout, both).await.is_err() {
-            tracing::warn!("calls were still in flight after {:?} and are given up", self.drain_timeout);
+            tracing::warn!(
+                "calls were still in flight after {:?} and are given up",
+                self.drain_timeout
+            );
             login.abort();
             admin.abort();
         }
@@ -196,7 +222,8 @@ async fn serve(
     admission: AdmissionLayer,
     mut closed: watch::Receiver<bool>,
 ) {
-    let layers = tower::ServiceBuilder::new().layer(admission).map_response(name_reason).into_inner();
+    let layers =
+        tower::ServiceBuilder::new().layer(admission).map_response(name_reason).into_inner();
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

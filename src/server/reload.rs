@@ -45,7 +45,9 @@ impl<T: Send + Sync + 'static> Watched<T> {
 
     /// Reads the files again where they have changed. One that is wrong is told once, and changes nothing.
     pub fn reload_if_changed(&self) {
-        let names = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let names = || {
+            self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+        };
         let contents = match contents(&self.files) {
             Ok(contents) => contents,
             // Between two versions a file can be away for a moment.
@@ -71,7 +73,9 @@ impl<T: Send + Sync + 'static> Watched<T> {
 
 fn contents(files: &[PathBuf]) -> Result<Vec<Contents>, String> {
     let read = |file: &PathBuf| {
-        std::fs::read(file).map(Zeroizing::new).map_err(|error| format!("{} can't be read: {error}", file.display()))
+        std::fs::read(file)
+            .map(Zeroizing::new)
+            .map_err(|error| format!("{} can't be read: {error}", file.display()))
     };
     files.iter().map(read).collect()
 }

@@ -38,7 +38,9 @@ pub fn open(cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Result<W
 }
 
 fn server_config(contents: &[Contents]) -> Result<ServerConfig, String> {
-    let [cert, key, client_ca @ ..] = contents else { return Err("a certificate and a key are needed".to_owned()) };
+    let [cert, key, client_ca @ ..] = contents else {
+        return Err("a certificate and a key are needed".to_owned());
+    };
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -50,13 +52,19 @@ fn server_config(contents: &[Contents]) -> Result<ServerConfig, String> {
             for ca in certificates(client_ca, "the client CA file")? {
                 roots.add(ca).map_err(|error| format!("a client CA can't be used: {error}"))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated().build();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build();
             builder.with_client_cert_verifier(verifier.map_err(|error| error.to_string())?)
         }
     };
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key file holds no PEM private key: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|error| format!("the key file holds no PEM private key: {error}"))?;
     let chain = certificates(cert, "the certificate file")?;
-    let expires = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()).map(|(_, leaf)| leaf.validity().not_after);
+    let expires = chain
+        .first()
+        .and_then(|leaf| X509Certificate::from_der(leaf).ok())
+        .map(|(_, leaf)| leaf.validity().not_after);
     let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|error| format!("the certificate and the key can't be used together: {error}"))?;
@@ -94,7 +102,10 @@ enum Stream {
 }
 
 /// Takes connections until the stream is dropped; with TLS where there is some.
-pub(super) fn accept(listener: TcpListener, tls: Option<Arc<WatchedTls>>) -> ReceiverStream<io::Result<Incoming>> {
+pub(super) fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<WatchedTls>>,
+) -> ReceiverStream<io::Result<Incoming>> {
     let (ready, accepted) = mpsc::channel(64);
     tokio::spawn(async move {
         let rooms = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -118,11 +129,17 @@ pub(super) fn accept(listener: TcpListener, tls: Option<Arc<WatchedTls>>) -> Rec
             tokio::spawn(async move {
                 let stream = match tls {
                     None => Stream::Plain(stream),
-                    Some(tls) => match tokio::time::timeout(SILENCE, TlsAcceptor::from(tls).accept(stream)).await {
-                        Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
-                        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-                        Err(_) => return tracing::debug!("a TLS handshake took too long"),
-                    },
+                    Some(tls) => {
+                        match tokio::time::timeout(SILENCE, TlsAcceptor::from(tls).accept(stream))
+                            .await
+                        {
+                            Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                            Ok(Err(error)) => {
+                                return tracing::debug!(%error, "a TLS handshake failed");
+                            }
+                            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+                        }
+                    }
                 };
                 let silence = Some(Box::pin(tokio::time::sleep(SILENCE)));
                 let _ = ready.send(Ok(Incoming { stream, silence, _room: room })).await;
@@ -146,14 +163,19 @@ impl Connected for Incoming {
 }
 
 impl AsyncRead for Incoming {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if read.is_ready() {
             self.silence = None;
-        } else if self.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(cx).is_ready()) {
+        } else if self.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(cx).is_ready())
+        {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read
@@ -161,7 +183,11 @@ impl AsyncRead for Incoming {
 }
 
 impl AsyncWrite for Incoming {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -182,7 +208,11 @@ impl AsyncWrite for Incoming {
         }
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::{ChangeError, ChangeNote, ConnectionChange, Connections, DeferredStore, StoreError, with_timeout};
+use super::{
+    ChangeError, ChangeNote, ConnectionChange, Connections, DeferredStore, StoreError, with_timeout,
+};
 use crate::clock::Clock;
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
 use crate::model::proving::{ChangeRecord, CheckRecord};
@@ -56,7 +58,9 @@ impl KnownConnections {
     pub async fn get(&self, slug: &Slug) -> Result<Option<Arc<Connection>>, StoreError> {
         match self.known.get(slug).await {
             Some(Known::There(connection)) => return Ok(Some(connection)),
-            Some(Known::Absent(since)) if self.clock.unix_millis() < since + ABSENT_FOR_MILLIS => return Ok(None),
+            Some(Known::Absent(since)) if self.clock.unix_millis() < since + ABSENT_FOR_MILLIS => {
+                return Ok(None);
+            }
             _ => {}
         }
         let generation = self.generation.load(Ordering::Acquire);
@@ -84,7 +88,9 @@ impl KnownConnections {
         secrets: &ClientSecrets,
         note: &ChangeNote,
     ) -> Result<Connection, ChangeError> {
-        let created = with_timeout("connections", self.stored.get()?.create(slug, settings, secrets, note)).await;
+        let created =
+            with_timeout("connections", self.stored.get()?.create(slug, settings, secrets, note))
+                .await;
         self.forget(slug).await;
         created
     }
@@ -103,8 +109,14 @@ impl KnownConnections {
     ///
     /// # Errors
     /// As there.
-    pub async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError> {
-        let deleted = with_timeout("connections", self.stored.get()?.delete(slug, revision, note)).await;
+    pub async fn delete(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        note: &ChangeNote,
+    ) -> Result<(), ChangeError> {
+        let deleted =
+            with_timeout("connections", self.stored.get()?.delete(slug, revision, note)).await;
         self.forget(slug).await;
         deleted
     }
@@ -121,7 +133,11 @@ impl KnownConnections {
     ///
     /// # Errors
     /// As there.
-    pub async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
+    pub async fn list(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Connection>, StoreError> {
         with_timeout("connections", self.stored.get()?.list(after, limit)).await
     }
 
@@ -130,10 +146,23 @@ impl KnownConnections {
     ///
     /// # Errors
     /// The store is unreachable.
-    pub async fn pin_issuer(&self, connection: &Connection, issuer: &Issuer) -> Result<Option<Arc<Connection>>, StoreError> {
+    pub async fn pin_issuer(
+        &self,
+        connection: &Connection,
+        issuer: &Issuer,
+    ) -> Result<Option<Arc<Connection>>, StoreError> {
         let was = (ISSUER_FIELD.to_owned(), String::new(), issuer.to_string());
-        let note = ChangeNote { actor: THE_SERVICE.to_owned(), action: "pin_issuer", fields: vec![was], ..ChangeNote::default() };
-        with_timeout("connections", self.stored.get()?.pin_issuer(&connection.slug, connection.revision, issuer, &note)).await?;
+        let note = ChangeNote {
+            actor: THE_SERVICE.to_owned(),
+            action: "pin_issuer",
+            fields: vec![was],
+            ..ChangeNote::default()
+        };
+        with_timeout(
+            "connections",
+            self.stored.get()?.pin_issuer(&connection.slug, connection.revision, issuer, &note),
+        )
+        .await?;
         self.forget(&connection.slug).await;
         self.get(&connection.slug).await
     }
@@ -146,9 +175,23 @@ impl KnownConnections {
         let Some(standby) = &connection.secrets.standby else { return Ok(false) };
         let millis = u64::try_from(SWITCH_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let not_since = self.clock.unix_millis().saturating_sub(millis);
-        let fields = vec![("client_secret".to_owned(), connection.secrets.active.fingerprint(), standby.fingerprint())];
-        let note = ChangeNote { actor: THE_SERVICE.to_owned(), action: "switch_secret", fields, ..ChangeNote::default() };
-        let switch = self.stored.get()?.switch_secret(&connection.slug, connection.revision, not_since, &note);
+        let fields = vec![(
+            "client_secret".to_owned(),
+            connection.secrets.active.fingerprint(),
+            standby.fingerprint(),
+        )];
+        let note = ChangeNote {
+            actor: THE_SERVICE.to_owned(),
+            action: "switch_secret",
+            fields,
+            ..ChangeNote::default()
+        };
+        let switch = self.stored.get()?.switch_secret(
+            &connection.slug,
+            connection.revision,
+            not_since,
+            &note,
+        );
         let has_switched = with_timeout("connections", switch).await?;
         self.forget(&connection.slug).await;
         Ok(has_switched)
@@ -165,14 +208,23 @@ impl KnownConnections {
         check: &CheckRecord,
         is_proposal: bool,
     ) -> Result<(), StoreError> {
-        with_timeout("connections", self.stored.get()?.record_check(slug, incarnation, check, is_proposal)).await
+        with_timeout(
+            "connections",
+            self.stored.get()?.record_check(slug, incarnation, check, is_proposal),
+        )
+        .await
     }
 
     /// See [`Connections::changes_of`].
     ///
     /// # Errors
     /// As there.
-    pub async fn changes_of(&self, slug: &Slug, before: Option<i64>, limit: u32) -> Result<Vec<(i64, ChangeRecord)>, StoreError> {
+    pub async fn changes_of(
+        &self,
+        slug: &Slug,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<(i64, ChangeRecord)>, StoreError> {
         with_timeout("connections", self.stored.get()?.changes_of(slug, before, limit)).await
     }
 
@@ -207,7 +259,8 @@ impl KnownConnections {
         }
         let mut seen = seen;
         loop {
-            let changes = with_timeout("connections", self.stored.get()?.changes_since(seen)).await?;
+            let changes =
+                with_timeout("connections", self.stored.get()?.changes_since(seen)).await?;
             let Some((latest, _)) = changes.last() else { return Ok(()) };
             seen = *latest;
             for (change, slug) in changes {

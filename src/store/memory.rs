@@ -62,7 +62,10 @@ impl PendingLogins for MemoryPendingLogins {
                 return Err(StoreError::Full { limit: self.limit });
             }
             if inner.values.contains_key(key) {
-                return Err(StoreError::Unavailable { store: "memory", detail: "the key is in use".to_owned() });
+                return Err(StoreError::Unavailable {
+                    store: "memory",
+                    detail: "the key is in use".to_owned(),
+                });
             }
             let expiry = now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
             inner.by_expiry.insert((expiry, key.0.clone()));
@@ -72,7 +75,9 @@ impl PendingLogins for MemoryPendingLogins {
     }
 
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
-        self.locked(|inner, now| Ok(inner.remove(key).filter(|(expiry, _)| *expiry > now).map(|(_, value)| value)))
+        self.locked(|inner, now| {
+            Ok(inner.remove(key).filter(|(expiry, _)| *expiry > now).map(|(_, value)| value))
+        })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -107,28 +107,49 @@ pub trait Connections: Send + Sync {
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unreachable.
-    async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError>;
+    async fn delete(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        note: &ChangeNote,
+    ) -> Result<(), ChangeError>;
 
     /// Has the two secrets of exactly this revision change places, unless there is one alone or they did so after
     /// `not_since` (milliseconds since the Unix epoch). Whether they have.
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn switch_secret(&self, slug: &Slug, revision: u64, not_since: u64, note: &ChangeNote) -> Result<bool, StoreError>;
+    async fn switch_secret(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        not_since: u64,
+        note: &ChangeNote,
+    ) -> Result<bool, StoreError>;
 
     /// Keeps what a check of this incarnation, or of a change that was proposed of it, found. No change: nobody's login is
     /// different for it.
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn record_check(&self, slug: &Slug, incarnation: u64, check: &CheckRecord, is_proposal: bool)
-    -> Result<(), StoreError>;
+    async fn record_check(
+        &self,
+        slug: &Slug,
+        incarnation: u64,
+        check: &CheckRecord,
+        is_proposal: bool,
+    ) -> Result<(), StoreError>;
 
     /// The changes of an account's connection, newest first, before `before` (of an earlier page), at most `limit`.
     ///
     /// # Errors
     /// The store is unreachable, or holds something else.
-    async fn changes_of(&self, slug: &Slug, before: Option<i64>, limit: u32) -> Result<Vec<(i64, ChangeRecord)>, StoreError>;
+    async fn changes_of(
+        &self,
+        slug: &Slug,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<(i64, ChangeRecord)>, StoreError>;
 
     /// Of how many connections a secret expires before this time (milliseconds since the Unix epoch).
     ///
@@ -141,7 +162,13 @@ pub trait Connections: Send + Sync {
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer, note: &ChangeNote) -> Result<(), StoreError>;
+    async fn pin_issuer(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        issuer: &Issuer,
+        note: &ChangeNote,
+    ) -> Result<(), StoreError>;
 
     /// Where the changes stand now.
     ///
@@ -234,7 +261,12 @@ pub trait LoginAttempts: Send + Sync {
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn login_summaries(&self, first: &Slug, last: &Slug, since: u64) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
+    async fn login_summaries(
+        &self,
+        first: &Slug,
+        last: &Slug,
+        since: u64,
+    ) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
 
     /// Forgets attempts that ended before this time (milliseconds since the Unix epoch).
     ///
@@ -334,7 +366,9 @@ impl<T: ?Sized> DeferredStore<T> {
 
     pub(crate) fn get(&self) -> Result<&Arc<T>, StoreError> {
         let detail = || "it could not be opened since the start".to_owned();
-        self.opened.get().ok_or_else(|| StoreError::Unavailable { store: self.name, detail: detail() })
+        self.opened
+            .get()
+            .ok_or_else(|| StoreError::Unavailable { store: self.name, detail: detail() })
     }
 }
 
@@ -345,7 +379,8 @@ pub(crate) async fn with_timeout<T, E: From<StoreError>>(
 ) -> Result<T, E> {
     tokio::time::timeout(SQL_DEADLINE, answer).await.unwrap_or_else(|_| {
         store_failed(store);
-        Err(StoreError::Unavailable { store, detail: format!("no answer within {SQL_DEADLINE:?}") }.into())
+        Err(StoreError::Unavailable { store, detail: format!("no answer within {SQL_DEADLINE:?}") }
+            .into())
     })
 }
 

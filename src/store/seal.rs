@@ -95,7 +95,11 @@ impl Keyring {
         let mut text = plaintext.to_vec();
         sealing
             .aead()
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut text)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context),
+                &mut text,
+            )
             .expect("a stored value is shorter than AES-GCM's limit");
         sealed.extend_from_slice(&text);
         sealed
@@ -104,7 +108,9 @@ impl Keyring {
     /// Whether the first key sealed it: then the others aren't needed for it.
     #[must_use]
     pub fn is_newest(&self, sealed: &[u8]) -> bool {
-        sealed.split_first().is_some_and(|(version, rest)| *version == SEAL_VERSION && rest.starts_with(&self.keys[0].1.id))
+        sealed.split_first().is_some_and(|(version, rest)| {
+            *version == SEAL_VERSION && rest.starts_with(&self.keys[0].1.id)
+        })
     }
 
     /// Decrypts with whichever key sealed it.
@@ -112,7 +118,8 @@ impl Keyring {
     /// # Errors
     /// None of the keys sealed it, it belongs elsewhere, or it was changed.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
-        let (header, text) = sealed.split_at_checked(1 + KEY_ID_LEN + NONCE_LEN).ok_or(CannotOpen)?;
+        let (header, text) =
+            sealed.split_at_checked(1 + KEY_ID_LEN + NONCE_LEN).ok_or(CannotOpen)?;
         let (version, rest) = header.split_at(1);
         let (id, nonce) = rest.split_at(KEY_ID_LEN);
         if version != [SEAL_VERSION] {
@@ -150,7 +157,10 @@ impl SealingKey {
     }
 
     fn aead(&self) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, self.key.as_slice()).expect("32 bytes make an AES-256 key"))
+        LessSafeKey::new(
+            UnboundKey::new(&AES_256_GCM, self.key.as_slice())
+                .expect("32 bytes make an AES-256 key"),
+        )
     }
 }
 

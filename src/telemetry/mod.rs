@@ -8,7 +8,9 @@ use std::future::Future;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -27,9 +29,14 @@ pub enum LogFormat {
 /// # Errors
 /// Something else has taken the logs already.
 pub fn init(format: LogFormat, filter: EnvFilter) -> Result<(), String> {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|error| error.to_string())
@@ -219,7 +226,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        histogram!(self.metric, self.label => self.value).record(self.started.elapsed().as_secs_f64());
+        histogram!(self.metric, self.label => self.value)
+            .record(self.started.elapsed().as_secs_f64());
     }
 }
 
@@ -252,13 +260,16 @@ fn begin_at_zero() {
     counter!(ATTEMPTS_DROPPED).absolute(0);
     counter!(SECRETS_SWITCHED).absolute(0);
     gauge!(SECRETS_EXPIRING).set(0.0);
-    for store in ["redis", "postgresql", "sqlite", "connections", "signing keys", "login attempts"] {
+    for store in ["redis", "postgresql", "sqlite", "connections", "signing keys", "login attempts"]
+    {
         counter!(STORE_ERRORS, "store" => store).absolute(0);
     }
     for outcome in ["hit", "stale", "miss"] {
         counter!(PROVIDER_LOOKUPS, "outcome" => outcome).absolute(0);
     }
-    for (documents, outcome) in [("whole", "ok"), ("whole", "error"), ("keys", "ok"), ("keys", "error")] {
+    for (documents, outcome) in
+        [("whole", "ok"), ("whole", "error"), ("keys", "ok"), ("keys", "error")]
+    {
         counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => outcome).absolute(0);
     }
     gauge!(BREAKERS_OPEN).set(0.0);
@@ -267,21 +278,43 @@ fn begin_at_zero() {
 }
 
 fn describe() {
-    describe_counter!(ATTEMPTS_DROPPED, "notes of logins that were not kept, since SQL could not keep up");
-    describe_counter!(SECRETS_SWITCHED, "connections whose standby secret took over, since the IdP rejected the other");
-    describe_gauge!(SECRETS_EXPIRING, "connections of which a client secret expires within 30 days, or has");
+    describe_counter!(
+        ATTEMPTS_DROPPED,
+        "notes of logins that were not kept, since SQL could not keep up"
+    );
+    describe_counter!(
+        SECRETS_SWITCHED,
+        "connections whose standby secret took over, since the IdP rejected the other"
+    );
+    describe_gauge!(
+        SECRETS_EXPIRING,
+        "connections of which a client secret expires within 30 days, or has"
+    );
     describe_gauge!(READY, "1 while people can log in here, else 0");
-    describe_gauge!(CERTIFICATE_EXPIRY, Unit::Seconds, "when the listeners' certificate expires, since the Unix epoch");
+    describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        Unit::Seconds,
+        "when the listeners' certificate expires, since the Unix epoch"
+    );
     describe_gauge!(BUILD_INFO, "1, with the version as label");
     describe_counter!(LOGINS_BEGUN, "logins begun, by account");
     describe_counter!(LOGINS_COMPLETED, "logins completed, by account");
     describe_counter!(REFUSALS, "calls refused, by method, reason and who can act");
     describe_counter!(PANICS, "calls that ended by a defect of the service");
     describe_counter!(STORE_ERRORS, "errors of a store, or answers that did not come in time");
-    describe_counter!(PROVIDER_LOOKUPS, "lookups of IdP metadata: hit, stale (used while it is fetched anew) or miss");
-    describe_counter!(PROVIDER_FETCHES, "fetches of IdP documents: whole, or keys for a token by an unknown key");
+    describe_counter!(
+        PROVIDER_LOOKUPS,
+        "lookups of IdP metadata: hit, stale (used while it is fetched anew) or miss"
+    );
+    describe_counter!(
+        PROVIDER_FETCHES,
+        "fetches of IdP documents: whole, or keys for a token by an unknown key"
+    );
     describe_histogram!(PROVIDER_AGE, Unit::Seconds, "age of the IdP metadata that a call used");
-    describe_gauge!(BREAKERS_OPEN, "connections whose IdP is not asked for a while, since it does not answer");
+    describe_gauge!(
+        BREAKERS_OPEN,
+        "connections whose IdP is not asked for a while, since it does not answer"
+    );
     describe_histogram!(PHASE, Unit::Seconds, "time in one phase of a login");
     describe_histogram!(CALL, Unit::Seconds, "time of a whole call");
     describe_gauge!(IN_FLIGHT, "calls in flight");
@@ -306,7 +339,8 @@ const BREAKERS_OPEN: &str = "sso_breakers_open";
 const PHASE: &str = "sso_phase_seconds";
 const CALL: &str = "sso_call_seconds";
 const IN_FLIGHT: &str = "sso_calls_in_flight";
-const LATENCY_BUCKETS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const AGE_BUCKETS: [f64; 6] = [300.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0];
 
 #[cfg(test)]

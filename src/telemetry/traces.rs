@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{
-    FutureExt, Span as _, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState, Tracer, TracerProvider,
+    FutureExt, Span as _, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState,
+    Tracer, TracerProvider,
 };
 use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -27,22 +28,36 @@ impl Traces {
     /// # Errors
     /// The URL is none, or something else sends spans already.
     pub fn start(endpoint: &str) -> Result<Self, String> {
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|error| error.to_string())?;
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .build()
+            .map_err(|error| error.to_string())?;
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let builder = Resource::builder().with_attribute(version);
         // By the variables' word, or by none, which the SDK calls unknown_service.
         let given = Resource::builder().build().get(&SERVICE_NAME_KEY);
         let is_named = given.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
-        let resource = if is_named { builder.build() } else { builder.with_service_name(SERVICE_NAME).build() };
-        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
-        TRACER.set(provider.tracer(SERVICE_NAME)).map_err(|_| "spans are being sent already".to_owned())?;
+        let resource = if is_named {
+            builder.build()
+        } else {
+            builder.with_service_name(SERVICE_NAME).build()
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build();
+        TRACER
+            .set(provider.tracer(SERVICE_NAME))
+            .map_err(|_| "spans are being sent already".to_owned())?;
         Ok(Self(provider))
     }
 
     /// Sends what is still here, in a short time.
     pub async fn stop(self) {
         // It waits for a thread of its own.
-        let stopped = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
+        let stopped =
+            tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
         if let Ok(Err(error)) = stopped {
             tracing::warn!(%error, "the last spans could not be sent");
         }
@@ -56,10 +71,14 @@ impl CallTrace {
     /// Goes on with the caller's trace, or begins one.
     #[must_use]
     pub fn begins(headers: &HeaderMap, method: &'static str) -> Self {
-        let callers = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
+        let callers =
+            TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
         if let Some(tracer) = TRACER.get() {
             let span = tracer.span_builder(method).with_kind(SpanKind::Server);
-            let span = span.with_attributes([KeyValue::new("rpc.system", "grpc"), KeyValue::new("rpc.method", method)]);
+            let span = span.with_attributes([
+                KeyValue::new("rpc.system", "grpc"),
+                KeyValue::new("rpc.method", method),
+            ]);
             return Self(callers.with_span(span.start_with_context(tracer, &callers)));
         }
         if callers.span().span_context().is_valid() {
@@ -67,7 +86,8 @@ impl CallTrace {
         }
         let ids = RandomIdGenerator::default();
         let (trace_id, span_id) = (ids.new_trace_id(), ids.new_span_id());
-        let own = SpanContext::new(trace_id, span_id, TraceFlags::default(), false, TraceState::NONE);
+        let own =
+            SpanContext::new(trace_id, span_id, TraceFlags::default(), false, TraceState::NONE);
         Self(Context::new().with_remote_span_context(own))
     }
 
@@ -145,7 +165,9 @@ struct HeadersOut<'a>(&'a mut HeaderMap);
 
 impl Injector for HeadersOut<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(key.as_bytes()), HeaderValue::from_str(&value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(key.as_bytes()), HeaderValue::from_str(&value))
+        {
             self.0.insert(name, value);
         }
     }
@@ -174,7 +196,9 @@ mod tests {
         let callers = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         headers.insert("traceparent", HeaderValue::from_static(callers));
         assert_eq!(trace_id_of_call(&headers).await, "0af7651916cd43dd8448eb211c80319c");
-        for bad in ["", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "s3cret", "00-xx-yy-zz"] {
+        for bad in
+            ["", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "s3cret", "00-xx-yy-zz"]
+        {
             headers.insert("traceparent", HeaderValue::from_static(bad));
             let own = trace_id_of_call(&headers).await;
             assert!(own.len() == 32 && !own.trim_matches('0').is_empty(), "{own}");
@@ -185,13 +209,18 @@ mod tests {
     #[tokio::test]
     async fn whom_we_call_is_told_the_trace() {
         let callers = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let headers = HeaderMap::from_iter([(HeaderName::from_static("traceparent"), HeaderValue::from_static(callers))]);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("traceparent"),
+            HeaderValue::from_static(callers),
+        )]);
         let given = CallTrace::begins(&headers, "Test").within(async {
             let mut given = HeaderMap::new();
             give(&mut given);
             given
         });
         let given = given.await;
-        assert!(given.get("traceparent").is_some_and(|value| value.to_str().is_ok_and(|text| text.contains("0af7651916cd43dd"))));
+        assert!(given.get("traceparent").is_some_and(|value| {
+            value.to_str().is_ok_and(|text| text.contains("0af7651916cd43dd"))
+        }));
     }
 }

@@ -56,7 +56,8 @@ struct Selected(Vec<(String, Vec<(String, String)>)>);
 impl Selected {
     fn take(&mut self, selector: &VectorSelector) {
         let matchers = selector.matchers.matchers.iter();
-        let labels = matchers.map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
+        let labels =
+            matchers.map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
         self.0.push((selector.name.clone().expect("a metric's name"), labels));
     }
 }
@@ -79,8 +80,10 @@ fn emitted(metrics: &str, into: &mut BTreeMap<String, BTreeSet<(String, String)>
     for line in metrics.lines().filter(|line| !line.starts_with('#')) {
         let series = line.rsplit_once(' ').map_or("", |(series, _)| series);
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let labels = labels.trim_end_matches('}').split("\",").filter_map(|pair| pair.split_once("=\""));
-        let labels = labels.map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()));
+        let labels =
+            labels.trim_end_matches('}').split("\",").filter_map(|pair| pair.split_once("=\""));
+        let labels =
+            labels.map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()));
         into.entry(name.to_owned()).or_default().extend(labels);
     }
 }
@@ -95,21 +98,31 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
     let mut program = Program::serve(data.path(), &[("SSO_METRICS_LISTEN", listen.as_str())]).await;
     // What must be there before anything happens, or its first event goes unseen.
     emitted(&get(port, "/metrics").await.1, &mut known);
-    for counter in ["sso_panics_total", "sso_store_errors_total", "sso_provider_fetches_total", "sso_breakers_open", "sso_ready"]
-    {
+    for counter in [
+        "sso_panics_total",
+        "sso_store_errors_total",
+        "sso_provider_fetches_total",
+        "sso_breakers_open",
+        "sso_ready",
+    ] {
         assert!(known.contains_key(counter), "{counter} begins at zero: {known:?}");
     }
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
     let unknown = pb::BeginLoginRequest { slug: "unknown".to_owned(), ..begin_request() };
     assert_eq!(reason(program.login.begin_login(unknown).await), "CONNECTION_NOT_FOUND");
-    assert_eq!(reason(program.login.complete_login(pb::CompleteLoginRequest::default()).await), "BAD_REQUEST");
+    assert_eq!(
+        reason(program.login.complete_login(pb::CompleteLoginRequest::default()).await),
+        "BAD_REQUEST"
+    );
     emitted(&get(port, "/metrics").await.1, &mut known);
     drop(program);
 
     let key = KeyPair::generate().expect("a key");
-    let certificate =
-        CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters").self_signed(&key).expect("signed");
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
+        .expect("parameters")
+        .self_signed(&key)
+        .expect("signed");
     let (cert_file, key_file) = (data.path().join("crt"), data.path().join("key"));
     std::fs::write(&cert_file, certificate.pem()).expect("written");
     std::fs::write(&key_file, key.serialize_pem()).expect("written");
@@ -120,7 +133,8 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
     ];
     let _program = Program::start(data.path(), &settings).await;
     crate::harness::eventually("it lives", || async {
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() && get(port, "/livez").await.0 == 200
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+            && get(port, "/livez").await.0 == 200
     })
     .await;
     emitted(&get(port, "/metrics").await.1, &mut known);
@@ -128,19 +142,27 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
     let rules = rules();
     assert!(rules.len() > 10);
     for rule in &rules {
-        let expr = promql_parser::parser::parse(&rule.expr).unwrap_or_else(|error| panic!("{}: {error}", rule.alert));
+        let expr = promql_parser::parser::parse(&rule.expr)
+            .unwrap_or_else(|error| panic!("{}: {error}", rule.alert));
         let mut selected = Selected::default();
         walk_expr(&mut selected, &expr).expect("walked");
         assert!(!selected.0.is_empty(), "{} selects nothing", rule.alert);
         for (metric, labels) in selected.0 {
-            let series = known.get(&metric).unwrap_or_else(|| panic!("{}: no metric {metric} is emitted", rule.alert));
+            let series = known
+                .get(&metric)
+                .unwrap_or_else(|| panic!("{}: no metric {metric} is emitted", rule.alert));
             for (label, values) in labels {
-                assert!(series.iter().any(|(name, _)| *name == label), "{}: {metric} has no label {label}", rule.alert);
+                assert!(
+                    series.iter().any(|(name, _)| *name == label),
+                    "{}: {metric} has no label {label}",
+                    rule.alert
+                );
                 for value in values.split('|') {
                     // Reasons and owners stand in the contract's table; all other values were seen.
                     let is_known = match label.as_str() {
                         "reason" | "owner" => {
-                            include_str!("../../proto/peerpanda/sso/v1/login.proto").contains(&format!("| {value} |"))
+                            include_str!("../../proto/peerpanda/sso/v1/login.proto")
+                                .contains(&format!("| {value} |"))
                         }
                         _ => series.contains(&(label.clone(), value.to_owned())),
                     };
@@ -154,8 +176,20 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
 #[test]
 fn every_alert_has_a_summary_a_severity_and_a_runbook() {
     for rule in rules() {
-        assert!(rule.annotations.get("summary").is_some_and(|summary| summary.ends_with('.')), "{}", rule.alert);
-        assert!(matches!(rule.labels.get("severity").map(String::as_str), Some("warning" | "critical")), "{}", rule.alert);
-        assert!(RUNBOOK.contains(&format!("### {}\n", rule.alert)), "docs/operations.md has no runbook for {}", rule.alert);
+        assert!(
+            rule.annotations.get("summary").is_some_and(|summary| summary.ends_with('.')),
+            "{}",
+            rule.alert
+        );
+        assert!(
+            matches!(rule.labels.get("severity").map(String::as_str), Some("warning" | "critical")),
+            "{}",
+            rule.alert
+        );
+        assert!(
+            RUNBOOK.contains(&format!("### {}\n", rule.alert)),
+            "docs/operations.md has no runbook for {}",
+            rule.alert
+        );
     }
 }

@@ -33,13 +33,28 @@ async fn an_issuer_that_merely_looks_alike_is_another() {
     ];
     for lookalike in lookalikes {
         let callback = service.approved().await;
-        let request = pb::CompleteLoginRequest { iss: Some(lookalike.clone()), ..complete_request(&callback) };
-        assert_eq!(reason(service.complete(request).await), "ISSUER_MISMATCH", "{lookalike:?} in the callback");
+        let request = pb::CompleteLoginRequest {
+            iss: Some(lookalike.clone()),
+            ..complete_request(&callback)
+        };
+        assert_eq!(
+            reason(service.complete(request).await),
+            "ISSUER_MISMATCH",
+            "{lookalike:?} in the callback"
+        );
         service.idp.behave().claims = json!({ "iss": lookalike });
-        assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID", "{lookalike:?} in the ID token");
+        assert_eq!(
+            reason(service.log_in().await),
+            "ID_TOKEN_INVALID",
+            "{lookalike:?} in the ID token"
+        );
         service.idp.behave().claims = json!({});
         let begin = pb::BeginLoginRequest { iss: Some(lookalike.clone()), ..begin_request() };
-        assert_eq!(reason(service.begin(begin).await), "ISSUER_MISMATCH", "{lookalike:?} of a third party");
+        assert_eq!(
+            reason(service.begin(begin).await),
+            "ISSUER_MISMATCH",
+            "{lookalike:?} of a third party"
+        );
     }
     service.log_in().await.expect("the exact one");
 }
@@ -51,31 +66,61 @@ async fn metadata_of_one_account_never_serves_another() {
     let evil = service.with_another_account().await;
     let honest_issuer = service.idp.issuer.clone();
     // The evil IdP claims to be the honest one: its own keys, its own token endpoint, the honest issuer.
-    evil.behave().metadata = json!({ "issuer": honest_issuer, "authorization_response_iss_parameter_supported": null });
+    evil.behave().metadata =
+        json!({ "issuer": honest_issuer, "authorization_response_iss_parameter_supported": null });
     let mut other = service.get("other").await.expect("there");
-    let refusal = refused(service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await);
-    assert_eq!(refusal.reason, "PROVIDER_METADATA_INVALID", "its own URL stands for another issuer");
+    let refusal = refused(
+        service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await,
+    );
+    assert_eq!(
+        refusal.reason, "PROVIDER_METADATA_INVALID",
+        "its own URL stands for another issuer"
+    );
     // Even where support was talked into entering that issuer for the other account:
     other.issuer.clone_from(&honest_issuer);
     let update_mask = Some(prost_types::FieldMask { paths: vec!["issuer".to_owned()] });
     service
         .admin
-        .update_connection(pb::UpdateConnectionRequest { connection: Some(other), update_mask, force: true })
+        .update_connection(pb::UpdateConnectionRequest {
+            connection: Some(other),
+            update_mask,
+            force: true,
+        })
         .await
         .expect("edited");
     evil.behave().signer = Signer::Es256;
-    evil.behave().claims = json!({ "iss": honest_issuer, "sub": "sub-alice", "email": "alice@example.com" });
-    let begun = service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("begun");
+    evil.behave().claims =
+        json!({ "iss": honest_issuer, "sub": "sub-alice", "email": "alice@example.com" });
+    let begun = service
+        .begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() })
+        .await
+        .expect("begun");
     let callback = evil.approve(&begun.redirect_url, "alice");
-    let request = pb::CompleteLoginRequest { slug: "other".to_owned(), iss: None, ..complete_request(&callback) };
-    let identity = service.complete(request).await.expect("a login at the other account").identity.expect("an Identity");
-    assert_eq!(identity.slug, "other", "a person is of an account: slug, issuer and subject together");
+    let request = pb::CompleteLoginRequest {
+        slug: "other".to_owned(),
+        iss: None,
+        ..complete_request(&callback)
+    };
+    let identity = service
+        .complete(request)
+        .await
+        .expect("a login at the other account")
+        .identity
+        .expect("an Identity");
+    assert_eq!(
+        identity.slug, "other",
+        "a person is of an account: slug, issuer and subject together"
+    );
     // The honest account's logins go to the honest IdP and are verified by its keys.
     let before = evil.seen().len();
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
     assert_eq!((identity.slug.as_str(), evil.seen().len()), ("acme", before));
     service.idp.behave().id_token = Some(evil.last_id_token());
-    assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID", "a token by the evil IdP's key");
+    assert_eq!(
+        reason(service.log_in().await),
+        "ID_TOKEN_SIGNATURE_INVALID",
+        "a token by the evil IdP's key"
+    );
 }
 
 /// RFC 9700 4.4.1: a code and state of one account's login, brought to another account's callback.
@@ -84,7 +129,10 @@ async fn a_callback_mixed_up_between_accounts_sends_no_code_anywhere() {
     let mut service = Service::start().await;
     let evil = service.with_another_account().await;
     let honest = service.approved().await;
-    let begun = service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("begun");
+    let begun = service
+        .begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() })
+        .await
+        .expect("begun");
     let attacker = evil.approve(&begun.redirect_url, "mallory");
     for (slug, state, iss, expected) in [
         ("other", &honest.state, &honest.iss, "STATE_INVALID"),
@@ -112,7 +160,8 @@ async fn pkce_is_never_downgraded() {
         service.idp.behave().metadata = json!({ "code_challenge_methods_supported": methods });
         service.log_in().await.unwrap_or_else(|status| panic!("{methods}: {status}"));
         let seen = service.idp.seen();
-        let token_request = seen.iter().find(|seen| seen.path == "/token").expect("a token request");
+        let token_request =
+            seen.iter().find(|seen| seen.path == "/token").expect("a token request");
         assert!((43..=128).contains(&token_request.form["code_verifier"].len()), "{methods}");
     }
 }
@@ -140,9 +189,14 @@ async fn hints_smuggle_no_parameter() {
         service.idp.approve(&begun.redirect_url, "alice");
         let url = Url::parse(&begun.redirect_url).expect("a URL");
         assert_eq!(url.fragment(), None);
-        let value = |name: &str| url.query_pairs().find(|(own, _)| own == name).map(|(_, value)| value.into_owned());
+        let value = |name: &str| {
+            url.query_pairs().find(|(own, _)| own == name).map(|(_, value)| value.into_owned())
+        };
         assert_eq!(value("login_hint").as_deref(), Some(hint));
-        assert_eq!(value("redirect_uri"), Some(format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/")));
+        assert_eq!(
+            value("redirect_uri"),
+            Some(format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"))
+        );
         assert_eq!(value("client_id"), Some(service.idp.client_id.clone()));
     }
 }
@@ -150,7 +204,13 @@ async fn hints_smuggle_no_parameter() {
 /// RFC 9700 4.9.1: endpoints that a login must not be led to.
 #[tokio::test]
 async fn malicious_endpoints_are_refused() {
-    for name in ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"] {
+    for name in [
+        "authorization_endpoint",
+        "token_endpoint",
+        "jwks_uri",
+        "userinfo_endpoint",
+        "end_session_endpoint",
+    ] {
         for url in [
             "javascript:alert(1)",
             "data:text/html,x",

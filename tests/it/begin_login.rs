@@ -46,7 +46,8 @@ async fn a_malformed_request_is_told_all_its_violations_at_once() {
 async fn an_empty_request_and_an_unknown_slug_are_refused() {
     let mut service = Service::start().await;
     assert_eq!(reason(service.begin(pb::BeginLoginRequest::default()).await), "BAD_REQUEST");
-    let unknown = pb::BeginLoginRequest { slug: "nobody".to_owned(), ..pb::BeginLoginRequest::default() };
+    let unknown =
+        pb::BeginLoginRequest { slug: "nobody".to_owned(), ..pb::BeginLoginRequest::default() };
     let refused = refused(service.begin(unknown).await);
     assert_eq!((refused.code, refused.reason.as_str()), (Code::NotFound, "CONNECTION_NOT_FOUND"));
     assert_eq!(refused.metadata["slug"], "nobody");
@@ -76,13 +77,18 @@ async fn return_to_leads_to_a_place_of_ours_or_nowhere() {
     ] {
         let request = pb::BeginLoginRequest { return_to: Some(bad.to_owned()), ..begin_request() };
         assert_eq!(refused(service.begin(request).await).fields, ["return_to"], "{bad}");
-        let request = pb::BeginLoginRequest { target_link_uri: Some(bad.to_owned()), ..begin_request() };
+        let request =
+            pb::BeginLoginRequest { target_link_uri: Some(bad.to_owned()), ..begin_request() };
         assert_eq!(refused(service.begin(request).await).fields, ["target_link_uri"], "{bad}");
     }
-    let both =
-        pb::BeginLoginRequest { return_to: Some("/a".to_owned()), target_link_uri: Some("/b".to_owned()), ..begin_request() };
+    let both = pb::BeginLoginRequest {
+        return_to: Some("/a".to_owned()),
+        target_link_uri: Some("/b".to_owned()),
+        ..begin_request()
+    };
     assert_eq!(reason(service.begin(both).await), "BAD_REQUEST");
-    for good in ["/reports?q=1", "https://getpeerpanda.example/x", "https://reports.example.com/y"] {
+    for good in ["/reports?q=1", "https://getpeerpanda.example/x", "https://reports.example.com/y"]
+    {
         let request = pb::BeginLoginRequest { return_to: Some(good.to_owned()), ..begin_request() };
         let begun = service.begin(request).await.expect(good);
         assert!(!begun.redirect_url.contains("return"), "return_to is never sent to the IdP");
@@ -100,18 +106,30 @@ async fn a_begin_without_a_browser_binding_is_refused_where_one_is_required() {
 #[tokio::test]
 async fn a_disabled_connection_begins_no_login() {
     let mut service = Service::start().await;
-    service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await.expect("disabled");
+    service
+        .edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into())
+        .await
+        .expect("disabled");
     let refused = refused(service.begin(begin_request()).await);
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CONNECTION_DISABLED"));
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (Code::FailedPrecondition, "CONNECTION_DISABLED")
+    );
 }
 
 /// oidcc-client-test-3rd-party-init-login; parameters smuggled.
 #[tokio::test]
 async fn a_third_party_names_the_connections_own_issuer_or_is_refused() {
     let mut service = Service::start().await;
-    let evil = pb::BeginLoginRequest { iss: Some("http://localhost:1/evil".to_owned()), ..begin_request() };
+    let evil = pb::BeginLoginRequest {
+        iss: Some("http://localhost:1/evil".to_owned()),
+        ..begin_request()
+    };
     let refused = refused(service.begin(evil).await);
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "ISSUER_MISMATCH"));
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (Code::PermissionDenied, "ISSUER_MISMATCH")
+    );
     let right = pb::BeginLoginRequest {
         iss: Some(service.idp.issuer.clone()),
         login_hint: Some("ada@example.com&prompt=none".to_owned()),
@@ -140,7 +158,10 @@ async fn the_authorization_request_is_complete_and_fresh() {
     assert_eq!(sent["redirect_uri"], format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"));
     assert_eq!(sent["scope"], "openid email profile");
     assert_eq!((sent["prompt"].as_str(), sent["max_age"].as_str()), ("login consent", "3600"));
-    assert_eq!((sent["ui_locales"].as_str(), sent["acr_values"].as_str()), ("de-CH en", "urn:mace:incommon:iap:silver"));
+    assert_eq!(
+        (sent["ui_locales"].as_str(), sent["acr_values"].as_str()),
+        ("de-CH en", "urn:mace:incommon:iap:silver")
+    );
     assert_eq!(sent["state"], begun.state);
 
     let mut seen = HashSet::new();
@@ -160,21 +181,29 @@ async fn a_connections_constant_parameters_are_sent_once() {
     let mut service = Service::start().await;
     service
         .edit(&["authorization_params"], |connection| {
-            connection.authorization_params =
-                [("hd", "corp.com"), ("acr_values", "low")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            connection.authorization_params = [("hd", "corp.com"), ("acr_values", "low")]
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .into();
         })
         .await
         .expect("edited");
     let begun = service.begin(begin_request()).await.expect("begun");
     assert_eq!(
-        (parameters(&begun.redirect_url)["hd"].as_str(), parameters(&begun.redirect_url)["acr_values"].as_str()),
+        (
+            parameters(&begun.redirect_url)["hd"].as_str(),
+            parameters(&begun.redirect_url)["acr_values"].as_str()
+        ),
         ("corp.com", "low")
     );
-    let begun =
-        service.begin(pb::BeginLoginRequest { acr_values: vec!["high".to_owned()], ..begin_request() }).await.expect("begun");
+    let begun = service
+        .begin(pb::BeginLoginRequest { acr_values: vec!["high".to_owned()], ..begin_request() })
+        .await
+        .expect("begun");
     assert_eq!(begun.redirect_url.matches("acr_values=").count(), 1);
     assert_eq!(parameters(&begun.redirect_url)["acr_values"], "high");
-    for name in ["state", "Redirect_URI", "nonce", "code_challenge", "request", "client_id", "prompt"] {
+    for name in
+        ["state", "Redirect_URI", "nonce", "code_challenge", "request", "client_id", "prompt"]
+    {
         let refused = refused(
             service
                 .edit(&["authorization_params"], |connection| {
@@ -196,12 +225,18 @@ async fn metadata_that_cannot_be_used_begins_no_login_and_heals() {
         (json!({ "authorization_endpoint": null }), "authorization_endpoint"),
         (json!({ "token_endpoint": "ftp://idp.example.com/" }), "token_endpoint"),
         (json!({ "id_token_signing_alg_values_supported": ["HS256"] }), "HS256"),
-        (json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }), "private_key_jwt"),
+        (
+            json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }),
+            "private_key_jwt",
+        ),
         (json!({ "authorization_endpoint": "http://localhost/a?state=x" }), "state"),
     ] {
         service.idp.behave().metadata = metadata;
         let refused = refused(service.begin(begin_request()).await);
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "PROVIDER_METADATA_INVALID"));
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::FailedPrecondition, "PROVIDER_METADATA_INVALID")
+        );
         assert!(refused.message.contains(expected), "{expected:?} in {:?}", refused.message);
         service.clock.advance(Duration::from_secs(2));
     }
@@ -214,7 +249,10 @@ async fn an_idp_that_is_away_is_told_as_such() {
     let mut service = Service::start().await;
     service.idp.behave().answers.insert("/keys", (503, String::new(), String::new()));
     let refused = refused(service.begin(begin_request()).await);
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "PROVIDER_UNAVAILABLE"));
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (Code::Unavailable, "PROVIDER_UNAVAILABLE")
+    );
     assert_eq!((refused.retry.as_str(), refused.owner.as_str()), ("call", "transient"));
 }
 
@@ -231,9 +269,14 @@ async fn a_private_address_is_saved_neither_nor_called() {
         config
     };
     let mut lenient = Service::over(on_this(true), Arc::new(ManualClock::starting_now())).await;
-    for (slug, host) in [("name", "localhost"), ("v4", "127.0.0.1"), ("v6", "[::1]"), ("hex", "0x7f000001")] {
+    for (slug, host) in
+        [("name", "localhost"), ("v4", "127.0.0.1"), ("v6", "[::1]"), ("hex", "0x7f000001")]
+    {
         let discovery_url = format!("https://{host}:9/.well-known/openid-configuration");
-        lenient.create(pb::Connection { slug: slug.to_owned(), discovery_url, ..lenient.connection() }).await.expect(slug);
+        lenient
+            .create(pb::Connection { slug: slug.to_owned(), discovery_url, ..lenient.connection() })
+            .await
+            .expect(slug);
     }
     let mut strict = Service::over(on_this(false), Arc::new(ManualClock::starting_now())).await;
     for slug in ["name", "v4", "v6", "hex"] {
@@ -250,11 +293,16 @@ async fn a_private_address_is_saved_neither_nor_called() {
     let mut allowed = Service::over(allowed, Arc::new(ManualClock::starting_now())).await;
     for (slug, expected) in [("v4", "PROVIDER_UNAVAILABLE"), ("v6", "PROVIDER_ADDRESS_FORBIDDEN")] {
         let request = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
-        assert_eq!(reason(allowed.begin(request).await), expected, "127.0.0.0/8 is called, and nothing answers there: {slug}");
+        assert_eq!(
+            reason(allowed.begin(request).await),
+            expected,
+            "127.0.0.0/8 is called, and nothing answers there: {slug}"
+        );
     }
     for host in ["169.254.169.254", "localhost", "10.1.2.3:8443", "[::ffff:127.0.0.1]"] {
         let discovery_url = format!("https://{host}/.well-known/openid-configuration");
-        let connection = pb::Connection { slug: "new".to_owned(), discovery_url, ..strict.connection() };
+        let connection =
+            pb::Connection { slug: "new".to_owned(), discovery_url, ..strict.connection() };
         assert_eq!(reason(strict.create(connection).await), "PROVIDER_ADDRESS_FORBIDDEN", "{host}");
     }
 }

@@ -18,7 +18,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{
-    Process, begin_request, channel, complete_request, eventually, free_port, key, own_redis, postgres_url, reason,
+    Process, begin_request, channel, complete_request, eventually, free_port, key, own_redis,
+    postgres_url, reason,
 };
 
 /// The program, its log so far, and its callers.
@@ -57,22 +58,36 @@ impl Program {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, stderr) = (Arc::clone(&log), child.stderr.take().expect("piped"));
         std::thread::spawn(move || {
-            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| locked(&lines).push(line))
+            BufReader::new(stderr)
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| locked(&lines).push(line))
         });
         let process = Process(child);
-        let (login_url, admin_url) = (format!("http://127.0.0.1:{login_port}"), format!("http://127.0.0.1:{admin_port}"));
-        let lazily = |url: &str| Channel::from_shared(url.to_owned()).expect("a URL").connect_lazy();
-        let (login, admin) = (LoginServiceClient::new(lazily(&login_url)), ConnectionServiceClient::new(lazily(&admin_url)));
+        let (login_url, admin_url) =
+            (format!("http://127.0.0.1:{login_port}"), format!("http://127.0.0.1:{admin_port}"));
+        let lazily =
+            |url: &str| Channel::from_shared(url.to_owned()).expect("a URL").connect_lazy();
+        let (login, admin) = (
+            LoginServiceClient::new(lazily(&login_url)),
+            ConnectionServiceClient::new(lazily(&admin_url)),
+        );
         Self { process, log, login, admin, login_url, admin_url }
     }
 
     /// Sets `acme` up at this IdP.
     pub(crate) async fn set_up(&mut self, idp: &FakeIdp) {
         let connection = Some(idp.connection("acme"));
-        self.admin.create_connection(pb::CreateConnectionRequest { connection }).await.expect("created");
+        self.admin
+            .create_connection(pb::CreateConnectionRequest { connection })
+            .await
+            .expect("created");
     }
 
-    pub(crate) async fn log_in(&mut self, idp: &FakeIdp) -> Result<pb::CompleteLoginResponse, tonic::Status> {
+    pub(crate) async fn log_in(
+        &mut self,
+        idp: &FakeIdp,
+    ) -> Result<pb::CompleteLoginResponse, tonic::Status> {
         let begun = self.login.begin_login(begin_request()).await?.into_inner();
         let callback = idp.approve(&begun.redirect_url, "alice");
         Ok(self.login.complete_login(complete_request(&callback)).await?.into_inner())
@@ -152,8 +167,12 @@ fn keys_and_tokens_are_made() {
 /// Runs `keys rotate`: whether it succeeded, and what it said.
 async fn rotate(data: &Path, postgres: &str, keys: &str) -> (bool, String) {
     let mut program = command(data);
-    program.args(["keys", "rotate"]).env("SSO_DATABASE_URL", postgres).env("SSO_ENCRYPTION_KEYS", keys);
-    let (output, errors) = tokio::task::spawn_blocking(move || output(&mut program)).await.expect("ended");
+    program
+        .args(["keys", "rotate"])
+        .env("SSO_DATABASE_URL", postgres)
+        .env("SSO_ENCRYPTION_KEYS", keys);
+    let (output, errors) =
+        tokio::task::spawn_blocking(move || output(&mut program)).await.expect("ended");
     (output.status.success(), String::from_utf8(output.stdout).expect("UTF-8") + &errors)
 }
 
@@ -163,8 +182,13 @@ async fn keys_are_rotated_while_people_log_in() {
     let (postgres, idp) = (postgres_url().await, FakeIdp::start(Arc::new(SystemClock)).await);
     let (old, new) = (key().encoded().to_string(), key().encoded().to_string());
     let both = format!("{new},{old}");
-    let settings =
-        |keys| [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", keys), ("SSO_IDENTITY_AUDIENCE", "a")];
+    let settings = |keys| {
+        [
+            ("SSO_DATABASE_URL", postgres.as_str()),
+            ("SSO_ENCRYPTION_KEYS", keys),
+            ("SSO_IDENTITY_AUDIENCE", "a"),
+        ]
+    };
     let mut program = Program::serve(data.path(), &settings(&old)).await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
@@ -173,7 +197,10 @@ async fn keys_are_rotated_while_people_log_in() {
     let mut program = Program::serve(data.path(), &settings(&both)).await;
     program.log_in(&idp).await.expect("a login by the old key");
     let (is_done, text) = rotate(data.path(), &postgres, &both).await;
-    assert!(is_done && text.contains("2 of 2 values were sealed anew"), "the secret and a signing key: {text}");
+    assert!(
+        is_done && text.contains("2 of 2 values were sealed anew"),
+        "the secret and a signing key: {text}"
+    );
     program.log_in(&idp).await.expect("a login while it serves");
     let (is_done, text) = rotate(data.path(), &postgres, &both).await;
     assert!(is_done && text.contains("0 of 2 values"), "{text}");
@@ -191,8 +218,16 @@ async fn keys_are_rotated_while_people_log_in() {
 #[test]
 fn help_names_every_setting_and_shows_no_secret() {
     let data = tempfile::tempdir().expect("a directory");
-    let secrets = [("SSO_REDIS_URL", "CANARY"), ("SSO_ENCRYPTION_KEYS", "CANARY"), ("SSO_DATABASE_URL", "CANARY")];
-    let output = command(data.path()).args(["serve", "--help"]).envs(secrets).output().expect("the program runs");
+    let secrets = [
+        ("SSO_REDIS_URL", "CANARY"),
+        ("SSO_ENCRYPTION_KEYS", "CANARY"),
+        ("SSO_DATABASE_URL", "CANARY"),
+    ];
+    let output = command(data.path())
+        .args(["serve", "--help"])
+        .envs(secrets)
+        .output()
+        .expect("the program runs");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     for name in [
         "SSO_LISTEN",
@@ -210,7 +245,10 @@ fn help_names_every_setting_and_shows_no_secret() {
 #[test]
 fn a_shared_store_needs_a_key() {
     let data = tempfile::tempdir().expect("a directory");
-    for setting in [("SSO_REDIS_URL", "redis://127.0.0.1:1"), ("SSO_DATABASE_URL", "postgres://u:p@127.0.0.1:1/d")] {
+    for setting in [
+        ("SSO_REDIS_URL", "redis://127.0.0.1:1"),
+        ("SSO_DATABASE_URL", "postgres://u:p@127.0.0.1:1/d"),
+    ] {
         let (output, text) = output(command(data.path()).arg("serve").envs([setting]));
         assert_eq!(output.status.code(), Some(1));
         assert!(text.contains("SSO_ENCRYPTION_KEYS must be given"), "{text}");
@@ -242,9 +280,12 @@ async fn with_no_settings_a_key_file_is_made_for_its_owner_alone() {
 async fn secrets_come_from_files_too() {
     let data = tempfile::tempdir().expect("a directory");
     let file = data.path().join("keys");
-    std::fs::write(&file, format!("{}\n{}\n", key().encoded().as_str(), key().encoded().as_str())).expect("written");
+    std::fs::write(&file, format!("{}\n{}\n", key().encoded().as_str(), key().encoded().as_str()))
+        .expect("written");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
-    let mut program = Program::serve(data.path(), &[("SSO_ENCRYPTION_KEYS_FILE", file.to_str().expect("UTF-8"))]).await;
+    let mut program =
+        Program::serve(data.path(), &[("SSO_ENCRYPTION_KEYS_FILE", file.to_str().expect("UTF-8"))])
+            .await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
     assert!(!data.path().join("peerpanda-sso.db.key").exists());
@@ -259,19 +300,24 @@ async fn sigterm_says_not_serving_lets_calls_finish_and_exits_with_success() {
     program.log_in(&idp).await.expect("a login");
     let mut watcher = HealthClient::new(channel(&program.login_url).await);
     let service = "peerpanda.sso.v1.LoginService".to_owned();
-    let mut watch = watcher.watch(HealthCheckRequest { service }).await.expect("watched").into_inner();
+    let mut watch =
+        watcher.watch(HealthCheckRequest { service }).await.expect("watched").into_inner();
     assert_eq!(watch.next().await.expect("a status").expect("a status").status, 1);
 
     let begun = program.login.begin_login(begin_request()).await.expect("begun").into_inner();
     let callback = idp.approve(&begun.redirect_url, "alice");
     idp.behave().token_delay = Duration::from_secs(2);
     let mut login = program.login.clone();
-    let in_flight = tokio::spawn(async move { login.complete_login(complete_request(&callback)).await });
+    let in_flight =
+        tokio::spawn(async move { login.complete_login(complete_request(&callback)).await });
     eventually("the call is in flight", || async { idp.count("/token") == 2 }).await;
     program.process.signal("TERM");
     assert_eq!(watch.next().await.expect("a status").expect("a status").status, 2);
     in_flight.await.expect("ended").expect("the call in flight finishes");
-    let status = tokio::task::spawn_blocking(move || program.process.0.wait()).await.expect("ended").expect("ended");
+    let status = tokio::task::spawn_blocking(move || program.process.0.wait())
+        .await
+        .expect("ended")
+        .expect("ended");
     assert_eq!(status.code(), Some(0));
 }
 
@@ -285,7 +331,10 @@ async fn reflection_lists_each_listeners_services() {
     ] {
         for services in [listed_v1(url).await, listed_v1alpha(url).await] {
             assert!(services.iter().any(|service| service == own), "{services:?}");
-            assert!(services.iter().any(|service| service == "grpc.health.v1.Health"), "{services:?}");
+            assert!(
+                services.iter().any(|service| service == "grpc.health.v1.Health"),
+                "{services:?}"
+            );
             assert!(!services.iter().any(|service| service == foreign), "{services:?}");
         }
     }
@@ -303,7 +352,11 @@ macro_rules! listed {
                 host: String::new(),
                 message_request: Some(MessageRequest::ListServices(String::new())),
             };
-            let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.expect("answered").into_inner();
+            let mut answers = client
+                .server_reflection_info(tokio_stream::once(request))
+                .await
+                .expect("answered")
+                .into_inner();
             match answers.next().await.expect("an answer").expect("an answer").message_response {
                 Some(MessageResponse::ListServicesResponse(list)) => {
                     list.service.into_iter().map(|service| service.name).collect()
@@ -324,20 +377,31 @@ async fn with_redis_away_logins_are_refused_at_once_and_health_says_so() {
     let redis = own_redis(port);
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let encoded_key = key.encoded();
-    let settings = [("SSO_REDIS_URL", redis_url.as_str()), ("SSO_ENCRYPTION_KEYS", encoded_key.as_str())];
+    let settings =
+        [("SSO_REDIS_URL", redis_url.as_str()), ("SSO_ENCRYPTION_KEYS", encoded_key.as_str())];
     let mut program = Program::serve(data.path(), &settings).await;
     program.set_up(&idp).await;
-    eventually("serving", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 }).await;
+    eventually("serving", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 })
+        .await;
     program.log_in(&idp).await.expect("a login");
     let begun = program.login.begin_login(begin_request()).await.expect("begun").into_inner();
     let callback = idp.approve(&begun.redirect_url, "alice");
     redis.signal("STOP");
     assert_eq!(reason(program.login.begin_login(begin_request()).await), "STORE_UNAVAILABLE");
-    assert_eq!(reason(program.login.complete_login(complete_request(&callback)).await), "STORE_UNAVAILABLE");
-    eventually("not serving", || async { program.health("peerpanda.sso.v1.LoginService").await == 2 }).await;
+    assert_eq!(
+        reason(program.login.complete_login(complete_request(&callback)).await),
+        "STORE_UNAVAILABLE"
+    );
+    eventually("not serving", || async {
+        program.health("peerpanda.sso.v1.LoginService").await == 2
+    })
+    .await;
     assert_eq!(program.health("").await, 1, "the process itself is up");
     redis.signal("CONT");
-    eventually("serving again", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 }).await;
+    eventually("serving again", || async {
+        program.health("peerpanda.sso.v1.LoginService").await == 1
+    })
+    .await;
     program.log_in(&idp).await.expect("a login");
 }
 
@@ -345,7 +409,8 @@ async fn with_redis_away_logins_are_refused_at_once_and_health_says_so() {
 async fn allow_connections(postgres: &str, allowed: bool) {
     use sqlx::Connection as _;
     let (server, name) = postgres.rsplit_once('/').expect("a URL");
-    let mut other = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("connected");
+    let mut other =
+        sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("connected");
     for statement in [
         format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {allowed}"),
         format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
@@ -372,15 +437,22 @@ async fn the_start_waits_for_sql_and_redis_and_says_so() {
     assert_eq!(program.health("peerpanda.sso.v1.ConnectionService").await, 2);
     assert_eq!(reason(program.login.begin_login(begin_request()).await), "STORE_UNAVAILABLE");
     allow_connections(&postgres, true).await;
-    eventually("support can work", || async { program.health("peerpanda.sso.v1.ConnectionService").await == 1 }).await;
+    eventually("support can work", || async {
+        program.health("peerpanda.sso.v1.ConnectionService").await == 1
+    })
+    .await;
     assert_eq!(program.health("peerpanda.sso.v1.LoginService").await, 2, "Redis is still away");
     let _redis = own_redis(port);
-    eventually("people can log in", || async { program.health("peerpanda.sso.v1.LoginService").await == 1 }).await;
+    eventually("people can log in", || async {
+        program.health("peerpanda.sso.v1.LoginService").await == 1
+    })
+    .await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
     let log = locked(&program.log).join("\n");
     assert!(
-        log.matches("a store does not answer").count() <= 2 && log.contains("a store answers again"),
+        log.matches("a store does not answer").count() <= 2
+            && log.contains("a store answers again"),
         "told once each: {log}"
     );
 }
@@ -391,12 +463,16 @@ async fn with_sql_away_known_connections_go_on_working() {
     let (postgres, key) = (postgres_url().await, key());
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let encoded_key = key.encoded();
-    let settings = [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", encoded_key.as_str())];
+    let settings =
+        [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", encoded_key.as_str())];
     let mut program = Program::serve(data.path(), &settings).await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
     allow_connections(&postgres, false).await;
-    eventually("support is told", || async { program.health("peerpanda.sso.v1.ConnectionService").await == 2 }).await;
+    eventually("support is told", || async {
+        program.health("peerpanda.sso.v1.ConnectionService").await == 2
+    })
+    .await;
     assert_eq!(program.health("peerpanda.sso.v1.LoginService").await, 1);
     program.log_in(&idp).await.expect("a login without SQL");
     let unknown = pb::BeginLoginRequest { slug: "unknown".to_owned(), ..begin_request() };

@@ -59,7 +59,10 @@ async fn a_compressed_answer_is_bounded_by_what_comes_out_of_it() {
         ("br", small.clone(), "TOKEN_RESPONSE_INVALID"),
         ("gzip, gzip", small, "TOKEN_RESPONSE_INVALID"),
     ] {
-        let head = format!("HTTP/1.1 400 Bad Request\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let answer = [head.into_bytes(), body].concat();
         let url = raw_server(move |mut stream| {
             let answer = answer.clone();
@@ -99,7 +102,8 @@ async fn an_answer_with_endless_headers_or_body_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_drips_does_not_stretch_the_deadline() {
     let mut logins = Vec::new();
-    for head in ["HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", "HTTP/1.1 200 OK\r\nx-drip: "] {
+    for head in ["HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", "HTTP/1.1 200 OK\r\nx-drip: "]
+    {
         let url = raw_server(move |mut stream| async move {
             let _ = stream.write_all(head.as_bytes()).await;
             while stream.write_all(b"x").await.is_ok() {
@@ -159,7 +163,9 @@ async fn what_is_too_long_too_many_or_too_deep_is_refused() {
     service.idp.behave().token_response = json!({ "x": nested(24) });
     assert_eq!(reason(service.log_in().await), "TOKEN_RESPONSE_INVALID");
 
-    for (metadata, keys) in [(json!({ "x": nested(24) }), None), (json!({}), Some(201)), (json!({}), Some(200))] {
+    for (metadata, keys) in
+        [(json!({ "x": nested(24) }), None), (json!({}), Some(201)), (json!({}), Some(200))]
+    {
         let mut service = Service::start().await;
         service.idp.behave().metadata = metadata;
         if let Some(count) = keys {
@@ -210,10 +216,20 @@ async fn a_nested_token_is_refused() {
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID");
     service.idp.behave().id_token = Some(service.idp.signed(&header, &json!(inner).to_string()));
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID");
-    let encrypted = format!("{}.{}.{}.{}.{}", encoded(r#"{"alg":"RSA-OAEP","enc":"A256GCM"}"#), "AA", "AA", "AA", "AA");
+    let encrypted = format!(
+        "{}.{}.{}.{}.{}",
+        encoded(r#"{"alg":"RSA-OAEP","enc":"A256GCM"}"#),
+        "AA",
+        "AA",
+        "AA",
+        "AA"
+    );
     service.idp.behave().id_token = Some(encrypted);
     let refusal = refused(service.log_in().await);
-    assert!(refusal.reason == "ID_TOKEN_INVALID" && refusal.message.contains("encrypted"), "{refusal:?}");
+    assert!(
+        refusal.reason == "ID_TOKEN_INVALID" && refusal.message.contains("encrypted"),
+        "{refusal:?}"
+    );
     service.idp.behave().id_token = None;
     service.log_in().await.expect("and the plain one passes");
 }

@@ -13,11 +13,16 @@ use crate::harness::{begin_request, complete_request, free_port, key, own_redis,
 async fn redis_commands(url: &str) -> Vec<(String, u64)> {
     let client = redis::Client::open(url).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
-    let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("answered");
+    let info: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query_async(&mut connection)
+        .await
+        .expect("answered");
     let count = |line: &str| {
         let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
         let calls = rest.split(',').next()?.parse().ok()?;
-        (!["info", "ping", "client|setinfo", "hello", "select"].contains(&name)).then(|| (name.to_owned(), calls))
+        (!["info", "ping", "client|setinfo", "hello", "select"].contains(&name))
+            .then(|| (name.to_owned(), calls))
     };
     info.lines().filter_map(count).collect()
 }
@@ -62,10 +67,13 @@ async fn a_warm_login_costs_one_idp_call_two_redis_commands_and_no_sql() {
 
 async fn costs_what_it_may(program: &Program, idp: &FakeIdp, redis_url: &str) {
     // Every statement is logged by sqlx; those of the poll, which are there without any login too, don't touch the table.
-    let statements = || locked(&program.log).iter().filter(|line| line.contains("FROM connections ")).count();
-    let (sql_before, redis_before, idp_before) = (statements(), redis_commands(redis_url).await, idp.seen().len());
+    let statements =
+        || locked(&program.log).iter().filter(|line| line.contains("FROM connections ")).count();
+    let (sql_before, redis_before, idp_before) =
+        (statements(), redis_commands(redis_url).await, idp.seen().len());
     assert!(sql_before > 0, "sqlx logs its statements");
-    let begun = program.login.clone().begin_login(begin_request()).await.expect("begun").into_inner();
+    let begun =
+        program.login.clone().begin_login(begin_request()).await.expect("begun").into_inner();
     let redis_between = redis_commands(redis_url).await;
     assert_eq!(idp.seen().len(), idp_before, "BeginLogin calls no IdP");
     assert_eq!(spent(&redis_before, &redis_between), [("set".to_owned(), 1)]);
@@ -78,6 +86,11 @@ async fn costs_what_it_may(program: &Program, idp: &FakeIdp, redis_url: &str) {
 }
 
 fn spent(before: &[(String, u64)], after: &[(String, u64)]) -> Vec<(String, u64)> {
-    let earlier = |name: &str| before.iter().find(|(own, _)| own == name).map_or(0, |(_, calls)| *calls);
-    after.iter().map(|(name, calls)| (name.clone(), calls - earlier(name))).filter(|(_, calls)| *calls > 0).collect()
+    let earlier =
+        |name: &str| before.iter().find(|(own, _)| own == name).map_or(0, |(_, calls)| *calls);
+    after
+        .iter()
+        .map(|(name, calls)| (name.clone(), calls - earlier(name)))
+        .filter(|(_, calls)| *calls > 0)
+        .collect()
 }

@@ -25,7 +25,10 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use crate::binary::Program;
-use crate::harness::{Service, begin_request, channel, complete_request, config, eventually, free_port, key, reason, refused};
+use crate::harness::{
+    Service, begin_request, channel, complete_request, config, eventually, free_port, key, reason,
+    refused,
+};
 use crate::tls::private_ca;
 
 fn hash(token: &str) -> String {
@@ -68,7 +71,10 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
 
 async fn is_healthy(channel: Channel) -> bool {
     let request = HealthCheckRequest { service: "peerpanda.sso.v1.LoginService".to_owned() };
-    HealthClient::new(channel).check(request).await.is_ok_and(|answer| answer.into_inner().status == 1)
+    HealthClient::new(channel)
+        .check(request)
+        .await
+        .is_ok_and(|answer| answer.into_inner().status == 1)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,49 +82,84 @@ async fn a_token_opens_what_its_role_is_for_and_changes_without_a_restart() {
     let data = tempfile::tempdir().expect("a directory");
     let both = format!(
         "{}{}",
-        caller("web", "login", &format!("token_sha256 = [\"{}\", \"{}\"]", hash("CANARYweb1"), hash("CANARYweb2"))),
+        caller(
+            "web",
+            "login",
+            &format!("token_sha256 = [\"{}\", \"{}\"]", hash("CANARYweb1"), hash("CANARYweb2"))
+        ),
         caller("support", "admin", &format!("token_sha256 = [\"{}\"]", hash("CANARYsupport"))),
     );
     let file = write(data.path(), "callers.toml", &both);
-    let mut program = Program::serve(data.path(), &[("SSO_CALLERS_FILE", file.to_str().expect("UTF-8"))]).await;
+    let mut program =
+        Program::serve(data.path(), &[("SSO_CALLERS_FILE", file.to_str().expect("UTF-8"))]).await;
 
     let stranger = refused(program.login.begin_login(begin_request()).await);
-    assert_eq!((stranger.code, stranger.reason.as_str()), (Code::Unauthenticated, "CALLER_UNKNOWN"));
+    assert_eq!(
+        (stranger.code, stranger.reason.as_str()),
+        (Code::Unauthenticated, "CALLER_UNKNOWN")
+    );
     for token in ["CANARYwrong", "", "CANARYweb1 CANARYweb2", &hash("CANARYweb1")] {
-        assert_eq!(reason(program.login.begin_login(with_token(begin_request(), token)).await), "CALLER_UNKNOWN", "{token:?}");
+        assert_eq!(
+            reason(program.login.begin_login(with_token(begin_request(), token)).await),
+            "CALLER_UNKNOWN",
+            "{token:?}"
+        );
     }
     let mut basic = Request::new(begin_request());
     basic.metadata_mut().insert("authorization", MetadataValue::from_static("Basic CANARYbasic"));
     assert_eq!(reason(program.login.begin_login(basic).await), "CALLER_UNKNOWN");
     for token in ["CANARYweb1", "CANARYweb2"] {
-        assert_eq!(reason(program.login.begin_login(with_token(begin_request(), token)).await), "CONNECTION_NOT_FOUND");
+        assert_eq!(
+            reason(program.login.begin_login(with_token(begin_request(), token)).await),
+            "CONNECTION_NOT_FOUND"
+        );
     }
     let other_role = refused(program.admin.get_connection(with_token(get(), "CANARYweb1")).await);
-    assert_eq!((other_role.code, other_role.reason.as_str()), (Code::PermissionDenied, "CALLER_NOT_ALLOWED"));
-    assert_eq!(reason(program.login.begin_login(with_token(begin_request(), "CANARYsupport")).await), "CALLER_NOT_ALLOWED");
-    assert_eq!(reason(program.admin.get_connection(with_token(get(), "CANARYsupport")).await), "CONNECTION_NOT_FOUND");
+    assert_eq!(
+        (other_role.code, other_role.reason.as_str()),
+        (Code::PermissionDenied, "CALLER_NOT_ALLOWED")
+    );
+    assert_eq!(
+        reason(program.login.begin_login(with_token(begin_request(), "CANARYsupport")).await),
+        "CALLER_NOT_ALLOWED"
+    );
+    assert_eq!(
+        reason(program.admin.get_connection(with_token(get(), "CANARYsupport")).await),
+        "CONNECTION_NOT_FOUND"
+    );
     assert!(is_healthy(channel(&program.login_url).await).await, "health is for everybody");
 
     write(data.path(), "callers.toml", "not a callers file");
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(reason(program.login.begin_login(with_token(begin_request(), "CANARYweb1")).await), "CONNECTION_NOT_FOUND");
+    assert_eq!(
+        reason(program.login.begin_login(with_token(begin_request(), "CANARYweb1")).await),
+        "CONNECTION_NOT_FOUND"
+    );
     write(data.path(), "callers.toml", &both.replace(&hash("CANARYweb1"), &hash("CANARYweb3")));
     eventually("the new token works", || {
         let mut login = program.login.clone();
-        async move { reason(login.begin_login(with_token(begin_request(), "CANARYweb3")).await) == "CONNECTION_NOT_FOUND" }
+        async move {
+            reason(login.begin_login(with_token(begin_request(), "CANARYweb3")).await)
+                == "CONNECTION_NOT_FOUND"
+        }
     })
     .await;
-    assert_eq!(reason(program.login.begin_login(with_token(begin_request(), "CANARYweb1")).await), "CALLER_UNKNOWN");
+    assert_eq!(
+        reason(program.login.begin_login(with_token(begin_request(), "CANARYweb1")).await),
+        "CALLER_UNKNOWN"
+    );
     let log = crate::fake_idp::locked(&program.log).join("\n");
     assert!(log.contains("CALLER_UNKNOWN") && !log.contains("CANARY"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_opens_what_its_role_is_for_and_certificates_change_without_a_restart() {
+async fn a_client_certificate_opens_what_its_role_is_for_and_certificates_change_without_a_restart()
+{
     let data = tempfile::tempdir().expect("a directory");
     let (server_ca, client_ca, foreign_ca) = (private_ca(), private_ca(), private_ca());
     let (cert, server_key) = leaf(&server_ca, None);
-    let file = |name: &str, text: &str| write(data.path(), name, text).to_str().expect("UTF-8").to_owned();
+    let file =
+        |name: &str, text: &str| write(data.path(), name, text).to_str().expect("UTF-8").to_owned();
     let spiffe = "spiffe://prod/ns/web/sa/web";
     let callers = format!(
         "{}{}",
@@ -132,7 +173,8 @@ async fn a_client_certificate_opens_what_its_role_is_for_and_certificates_change
         ("SSO_TLS_CLIENT_CA_FILE", file("client-ca.crt", &client_ca.pem())),
         ("SSO_CALLERS_FILE", file("callers.toml", &callers)),
     ];
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let program = Program::start(data.path(), &settings).await;
     let url = program.login_url.replace("http://127.0.0.1", "https://localhost");
     let connect = |trusted: String, identity: Option<(String, String)>, url: String| async move {
@@ -142,31 +184,55 @@ async fn a_client_certificate_opens_what_its_role_is_for_and_certificates_change
         }
         Channel::from_shared(url).expect("a URL").tls_config(tls).expect("TLS").connect().await
     };
-    let begin = |channel: Channel| async move { reason(LoginServiceClient::new(channel).begin_login(begin_request()).await) };
+    let begin = |channel: Channel| async move {
+        reason(LoginServiceClient::new(channel).begin_login(begin_request()).await)
+    };
 
-    eventually("the program answers over TLS", || async { connect(server_ca.pem(), None, url.clone()).await.is_ok() }).await;
-    let anybody = connect(server_ca.pem(), None, url.clone()).await.expect("a handshake without a certificate");
+    eventually("the program answers over TLS", || async {
+        connect(server_ca.pem(), None, url.clone()).await.is_ok()
+    })
+    .await;
+    let anybody = connect(server_ca.pem(), None, url.clone())
+        .await
+        .expect("a handshake without a certificate");
     assert!(is_healthy(anybody.clone()).await);
     assert_eq!(begin(anybody).await, "CALLER_UNKNOWN");
-    let web = connect(server_ca.pem(), Some(leaf(&client_ca, Some(spiffe))), url.clone()).await.expect("connected");
+    let web = connect(server_ca.pem(), Some(leaf(&client_ca, Some(spiffe))), url.clone())
+        .await
+        .expect("connected");
     assert_eq!(begin(web).await, "CONNECTION_NOT_FOUND");
-    let unknown = connect(server_ca.pem(), Some(leaf(&client_ca, Some("spiffe://prod/ns/other"))), url.clone()).await;
+    let unknown = connect(
+        server_ca.pem(),
+        Some(leaf(&client_ca, Some("spiffe://prod/ns/other"))),
+        url.clone(),
+    )
+    .await;
     assert_eq!(begin(unknown.expect("connected")).await, "CALLER_UNKNOWN");
     let forged = connect(server_ca.pem(), Some(leaf(&foreign_ca, Some(spiffe))), url.clone()).await;
     // TLS 1.3: the client learns it from its first call.
     let is_refused = match forged {
         Err(_) => true,
         Ok(channel) => {
-            let status = LoginServiceClient::new(channel).begin_login(begin_request()).await.expect_err("refused");
+            let status = LoginServiceClient::new(channel)
+                .begin_login(begin_request())
+                .await
+                .expect_err("refused");
             status.get_details_error_info().is_none()
         }
     };
     assert!(is_refused, "a certificate of another CA ends the handshake");
     let admin_url = program.admin_url.replace("http://127.0.0.1", "https://localhost");
-    let web = connect(server_ca.pem(), Some(leaf(&client_ca, Some(spiffe))), admin_url.clone()).await.expect("connected");
-    assert_eq!(reason(ConnectionServiceClient::new(web).get_connection(get()).await), "CALLER_NOT_ALLOWED");
+    let web = connect(server_ca.pem(), Some(leaf(&client_ca, Some(spiffe))), admin_url.clone())
+        .await
+        .expect("connected");
+    assert_eq!(
+        reason(ConnectionServiceClient::new(web).get_connection(get()).await),
+        "CALLER_NOT_ALLOWED"
+    );
     let support = connect(server_ca.pem(), None, admin_url).await.expect("connected");
-    let answer = ConnectionServiceClient::new(support).get_connection(with_token(get(), "CANARYsupport")).await;
+    let answer = ConnectionServiceClient::new(support)
+        .get_connection(with_token(get(), "CANARYsupport"))
+        .await;
     assert_eq!(reason(answer), "CONNECTION_NOT_FOUND");
     assert!(channel_without_tls(&program.login_url).await.is_err(), "no plain text beside TLS");
 
@@ -177,7 +243,10 @@ async fn a_client_certificate_opens_what_its_role_is_for_and_certificates_change
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(connect(server_ca.pem(), None, url.clone()).await.is_ok());
     file("tls.crt", &new_cert);
-    eventually("the new certificate is shown", || async { connect(new_ca.pem(), None, url.clone()).await.is_ok() }).await;
+    eventually("the new certificate is shown", || async {
+        connect(new_ca.pem(), None, url.clone()).await.is_ok()
+    })
+    .await;
 }
 
 async fn channel_without_tls(url: &str) -> Result<(), tonic::Status> {
@@ -191,28 +260,53 @@ async fn channel_without_tls(url: &str) -> Result<(), tonic::Status> {
 async fn others_reach_no_listener_without_tls_and_callers() {
     let data = tempfile::tempdir().expect("a directory");
     let (cert, server_key) = leaf(&private_ca(), None);
-    let file = |name: &str, text: &str| write(data.path(), name, text).to_str().expect("UTF-8").to_owned();
+    let file =
+        |name: &str, text: &str| write(data.path(), name, text).to_str().expect("UTF-8").to_owned();
     let web = caller("web", "login", &format!("token_sha256 = [\"{}\"]", hash("x")));
     let by_certificate = caller("web", "login", "san = [\"web.example\"]");
-    let (cert, server_key, callers) = (file("tls.crt", &cert), file("tls.key", &server_key), file("callers.toml", &web));
+    let (cert, server_key, callers) =
+        (file("tls.crt", &cert), file("tls.key", &server_key), file("callers.toml", &web));
     let by_certificate = file("by-certificate.toml", &by_certificate);
     let listen = format!("0.0.0.0:{}", free_port());
     for (settings, expected) in [
         (vec![], "SSO_ALLOW_INSECURE_LISTEN"),
         (vec![("SSO_CALLERS_FILE", &callers)], "SSO_TLS_CERT_FILE"),
         (vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_TLS_KEY_FILE", &server_key)], "SSO_CALLERS_FILE"),
-        (vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_CALLERS_FILE", &callers)], "SSO_TLS_KEY_FILE must be given"),
-        (vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_TLS_KEY_FILE", &cert), ("SSO_CALLERS_FILE", &callers)], "no PEM private key"),
-        (vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_TLS_KEY_FILE", &server_key), ("SSO_CALLERS_FILE", &cert)], "SSO_CALLERS_FILE"),
         (
-            vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_TLS_KEY_FILE", &server_key), ("SSO_CALLERS_FILE", &by_certificate)],
+            vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_CALLERS_FILE", &callers)],
+            "SSO_TLS_KEY_FILE must be given",
+        ),
+        (
+            vec![
+                ("SSO_TLS_CERT_FILE", &cert),
+                ("SSO_TLS_KEY_FILE", &cert),
+                ("SSO_CALLERS_FILE", &callers),
+            ],
+            "no PEM private key",
+        ),
+        (
+            vec![
+                ("SSO_TLS_CERT_FILE", &cert),
+                ("SSO_TLS_KEY_FILE", &server_key),
+                ("SSO_CALLERS_FILE", &cert),
+            ],
+            "SSO_CALLERS_FILE",
+        ),
+        (
+            vec![
+                ("SSO_TLS_CERT_FILE", &cert),
+                ("SSO_TLS_KEY_FILE", &server_key),
+                ("SSO_CALLERS_FILE", &by_certificate),
+            ],
             "SSO_TLS_CLIENT_CA_FILE",
         ),
     ] {
         let mut command = crate::binary::command(data.path());
         command.arg("serve").env("SSO_LISTEN", &listen).env("SSO_ADMIN_LISTEN", "127.0.0.1:0");
-        let output =
-            command.envs(settings.iter().map(|(name, value)| (*name, value.as_str()))).output().expect("the program runs");
+        let output = command
+            .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
+            .output()
+            .expect("the program runs");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && text.contains(expected), "{settings:?}: {text}");
     }
@@ -228,7 +322,10 @@ async fn a_full_house_refuses_at_once_and_still_says_how_it_is() {
             tokio::spawn(async move { login.begin_login(begin_request()).await })
         })
         .collect();
-    eventually("the house is full", || async { service.idp.count("/.well-known/openid-configuration") == 1 }).await;
+    eventually("the house is full", || async {
+        service.idp.count("/.well-known/openid-configuration") == 1
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let started = Instant::now();
     let refusal = refused(service.begin(begin_request()).await);
@@ -257,8 +354,12 @@ async fn a_defect_in_one_call_is_that_calls_alone() {
     let data = tempfile::tempdir().expect("a directory");
     let entropy = Arc::new(Explosive(AtomicBool::new(false)));
     let config: Config = config(Database::Sqlite(data.path().join("sso.db")), None, &key());
-    let mut service =
-        Service::over_with(config, Arc::new(ManualClock::starting_now()), Arc::clone(&entropy) as Arc<dyn Entropy>).await;
+    let mut service = Service::over_with(
+        config,
+        Arc::new(ManualClock::starting_now()),
+        Arc::clone(&entropy) as Arc<dyn Entropy>,
+    )
+    .await;
     let connection = service.connection();
     service.create(connection).await.expect("created");
     let under_way = service.approved().await;
@@ -296,7 +397,8 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     for seed in 0..200_u8 {
         let mut stream = TcpStream::connect(&address).await.expect("connected");
-        let noise: Vec<u8> = (0..512_u16).map(|n| (n as u8).wrapping_mul(seed | 1).wrapping_add(seed)).collect();
+        let noise: Vec<u8> =
+            (0..512_u16).map(|n| (n as u8).wrapping_mul(seed | 1).wrapping_add(seed)).collect();
         if seed % 2 == 0 {
             let _ = stream.write_all(preface).await;
             let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
@@ -308,10 +410,12 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     let connection = tokio::spawn(connection);
     for _ in 0..20_000 {
-        let request = http::Request::post(format!("http://{address}/peerpanda.sso.v1.LoginService/BeginLogin"))
-            .header("content-type", "application/grpc")
-            .body(())
-            .expect("a request");
+        let request = http::Request::post(format!(
+            "http://{address}/peerpanda.sso.v1.LoginService/BeginLogin"
+        ))
+        .header("content-type", "application/grpc")
+        .body(())
+        .expect("a request");
         let Ok(ready) = sender.clone().ready().await else { break };
         sender = ready;
         let Ok((_, mut send)) = sender.send_request(request, false) else { break };
@@ -325,6 +429,7 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     let mut another = LoginServiceClient::new(channel(&service.login_url()).await);
     assert!(another.begin_login(long).await.is_err());
     service.log_in().await.expect("everybody else logs in");
-    let closed = tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut Vec::new())).await;
+    let closed =
+        tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut Vec::new())).await;
     assert!(closed.is_ok(), "the silent one is closed");
 }

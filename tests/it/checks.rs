@@ -14,7 +14,8 @@ use tonic::Status;
 
 use crate::fake_idp::FakeIdp;
 use crate::harness::{
-    PUBLIC, Service, begin_request, complete_request, config, eventually, key, postgres_url, reason, redis_url, refused,
+    PUBLIC, Service, begin_request, complete_request, config, eventually, key, postgres_url,
+    reason, redis_url, refused,
 };
 
 /// What a check found, by id; and its summary.
@@ -25,7 +26,10 @@ pub(crate) struct Checked {
 
 impl Checked {
     pub(crate) fn outcome(&self, id: &str) -> CheckOutcome {
-        self.results.get(id).unwrap_or_else(|| panic!("no result {id}: {:?}", self.results.keys())).outcome()
+        self.results
+            .get(id)
+            .unwrap_or_else(|| panic!("no result {id}: {:?}", self.results.keys()))
+            .outcome()
     }
 
     pub(crate) fn found(&self, id: &str) -> &str {
@@ -35,7 +39,8 @@ impl Checked {
 
 impl Service {
     pub(crate) async fn check(&mut self, slug: &str) -> Result<Checked, Status> {
-        self.check_with(pb::CheckConnectionRequest { slug: slug.to_owned(), ..Default::default() }).await
+        self.check_with(pb::CheckConnectionRequest { slug: slug.to_owned(), ..Default::default() })
+            .await
     }
 
     async fn check_with(&mut self, request: pb::CheckConnectionRequest) -> Result<Checked, Status> {
@@ -51,7 +56,10 @@ impl Service {
                     assert!(!result.expected.is_empty() && !result.found.is_empty(), "{result:?}");
                     assert!(!format!("{result:?}").contains("CANARY"), "no secret: {result:?}");
                     if result.outcome() == Fail {
-                        assert!(result.actor() != pb::Party::Unspecified || result.remedy.is_empty(), "{result:?}");
+                        assert!(
+                            result.actor() != pb::Party::Unspecified || result.remedy.is_empty(),
+                            "{result:?}"
+                        );
                     }
                     assert!(results.insert(result.id.clone(), result).is_none(), "each once");
                 }
@@ -69,21 +77,33 @@ impl Service {
     }
 
     async fn changes(&mut self) -> Vec<pb::ConnectionChange> {
-        let request = pb::ListConnectionChangesRequest { slug: "acme".to_owned(), ..Default::default() };
+        let request =
+            pb::ListConnectionChangesRequest { slug: "acme".to_owned(), ..Default::default() };
         self.admin.list_connection_changes(request).await.expect("listed").into_inner().changes
     }
 
-    async fn update(&mut self, paths: &[&str], connection: pb::Connection) -> Result<pb::UpdateConnectionResponse, Status> {
-        let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
-        let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: false };
+    async fn update(
+        &mut self,
+        paths: &[&str],
+        connection: pb::Connection,
+    ) -> Result<pb::UpdateConnectionResponse, Status> {
+        let update_mask = Some(prost_types::FieldMask {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        });
+        let request =
+            pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: false };
         Ok(self.admin.update_connection(request).await?.into_inner())
     }
 
     /// The account at a well-behaved IdP that knows its redirect URI, still TESTING.
     async fn testing() -> Self {
         let mut service = Self::start().await;
-        service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Testing.into()).await.expect("edited");
-        service.idp.behave().registered_redirect = Some(format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"));
+        service
+            .edit(&["state"], |connection| connection.state = pb::ConnectionState::Testing.into())
+            .await
+            .expect("edited");
+        service.idp.behave().registered_redirect =
+            Some(format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"));
         service
     }
 }
@@ -104,7 +124,11 @@ async fn a_right_connection_passes_and_the_check_is_kept() {
         assert_eq!(checked.outcome(id), Pass, "{id}: {}", checked.found(id));
     }
     assert!(checked.found("client.redirect_uri").contains("login_required"));
-    assert!(checked.found("client.credentials").contains("invalid_grant"), "{}", checked.found("client.credentials"));
+    assert!(
+        checked.found("client.credentials").contains("invalid_grant"),
+        "{}",
+        checked.found("client.credentials")
+    );
     assert_ne!(checked.summary.outcome(), Fail);
     let kept = service.get("acme").await.expect("there").last_check.expect("kept");
     assert!(kept.is_current && kept.passed.iter().any(|id| id == "client.credentials"));
@@ -113,23 +137,41 @@ async fn a_right_connection_passes_and_the_check_is_kept() {
     service.idp.behave().client_credentials = true;
     let tokens = service.idp.count("/token");
     let checked = service.check("acme").await.expect("checked");
-    assert!(checked.found("client.credentials").contains("issued a token"), "{}", checked.found("client.credentials"));
+    assert!(
+        checked.found("client.credentials").contains("issued a token"),
+        "{}",
+        checked.found("client.credentials")
+    );
     assert_eq!(service.idp.count("/token"), tokens + 1);
-    assert!(service.idp.seen().iter().all(|seen| !seen.path.contains("callback")), "our callback is never called");
+    assert!(
+        service.idp.seen().iter().all(|seen| !seen.path.contains("callback")),
+        "our callback is never called"
+    );
 }
 
 #[tokio::test]
 async fn what_is_wrong_at_the_client_is_told() {
     let mut service = Service::testing().await;
     let right = service.idp.client_secret.clone();
-    service.edit(&["client_secret"], |connection| connection.client_secret = "CANARYwrong".to_owned()).await.expect("edited");
+    service
+        .edit(&["client_secret"], |connection| connection.client_secret = "CANARYwrong".to_owned())
+        .await
+        .expect("edited");
     let checked = service.check("acme").await.expect("checked");
-    assert_eq!(checked.outcome("client.credentials"), Fail, "{}", checked.found("client.credentials"));
+    assert_eq!(
+        checked.outcome("client.credentials"),
+        Fail,
+        "{}",
+        checked.found("client.credentials")
+    );
     assert!(checked.found("client.credentials").contains("invalid_client"));
     assert_eq!(checked.results["client.credentials"].actor(), pb::Party::Support);
     assert_eq!(checked.summary.failed, ["client.credentials"]);
 
-    service.edit(&["client_secret"], |connection| connection.client_secret = right).await.expect("edited");
+    service
+        .edit(&["client_secret"], |connection| connection.client_secret = right)
+        .await
+        .expect("edited");
     service.idp.behave().expects_post = true;
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("client.credentials"), Fail, "the wrong authentication method");
@@ -137,15 +179,28 @@ async fn what_is_wrong_at_the_client_is_told() {
 
     service.idp.behave().trusts_everybody = true;
     let checked = service.check("acme").await.expect("checked");
-    assert_eq!(checked.outcome("client.credentials"), Inconclusive, "{}", checked.found("client.credentials"));
+    assert_eq!(
+        checked.outcome("client.credentials"),
+        Inconclusive,
+        "{}",
+        checked.found("client.credentials")
+    );
     assert_eq!(checked.summary.outcome(), Inconclusive, "not proven, and not refuted");
     service.idp.behave().trusts_everybody = false;
 
     service.idp.behave().registered_redirect = Some("https://elsewhere.example/".to_owned());
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("client.redirect_uri"), Fail);
-    assert!(checked.found("client.redirect_uri").contains("Error redirect_uri_mismatch: it is not registered"));
-    assert!(checked.results["client.redirect_uri"].remedy.contains("/app/accounts/oidc/acme/login/callback/"));
+    assert!(
+        checked
+            .found("client.redirect_uri")
+            .contains("Error redirect_uri_mismatch: it is not registered")
+    );
+    assert!(
+        checked.results["client.redirect_uri"]
+            .remedy
+            .contains("/app/accounts/oidc/acme/login/callback/")
+    );
 }
 
 /// Keycloak's and Entra's words for a wrong secret, and an expired one explained.
@@ -174,23 +229,48 @@ async fn what_an_idp_says_of_a_client_is_understood() {
     ] {
         service.idp.behave().token_answer = Some((400, answer.to_owned()));
         let checked = service.check("acme").await.expect("checked");
-        assert_eq!(checked.outcome("client.credentials"), outcome, "{answer}: {}", checked.found("client.credentials"));
-        assert!(checked.found("client.credentials").contains(words), "{answer}: {}", checked.found("client.credentials"));
+        assert_eq!(
+            checked.outcome("client.credentials"),
+            outcome,
+            "{answer}: {}",
+            checked.found("client.credentials")
+        );
+        assert!(
+            checked.found("client.credentials").contains(words),
+            "{answer}: {}",
+            checked.found("client.credentials")
+        );
     }
     service.idp.behave().token_answer = Some((503, String::new()));
-    assert_eq!(service.check("acme").await.expect("checked").outcome("client.credentials"), Fail, "it doesn't answer");
+    assert_eq!(
+        service.check("acme").await.expect("checked").outcome("client.credentials"),
+        Fail,
+        "it doesn't answer"
+    );
 }
 
 #[tokio::test]
 async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
     let mut service = Service::testing().await;
     let issuer = service.idp.issuer.clone();
-    service.edit(&["issuer"], |connection| connection.issuer = format!("{issuer}/")).await.expect("edited");
+    service
+        .edit(&["issuer"], |connection| connection.issuer = format!("{issuer}/"))
+        .await
+        .expect("edited");
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.issuer"), Fail);
-    assert!(checked.found("metadata.issuer").contains("the slash at the end alone"), "{}", checked.found("metadata.issuer"));
-    assert!(checked.results["metadata.issuer"].remedy.contains(&format!("store the issuer {issuer:?}")));
-    service.edit(&["issuer"], |connection| connection.issuer = String::new()).await.expect("edited");
+    assert!(
+        checked.found("metadata.issuer").contains("the slash at the end alone"),
+        "{}",
+        checked.found("metadata.issuer")
+    );
+    assert!(
+        checked.results["metadata.issuer"].remedy.contains(&format!("store the issuer {issuer:?}"))
+    );
+    service
+        .edit(&["issuer"], |connection| connection.issuer = String::new())
+        .await
+        .expect("edited");
 
     service.idp.behave().metadata = serde_json::json!({
         "claims_supported": ["sub", "email"], "code_challenge_methods_supported": ["plain"],
@@ -214,17 +294,24 @@ async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
     // What a login would refuse, the check refuses, too.
     service.idp.behave().metadata = serde_json::json!({ "userinfo_endpoint": "ftp://nowhere" });
     let checked = service.check("acme").await.expect("checked");
-    assert_eq!((checked.outcome("metadata.usable"), checked.outcome("metadata.endpoints")), (Fail, Fail));
-    service.idp.behave().metadata = serde_json::json!({ "token_endpoint": "ftp://nowhere", "jwks_uri": null });
+    assert_eq!(
+        (checked.outcome("metadata.usable"), checked.outcome("metadata.endpoints")),
+        (Fail, Fail)
+    );
+    service.idp.behave().metadata =
+        serde_json::json!({ "token_endpoint": "ftp://nowhere", "jwks_uri": null });
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.endpoints"), Fail);
-    assert!(checked.found("metadata.endpoints").contains("jwks_uri is missing"), "{}", checked.found("metadata.endpoints"));
+    assert!(
+        checked.found("metadata.endpoints").contains("jwks_uri is missing"),
+        "{}",
+        checked.found("metadata.endpoints")
+    );
 
-    service
-        .idp
-        .behave()
-        .answers
-        .insert("/.well-known/openid-configuration", (302, String::new(), "https://evil.example/x".to_owned()));
+    service.idp.behave().answers.insert(
+        "/.well-known/openid-configuration",
+        (302, String::new(), "https://evil.example/x".to_owned()),
+    );
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.document"), Fail);
     assert!(checked.found("metadata.document").contains("evil.example"), "named, and not followed");
@@ -236,7 +323,8 @@ async fn an_idp_that_is_away_or_inside_fails_in_time() {
     let began = tokio::time::Instant::now();
     service
         .edit(&["discovery_url"], |connection| {
-            connection.discovery_url = "http://127.0.0.1:1/.well-known/openid-configuration".to_owned();
+            connection.discovery_url =
+                "http://127.0.0.1:1/.well-known/openid-configuration".to_owned();
         })
         .await
         .expect("edited");
@@ -245,7 +333,8 @@ async fn an_idp_that_is_away_or_inside_fails_in_time() {
     assert!(began.elapsed() < Duration::from_secs(20));
 
     // Allowed when it was saved, forbidden now: the guard stands before every probe, too.
-    let (data, key, clock) = (tempfile::tempdir().expect("a directory"), key(), Arc::new(ManualClock::starting_now()));
+    let (data, key, clock) =
+        (tempfile::tempdir().expect("a directory"), key(), Arc::new(ManualClock::starting_now()));
     let over = || config(Database::Sqlite(data.path().join("sso.db")), None, &key);
     let mut open = Service::over(over(), Arc::clone(&clock)).await;
     let inside = pb::Connection {
@@ -258,7 +347,11 @@ async fn an_idp_that_is_away_or_inside_fails_in_time() {
     let mut guarded = Service::over(strict, clock).await;
     let checked = guarded.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.document"), Fail);
-    assert!(checked.found("metadata.document").contains("address"), "{}", checked.found("metadata.document"));
+    assert!(
+        checked.found("metadata.document").contains("address"),
+        "{}",
+        checked.found("metadata.document")
+    );
 }
 
 #[tokio::test]
@@ -266,7 +359,8 @@ async fn checks_are_limited_and_of_accounts_that_are_there() {
     let mut service = Service::testing().await;
     let request = || pb::CheckConnectionRequest { slug: "acme".to_owned(), ..Default::default() };
     for _ in 0..6 {
-        let mut stream = service.admin.check_connection(request()).await.expect("checked").into_inner();
+        let mut stream =
+            service.admin.check_connection(request()).await.expect("checked").into_inner();
         while stream.message().await.expect("a message").is_some() {}
     }
     assert_eq!(reason(service.admin.check_connection(request()).await.map(|_| ())), "RATE_LIMITED");
@@ -277,8 +371,10 @@ async fn checks_are_limited_and_of_accounts_that_are_there() {
 #[tokio::test]
 async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     let mut service = Service::start().await;
-    let other = FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn peerpanda_sso::clock::Clock>).await;
-    let active = pb::Connection { state: pb::ConnectionState::Active.into(), ..other.connection("other") };
+    let other =
+        FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn peerpanda_sso::clock::Clock>).await;
+    let active =
+        pb::Connection { state: pb::ConnectionState::Active.into(), ..other.connection("other") };
     let create = pb::CreateConnectionRequest { connection: Some(active) };
     assert_eq!(reason(service.admin.create_connection(create).await), "CHECK_REQUIRED");
 
@@ -288,10 +384,16 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     assert_eq!(reason(service.update(&["state"], to_active).await), "CHECK_REQUIRED");
     let refusal = refused(service.activate("acme", read.revision, false).await);
     assert!(
-        refusal.reason == "CHECK_REQUIRED" && refusal.message.contains("a check") && refusal.message.contains("a test login")
+        refusal.reason == "CHECK_REQUIRED"
+            && refusal.message.contains("a check")
+            && refusal.message.contains("a test login")
     );
     service.check("acme").await.expect("checked");
-    assert!(refused(service.activate("acme", read.revision, false).await).message.contains("a test login"));
+    assert!(
+        refused(service.activate("acme", read.revision, false).await)
+            .message
+            .contains("a test login")
+    );
     let completed = service.log_in().await.expect("a test login");
     assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
     // Another secret is to be proven anew; the right one comes back.
@@ -300,13 +402,19 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
         let secret = secret.to_owned();
         move |connection: &mut pb::Connection| connection.client_secret = secret
     };
-    let revision = service.edit(&["client_secret"], change("CANARYother")).await.expect("edited").revision;
+    let revision =
+        service.edit(&["client_secret"], change("CANARYother")).await.expect("edited").revision;
     assert_eq!(reason(service.activate("acme", revision, false).await), "CHECK_REQUIRED");
     service.edit(&["client_secret"], change(&right)).await.expect("edited");
     // A new display name doesn't undo what is proven.
     let read = service.get("acme").await.expect("there");
     let renamed = pb::Connection { display_name: "Acme".to_owned(), ..read };
-    let renamed = service.update(&["display_name"], renamed).await.expect("renamed").connection.expect("a connection");
+    let renamed = service
+        .update(&["display_name"], renamed)
+        .await
+        .expect("renamed")
+        .connection
+        .expect("a connection");
     let activated = service.activate("acme", renamed.revision, false).await.expect("activated");
     assert_eq!(activated.state(), pb::ConnectionState::Active);
     assert!(activated.test_login_time.is_some());
@@ -315,20 +423,39 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     // What logins hang on is changed of an ACTIVE one only where it has passed a check.
     let scopes = pb::Connection { scopes: vec!["openid".to_owned()], ..activated.clone() };
     let refusal = refused(service.update(&["scopes"], scopes.clone()).await);
-    assert!(refusal.reason == "CHECK_REQUIRED" && refusal.message.contains("every login that ends from now on"), "{refusal:?}");
+    assert!(
+        refusal.reason == "CHECK_REQUIRED"
+            && refusal.message.contains("every login that ends from now on"),
+        "{refusal:?}"
+    );
     let mask = Some(prost_types::FieldMask { paths: vec!["scopes".to_owned()] });
-    let proposal = pb::CheckConnectionRequest { slug: "acme".to_owned(), proposal: Some(scopes.clone()), update_mask: mask };
+    let proposal = pb::CheckConnectionRequest {
+        slug: "acme".to_owned(),
+        proposal: Some(scopes.clone()),
+        update_mask: mask,
+    };
     let checked = service.check_with(proposal).await.expect("checked");
     assert_ne!(checked.summary.outcome(), Fail);
     assert_eq!(service.get("acme").await.expect("there").scopes.len(), 3, "nothing was changed");
     let updated = service.update(&["scopes"], scopes).await.expect("updated");
     assert!(updated.effect.contains("every login"), "{}", updated.effect);
-    let client = pb::Connection { client_id: "another".to_owned(), ..updated.connection.expect("a connection") };
-    assert!(refused(service.update(&["client_id"], client).await).message.contains("CONNECTION_CHANGED"));
-    service.edit(&["client_id"], |connection| connection.client_id = "another".to_owned()).await.expect("by force");
+    let client = pb::Connection {
+        client_id: "another".to_owned(),
+        ..updated.connection.expect("a connection")
+    };
+    assert!(
+        refused(service.update(&["client_id"], client).await)
+            .message
+            .contains("CONNECTION_CHANGED")
+    );
+    service
+        .edit(&["client_id"], |connection| connection.client_id = "another".to_owned())
+        .await
+        .expect("by force");
 
     let changes = service.changes().await;
-    let actions: Vec<(&str, bool)> = changes.iter().rev().map(|change| (change.action.as_str(), change.is_forced)).collect();
+    let actions: Vec<(&str, bool)> =
+        changes.iter().rev().map(|change| (change.action.as_str(), change.is_forced)).collect();
     assert_eq!(
         actions,
         [
@@ -344,10 +471,16 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
             ("update", true)
         ]
     );
-    let fields: Vec<_> = changes[0].fields.iter().map(|field| (field.field.as_str(), field.after.as_str())).collect();
+    let fields: Vec<_> = changes[0]
+        .fields
+        .iter()
+        .map(|field| (field.field.as_str(), field.after.as_str()))
+        .collect();
     assert_eq!(fields, [("client_id", "another")]);
     assert!(!format!("{changes:?}").contains("CANARY"), "secrets are fingerprints");
-    assert!(changes.iter().all(|change| change.actor == "anybody" || change.actor == "the service"));
+    assert!(
+        changes.iter().all(|change| change.actor == "anybody" || change.actor == "the service")
+    );
 }
 
 #[tokio::test]
@@ -356,15 +489,20 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
     let right = service.idp.client_secret.clone();
     let expires = prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 };
     service
-        .edit(&["client_secret", "client_secret_expire_time", "standby_client_secret"], |connection| {
-            connection.client_secret = "CANARYold".to_owned();
-            connection.client_secret_expire_time = Some(expires);
-            connection.standby_client_secret = right;
-        })
+        .edit(
+            &["client_secret", "client_secret_expire_time", "standby_client_secret"],
+            |connection| {
+                connection.client_secret = "CANARYold".to_owned();
+                connection.client_secret_expire_time = Some(expires);
+                connection.standby_client_secret = right;
+            },
+        )
         .await
         .expect("edited");
     let before = service.get("acme").await.expect("there");
-    assert!(before.standby_client_secret.is_empty() && !before.standby_secret_fingerprint.is_empty());
+    assert!(
+        before.standby_client_secret.is_empty() && !before.standby_secret_fingerprint.is_empty()
+    );
     let tokens = service.idp.count("/token");
     assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
     assert_eq!(service.idp.count("/token"), tokens + 1, "never a second try with one code");
@@ -372,7 +510,12 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
         let mut admin = service.admin.clone();
         let slug = "acme".to_owned();
         async move {
-            let read = admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("there").into_inner().connection;
+            let read = admin
+                .get_connection(pb::GetConnectionRequest { slug })
+                .await
+                .expect("there")
+                .into_inner()
+                .connection;
             read.expect("a connection").secret_switch_time.is_some()
         }
     })
@@ -380,8 +523,18 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
     service.log_in().await.expect("the next login is by the other one");
     let after = service.get("acme").await.expect("there");
     assert_eq!(after.secret_fingerprint, before.standby_secret_fingerprint);
-    assert_eq!(after.standby_client_secret_expire_time, Some(expires), "what is known of it goes with it");
-    assert!(service.changes().await.iter().any(|change| change.action == "switch_secret" && change.actor == "the service"));
+    assert_eq!(
+        after.standby_client_secret_expire_time,
+        Some(expires),
+        "what is known of it goes with it"
+    );
+    assert!(
+        service
+            .changes()
+            .await
+            .iter()
+            .any(|change| change.action == "switch_secret" && change.actor == "the service")
+    );
 
     // Not back again within ten minutes.
     service.idp.behave().expects_post = true;
@@ -389,20 +542,30 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
         assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(service.get("acme").await.expect("there").secret_fingerprint, after.secret_fingerprint);
+    assert_eq!(
+        service.get("acme").await.expect("there").secret_fingerprint,
+        after.secret_fingerprint
+    );
     service.clock.advance(Duration::from_secs(601));
     assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
     eventually("they change places again", || {
         let mut admin = service.admin.clone();
         let (slug, old) = ("acme".to_owned(), before.secret_fingerprint.clone());
         async move {
-            let read = admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("there").into_inner().connection;
+            let read = admin
+                .get_connection(pb::GetConnectionRequest { slug })
+                .await
+                .expect("there")
+                .into_inner()
+                .connection;
             read.expect("a connection").secret_fingerprint == old
         }
     })
     .await;
     service
-        .edit(&["standby_client_secret"], |connection| connection.standby_client_secret = String::new())
+        .edit(&["standby_client_secret"], |connection| {
+            connection.standby_client_secret = String::new()
+        })
         .await
         .expect("removed");
     assert!(service.get("acme").await.expect("there").standby_secret_fingerprint.is_empty());
@@ -418,7 +581,8 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     assert_eq!(refusal.reason, "CLAIM_MISSING");
     service.idp.behave().claims = serde_json::json!({});
     service.idp.behave().userinfo = serde_json::Value::Null;
-    service.idp.behave().token_answer = Some((400, r#"{"error":"invalid_grant","error_description":"CANARY"}"#.to_owned()));
+    service.idp.behave().token_answer =
+        Some((400, r#"{"error":"invalid_grant","error_description":"CANARY"}"#.to_owned()));
     assert_eq!(reason(service.log_in().await), "CODE_REJECTED");
     service.idp.behave().token_answer = None;
     // Not ours: counted, and takes nobody's place.
@@ -427,11 +591,19 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     assert_eq!(reason(service.complete(foreign).await), "STATE_INVALID");
 
     let listed = service.attempts().await;
-    let reasons: Vec<&str> = listed.attempts.iter().map(|attempt| attempt.reason.as_str()).collect();
+    let reasons: Vec<&str> =
+        listed.attempts.iter().map(|attempt| attempt.reason.as_str()).collect();
     assert_eq!(reasons, ["CODE_REJECTED", "CLAIM_MISSING", ""]);
     let [rejected, missing, good] = listed.attempts.as_slice() else { panic!("three") };
-    assert_eq!((rejected.idp_error.as_str(), rejected.owner.as_str()), ("invalid_grant", "end_user"));
-    assert!(rejected.remedy.contains("/app/accounts/oidc/acme/login/callback/"), "{}", rejected.remedy);
+    assert_eq!(
+        (rejected.idp_error.as_str(), rejected.owner.as_str()),
+        ("invalid_grant", "end_user")
+    );
+    assert!(
+        rejected.remedy.contains("/app/accounts/oidc/acme/login/callback/"),
+        "{}",
+        rejected.remedy
+    );
     assert_eq!(missing.trace_id, refusal.metadata["trace_id"]);
     assert!(missing.claims_missing.iter().any(|name| name == "given_name"), "{missing:?}");
     assert!(good.is_test && good.claims_present.len() == 3 && good.issuer == service.idp.issuer);
@@ -441,7 +613,10 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     let summary = listed.summary.expect("a summary");
     assert!(summary.last_success_time.is_some() && summary.unrecognized_callbacks == 1);
     assert_eq!(summary.failures["CLAIM_MISSING"], 1);
-    assert_eq!(service.get("acme").await.expect("there").logins.expect("a summary").failures, summary.failures);
+    assert_eq!(
+        service.get("acme").await.expect("there").logins.expect("a summary").failures,
+        summary.failures
+    );
 
     // A caller that gives up leaves a trace, though its state is spent.
     service.idp.behave().token_delay = Duration::from_secs(30);
@@ -454,8 +629,15 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
         let mut admin = service.admin.clone();
         async move {
             let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 1 };
-            let latest = admin.list_login_attempts(request).await.expect("listed").into_inner().attempts.remove(0);
-            latest.reason == "PROVIDER_UNAVAILABLE" && latest.phases.last().is_some_and(|phase| phase.phase == "token")
+            let latest = admin
+                .list_login_attempts(request)
+                .await
+                .expect("listed")
+                .into_inner()
+                .attempts
+                .remove(0);
+            latest.reason == "PROVIDER_UNAVAILABLE"
+                && latest.phases.last().is_some_and(|phase| phase.phase == "token")
         }
     })
     .await;
@@ -463,13 +645,19 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     // Only so many are kept, and for so long.
     for _ in 0..210 {
         let state = service.approved().await;
-        let request = pb::CompleteLoginRequest { iss: Some("https://evil.example".to_owned()), ..complete_request(&state) };
+        let request = pb::CompleteLoginRequest {
+            iss: Some("https://evil.example".to_owned()),
+            ..complete_request(&state)
+        };
         assert_eq!(reason(service.complete(request).await), "ISSUER_MISMATCH");
     }
     let listed = service.attempts().await;
     assert_eq!(listed.attempts.len(), 200);
     assert!(listed.attempts.iter().all(|attempt| attempt.reason == "ISSUER_MISMATCH"));
-    assert!(listed.summary.expect("a summary").last_success_time.is_some(), "remembered though it is no longer kept");
+    assert!(
+        listed.summary.expect("a summary").last_success_time.is_some(),
+        "remembered though it is no longer kept"
+    );
 }
 
 #[tokio::test]
@@ -492,18 +680,35 @@ async fn the_guide_has_the_accounts_own_values_and_the_idps_own_steps() {
         for slug in ["acme", "newcomer"] {
             let text = guide(slug, idp, false).await.expect("a guide");
             assert!(text.contains(words), "{idp:?}: {text}");
-            for value in ["login/callback/`", "openid, email, profile", "given_name", "S256", "client_secret_basic"] {
+            for value in [
+                "login/callback/`",
+                "openid, email, profile",
+                "given_name",
+                "S256",
+                "client_secret_basic",
+            ] {
                 assert!(text.contains(value), "{idp:?} lacks {value}: {text}");
             }
             assert!(text.contains(&format!("{PUBLIC}/app/accounts/oidc/{slug}/login/")), "{text}");
         }
     }
-    assert_eq!(reason(guide("acme", pb::IdentityProvider::Unspecified, true).await), "CHECK_REQUIRED");
-    assert_eq!(reason(guide("newcomer", pb::IdentityProvider::Unspecified, true).await), "CONNECTION_NOT_FOUND");
+    assert_eq!(
+        reason(guide("acme", pb::IdentityProvider::Unspecified, true).await),
+        "CHECK_REQUIRED"
+    );
+    assert_eq!(
+        reason(guide("newcomer", pb::IdentityProvider::Unspecified, true).await),
+        "CONNECTION_NOT_FOUND"
+    );
     service.check("acme").await.expect("checked");
-    let request = pb::GetSetupGuideRequest { slug: "acme".to_owned(), ready: true, ..Default::default() };
+    let request =
+        pb::GetSetupGuideRequest { slug: "acme".to_owned(), ready: true, ..Default::default() };
     let note = service.admin.get_setup_guide(request).await.expect("a note").into_inner().markdown;
-    assert!(note.contains("ready to test") && note.contains("accepts the client id and the client secret"), "{note}");
+    assert!(
+        note.contains("ready to test")
+            && note.contains("accepts the client id and the client secret"),
+        "{note}"
+    );
 }
 
 /// Both replicas see what is kept, and both databases keep it.

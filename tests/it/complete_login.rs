@@ -39,11 +39,18 @@ async fn a_state_that_is_not_ours_is_refused() {
     let good = complete_request(&callback);
     let mut tampered = callback.state.clone().into_bytes();
     tampered[20] = if tampered[20] == b'A' { b'B' } else { b'A' };
-    for state in
-        ["x".to_owned(), "\u{ff}\u{0}".to_owned(), String::from_utf8(tampered).expect("ASCII"), format!("{}A", callback.state)]
-    {
-        let refused = refused(service.complete(pb::CompleteLoginRequest { state, ..good.clone() }).await);
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "STATE_INVALID"));
+    for state in [
+        "x".to_owned(),
+        "\u{ff}\u{0}".to_owned(),
+        String::from_utf8(tampered).expect("ASCII"),
+        format!("{}A", callback.state),
+    ] {
+        let refused =
+            refused(service.complete(pb::CompleteLoginRequest { state, ..good.clone() }).await);
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::FailedPrecondition, "STATE_INVALID")
+        );
         assert_eq!(refused.retry, "login");
     }
     let of_another = pb::CompleteLoginRequest { slug: "other".to_owned(), ..good.clone() };
@@ -57,13 +64,26 @@ async fn a_login_ends_in_the_browser_in_which_it_began() {
     let mut service = Service::start().await;
     let callback = service.approved().await;
     let good = complete_request(&callback);
-    for browser_binding in [None, Some(String::new()), Some("x\u{0}".to_owned()), Some("another-browser-0123".to_owned())] {
-        let refused = refused(service.complete(pb::CompleteLoginRequest { browser_binding, ..good.clone() }).await);
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "BROWSER_MISMATCH"));
+    for browser_binding in [
+        None,
+        Some(String::new()),
+        Some("x\u{0}".to_owned()),
+        Some("another-browser-0123".to_owned()),
+    ] {
+        let refused = refused(
+            service.complete(pb::CompleteLoginRequest { browser_binding, ..good.clone() }).await,
+        );
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::PermissionDenied, "BROWSER_MISMATCH")
+        );
     }
     service.complete(good).await.expect("the login is still there for its owner");
 
-    let unbound = service.begin(pb::BeginLoginRequest { browser_binding: None, ..begin_request() }).await.expect("begun");
+    let unbound = service
+        .begin(pb::BeginLoginRequest { browser_binding: None, ..begin_request() })
+        .await
+        .expect("begun");
     let callback = service.idp.approve(&unbound.redirect_url, "alice");
     assert_eq!(reason(service.complete(complete_request(&callback)).await), "BROWSER_MISMATCH");
 }
@@ -74,7 +94,10 @@ async fn a_state_is_used_once_and_expires() {
     let callback = service.approved().await;
     service.complete(complete_request(&callback)).await.expect("a login");
     let used = refused(service.complete(complete_request(&callback)).await);
-    assert_eq!((used.code, used.reason.as_str(), used.retry.as_str()), (Code::FailedPrecondition, "STATE_USED", "login"));
+    assert_eq!(
+        (used.code, used.reason.as_str(), used.retry.as_str()),
+        (Code::FailedPrecondition, "STATE_USED", "login")
+    );
 
     let late = service.approved().await;
     service.clock.advance(Duration::from_secs(900));
@@ -86,7 +109,8 @@ async fn a_state_is_used_once_and_expires() {
 async fn a_failed_login_has_spent_its_state() {
     let mut service = Service::start().await;
     let callback = service.approved().await;
-    let wrong_code = pb::CompleteLoginRequest { code: "wrong".to_owned(), ..complete_request(&callback) };
+    let wrong_code =
+        pb::CompleteLoginRequest { code: "wrong".to_owned(), ..complete_request(&callback) };
     assert_eq!(reason(service.complete(wrong_code).await), "CODE_REJECTED");
     assert_eq!(reason(service.complete(complete_request(&callback)).await), "STATE_USED");
 }
@@ -116,10 +140,19 @@ async fn the_callbacks_issuer_is_the_connections() {
     let mut service = Service::start().await;
     for iss in [None, Some(String::new()), Some("http://localhost:1".to_owned())] {
         let callback = service.approved().await;
-        let refused = refused(service.complete(pb::CompleteLoginRequest { iss, ..complete_request(&callback) }).await);
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "ISSUER_MISMATCH"));
+        let refused = refused(
+            service.complete(pb::CompleteLoginRequest { iss, ..complete_request(&callback) }).await,
+        );
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::PermissionDenied, "ISSUER_MISMATCH")
+        );
     }
-    assert_eq!(service.idp.count("/token"), 0, "no code goes to an IdP that may not have issued it");
+    assert_eq!(
+        service.idp.count("/token"),
+        0,
+        "no code goes to an IdP that may not have issued it"
+    );
 }
 
 /// A connection that changed between begin and complete.
@@ -127,19 +160,31 @@ async fn the_callbacks_issuer_is_the_connections() {
 async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
     let mut service = Service::start().await;
     let (before_name, before_client) = (service.approved().await, service.approved().await);
-    service.edit(&["display_name"], |connection| connection.display_name = "New".to_owned()).await.expect("edited");
+    service
+        .edit(&["display_name"], |connection| connection.display_name = "New".to_owned())
+        .await
+        .expect("edited");
     service.complete(complete_request(&before_name)).await.expect("a new name changes nothing");
-    service.edit(&["client_id"], |connection| connection.client_id = "another".to_owned()).await.expect("edited");
+    service
+        .edit(&["client_id"], |connection| connection.client_id = "another".to_owned())
+        .await
+        .expect("edited");
     let refused = refused(service.complete(complete_request(&before_client)).await);
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CONNECTION_CHANGED"));
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (Code::FailedPrecondition, "CONNECTION_CHANGED")
+    );
 }
 
 /// A connection that changed between begin and complete.
 #[tokio::test]
 async fn a_connection_deleted_disabled_or_created_again_ends_the_logins_begun_before() {
     let mut service = Service::start().await;
-    let (first, second, third) = (service.approved().await, service.approved().await, service.approved().await);
-    let disabled = service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await;
+    let (first, second, third) =
+        (service.approved().await, service.approved().await, service.approved().await);
+    let disabled = service
+        .edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into())
+        .await;
     let revision = disabled.expect("disabled").revision;
     assert_eq!(reason(service.complete(complete_request(&first)).await), "CONNECTION_DISABLED");
     let deletion = pb::DeleteConnectionRequest { slug: "acme".to_owned(), revision };
@@ -156,16 +201,36 @@ async fn the_token_endpoints_refusals_are_told_apart() {
     let mut service = Service::start().await;
     let html = "<html>CANARYhtml</html>";
     for (status, body, code, expected) in [
-        (401, r#"{"error":"invalid_client","error_description":"AADSTS7000222"}"#, Code::FailedPrecondition, "CLIENT_REJECTED"),
+        (
+            401,
+            r#"{"error":"invalid_client","error_description":"AADSTS7000222"}"#,
+            Code::FailedPrecondition,
+            "CLIENT_REJECTED",
+        ),
         (400, r#"{"error":"unauthorized_client"}"#, Code::FailedPrecondition, "CLIENT_REJECTED"),
         (401, html, Code::FailedPrecondition, "CLIENT_REJECTED"),
-        (400, r#"{"error":"invalid_grant","error_codes":[54005]}"#, Code::PermissionDenied, "CODE_REJECTED"),
+        (
+            400,
+            r#"{"error":"invalid_grant","error_codes":[54005]}"#,
+            Code::PermissionDenied,
+            "CODE_REJECTED",
+        ),
         (400, r#"{"errorCode":"E0000011"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
         (200, html, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
         (200, "[]", Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
         (200, r#"{"access_token":"a"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
-        (200, r#"{"access_token":"a","id_token":"b","id_token":"c"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
-        (200, "{\"access_token\":\"a\\nb\",\"id_token\":\"b\"}", Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (
+            200,
+            r#"{"access_token":"a","id_token":"b","id_token":"c"}"#,
+            Code::Unavailable,
+            "TOKEN_RESPONSE_INVALID",
+        ),
+        (
+            200,
+            "{\"access_token\":\"a\\nb\",\"id_token\":\"b\"}",
+            Code::Unavailable,
+            "TOKEN_RESPONSE_INVALID",
+        ),
         (500, html, Code::Unavailable, "PROVIDER_UNAVAILABLE"),
         (429, html, Code::Unavailable, "PROVIDER_UNAVAILABLE"),
     ] {
@@ -173,11 +238,19 @@ async fn the_token_endpoints_refusals_are_told_apart() {
         service.idp.behave().token_answer = Some((status, body.to_owned()));
         let refused = refused(service.complete(complete_request(&callback)).await);
         assert_eq!((refused.code, refused.reason.as_str()), (code, expected), "{status} {body}");
-        assert!(refused.retry == "login" || refused.retry == "never", "the state is spent: {}", refused.retry);
+        assert!(
+            refused.retry == "login" || refused.retry == "never",
+            "the state is spent: {}",
+            refused.retry
+        );
         assert!(!refused.message.contains("CANARY"), "{}", refused.message);
     }
     service.idp.behave().token_answer = None;
-    service.idp.behave().answers.insert("/token", (307, String::new(), "https://evil.example/token".to_owned()));
+    service
+        .idp
+        .behave()
+        .answers
+        .insert("/token", (307, String::new(), "https://evil.example/token".to_owned()));
     let callback = service.approved().await;
     let refused = refused(service.complete(complete_request(&callback)).await);
     assert_eq!(refused.reason, "TOKEN_RESPONSE_INVALID");
@@ -212,7 +285,10 @@ async fn an_id_token_with_wrong_claims_is_refused() {
         (json!({ "iat": now - 661, "exp": now + 300 }), "ID_TOKEN_INVALID"),
         (json!({ "nbf": now + 61 }), "ID_TOKEN_INVALID"),
         (json!({ "at_hash": "AAAA" }), "ID_TOKEN_INVALID"),
-        (json!({ "events": { "http://schemas.openid.net/event/backchannel-logout": {} } }), "ID_TOKEN_INVALID"),
+        (
+            json!({ "events": { "http://schemas.openid.net/event/backchannel-logout": {} } }),
+            "ID_TOKEN_INVALID",
+        ),
         (json!({ "nonce": "another" }), "NONCE_MISMATCH"),
         (json!({ "nonce": null }), "NONCE_MISMATCH"),
         (json!({ "nonce": 1 }), "ID_TOKEN_INVALID"),
@@ -239,7 +315,10 @@ async fn an_id_token_signed_by_nobody_or_by_another_is_refused() {
     let mut service = Service::start().await;
     service.idp.behave().foreign_key = true;
     let refused = refused(service.log_in().await);
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "ID_TOKEN_SIGNATURE_INVALID"));
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (Code::PermissionDenied, "ID_TOKEN_SIGNATURE_INVALID")
+    );
     service.idp.behave().foreign_key = false;
     for header in [
         json!({ "alg": "none" }),
@@ -251,7 +330,12 @@ async fn an_id_token_signed_by_nobody_or_by_another_is_refused() {
         service.idp.behave().header = header.clone();
         assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID", "{header}");
     }
-    for header in [json!({ "typ": "at+jwt" }), json!({ "typ": "logout+jwt" }), json!({ "crit": ["exp"] }), json!({ "kid": 1 })] {
+    for header in [
+        json!({ "typ": "at+jwt" }),
+        json!({ "typ": "logout+jwt" }),
+        json!({ "crit": ["exp"] }),
+        json!({ "kid": 1 }),
+    ] {
         service.idp.behave().header = header.clone();
         assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID", "{header}");
     }
@@ -296,7 +380,8 @@ async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
     service.idp.behave().answers.remove("/keys");
     service.idp.behave().token_delay = Duration::from_secs(1);
     let mut login = service.login.clone();
-    let under_way = tokio::spawn(async move { login.complete_login(complete_request(&slow)).await });
+    let under_way =
+        tokio::spawn(async move { login.complete_login(complete_request(&slow)).await });
     eventually("the slow login is under way", || async { service.idp.count("/token") == 1 }).await;
     service.idp.behave().token_delay = Duration::ZERO;
     let fetched = service.idp.count("/keys");
@@ -310,12 +395,17 @@ async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
 async fn max_age_demands_a_recent_auth_time() {
     let mut service = Service::start().await;
     let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref());
-    for (auth_time, is_recent) in
-        [(json!(now - 100), true), (json!(now - 160), true), (json!(now - 161), false), (Value::Null, false)]
-    {
+    for (auth_time, is_recent) in [
+        (json!(now - 100), true),
+        (json!(now - 160), true),
+        (json!(now - 161), false),
+        (Value::Null, false),
+    ] {
         service.idp.behave().claims = json!({ "auth_time": auth_time });
-        let request =
-            pb::BeginLoginRequest { max_age: Some(prost_types::Duration { seconds: 100, nanos: 0 }), ..begin_request() };
+        let request = pb::BeginLoginRequest {
+            max_age: Some(prost_types::Duration { seconds: 100, nanos: 0 }),
+            ..begin_request()
+        };
         let begun = service.begin(request).await.expect("begun");
         let callback = service.idp.approve(&begun.redirect_url, "alice");
         let completed = service.complete(complete_request(&callback)).await;
@@ -331,24 +421,39 @@ async fn max_age_demands_a_recent_auth_time() {
 #[tokio::test]
 async fn a_login_answers_with_the_identity() {
     let mut service = Service::start().await;
-    let request = pb::BeginLoginRequest { return_to: Some("/reports?q=1".to_owned()), ..begin_request() };
+    let request =
+        pb::BeginLoginRequest { return_to: Some("/reports?q=1".to_owned()), ..begin_request() };
     let begun = service.begin(request).await.expect("begun");
     let callback = service.idp.approve(&begun.redirect_url, "alice");
     let completed = service.complete(complete_request(&callback)).await.expect("a login");
     let identity = completed.identity.expect("an Identity");
     assert_eq!((identity.slug.as_str(), identity.subject.as_str()), ("acme", "sub-alice"));
     assert_eq!(identity.issuer, service.idp.issuer);
-    assert_eq!((identity.email.as_str(), identity.given_name.as_str()), ("alice@example.com", "alice"));
+    assert_eq!(
+        (identity.email.as_str(), identity.given_name.as_str()),
+        ("alice@example.com", "alice")
+    );
     assert_eq!(identity.email_verification, pb::EmailVerification::Verified as i32);
-    assert_eq!((identity.amr, identity.session_id.as_deref()), (vec!["pwd".to_owned()], Some("session-1")));
+    assert_eq!(
+        (identity.amr, identity.session_id.as_deref()),
+        (vec!["pwd".to_owned()], Some("session-1"))
+    );
     assert_eq!(identity.claim_sources["email"], "id_token.email");
     let claims = identity.claims.expect("claims").fields;
-    assert!(claims.contains_key("tid") && !claims.contains_key("nonce") && !claims.contains_key("at_hash"));
+    assert!(
+        claims.contains_key("tid")
+            && !claims.contains_key("nonce")
+            && !claims.contains_key("at_hash")
+    );
     assert_eq!(completed.return_to, "/reports?q=1");
     assert_eq!(completed.id_token, service.idp.last_id_token());
     assert_eq!(completed.connection_state, pb::ConnectionState::Active as i32);
     assert_eq!(service.idp.count("/userinfo"), 0, "UserInfo isn't asked where nothing is missing");
-    assert_eq!(service.get("acme").await.expect("there").issuer, service.idp.issuer, "the issuer was pinned at first use");
+    assert_eq!(
+        service.get("acme").await.expect("there").issuer,
+        service.idp.issuer,
+        "the issuer was pinned at first use"
+    );
 }
 
 /// oidcc-client-test-client-secret-basic.
@@ -359,13 +464,16 @@ async fn the_client_authenticates_by_exactly_one_method() {
     assert_eq!(reason_after_post(&mut service).await, "CLIENT_REJECTED");
     service
         .edit(&["token_endpoint_auth_method"], |connection| {
-            connection.token_endpoint_auth_method = pb::TokenEndpointAuthMethod::ClientSecretPost.into();
+            connection.token_endpoint_auth_method =
+                pb::TokenEndpointAuthMethod::ClientSecretPost.into();
         })
         .await
         .expect("edited");
     service.log_in().await.expect("post");
     for seen in service.idp.seen().iter().filter(|seen| seen.path == "/token") {
-        assert!(seen.headers.contains_key("authorization") != seen.form.contains_key("client_secret"));
+        assert!(
+            seen.headers.contains_key("authorization") != seen.form.contains_key("client_secret")
+        );
     }
 }
 
@@ -379,11 +487,15 @@ async fn reason_after_post(service: &mut Service) -> String {
 async fn a_further_audience_passes_where_it_is_listed() {
     let mut service = Service::start().await;
     let client_id = service.idp.client_id.clone();
-    let listed = service.edit(&["additional_audiences"], |connection| connection.additional_audiences = vec!["api".to_owned()]);
+    let listed = service.edit(&["additional_audiences"], |connection| {
+        connection.additional_audiences = vec!["api".to_owned()]
+    });
     listed.await.expect("edited");
-    for (audience, passes) in
-        [(json!([client_id, "api"]), true), (json!([client_id, "stranger"]), false), (json!(["api"]), false)]
-    {
+    for (audience, passes) in [
+        (json!([client_id, "api"]), true),
+        (json!([client_id, "stranger"]), false),
+        (json!(["api"]), false),
+    ] {
         service.idp.behave().claims = json!({ "aud": audience });
         assert_eq!(service.log_in().await.is_ok(), passes, "{audience}");
     }
@@ -400,8 +512,12 @@ async fn other_claims_are_those_that_are_no_field() {
                 groups: "grp".to_owned(),
                 ..pb::ClaimMapping::default()
             });
-            let required = |name: &str, value: &str| pb::RequiredClaim { name: name.to_owned(), values: vec![value.to_owned()] };
-            connection.required_claims = vec![required("level", "3"), required("active", "true"), required("orgs", "o2")];
+            let required = |name: &str, value: &str| pb::RequiredClaim {
+                name: name.to_owned(),
+                values: vec![value.to_owned()],
+            };
+            connection.required_claims =
+                vec![required("level", "3"), required("active", "true"), required("orgs", "o2")];
         })
         .await
         .expect("edited");
@@ -413,12 +529,20 @@ async fn other_claims_are_those_that_are_no_field() {
     let mut others: Vec<String> = identity.claims.expect("claims").fields.into_keys().collect();
     others.sort();
     assert_eq!(others, ["active", "email_verified", "level", "orgs", "other", "tid"]);
-    for (name, wrong) in [("level", json!(4)), ("active", json!(false)), ("orgs", json!(["o1"])), ("level", json!({ "3": 3 }))] {
+    for (name, wrong) in [
+        ("level", json!(4)),
+        ("active", json!(false)),
+        ("orgs", json!(["o1"])),
+        ("level", json!({ "3": 3 })),
+    ] {
         let mut claims = good.clone();
         claims[name] = wrong;
         service.idp.behave().claims = claims;
         let refusal = refused(service.log_in().await);
-        assert_eq!((refusal.reason.as_str(), refusal.metadata["claim"].as_str()), ("CLAIM_NOT_ALLOWED", name));
+        assert_eq!(
+            (refusal.reason.as_str(), refusal.metadata["claim"].as_str()),
+            ("CLAIM_NOT_ALLOWED", name)
+        );
     }
 }
 
@@ -428,8 +552,12 @@ async fn whatever_alone_is_missing_is_looked_for_at_userinfo() {
     let mut service = Service::start().await;
     service
         .edit(&["claim_mapping", "required_claims"], |connection| {
-            connection.claim_mapping = Some(pb::ClaimMapping { groups: "groups".to_owned(), ..pb::ClaimMapping::default() });
-            connection.required_claims = vec![pb::RequiredClaim { name: "org".to_owned(), values: vec!["o1".to_owned()] }];
+            connection.claim_mapping = Some(pb::ClaimMapping {
+                groups: "groups".to_owned(),
+                ..pb::ClaimMapping::default()
+            });
+            connection.required_claims =
+                vec![pb::RequiredClaim { name: "org".to_owned(), values: vec!["o1".to_owned()] }];
         })
         .await
         .expect("edited");
@@ -443,9 +571,19 @@ async fn whatever_alone_is_missing_is_looked_for_at_userinfo() {
         service.idp.behave().userinfo = all.clone();
         let asked = service.idp.count("/userinfo");
         let identity = service.log_in().await.expect(missing).identity.expect("an Identity");
-        assert_eq!(service.idp.count("/userinfo") - asked, usize::from(missing != "nothing"), "{missing}");
-        assert_eq!((identity.email.as_str(), identity.given_name.as_str()), ("ada@example.com", "Ada"));
-        assert_eq!((identity.family_name.as_str(), identity.groups), ("Lovelace", vec!["g".to_owned()]));
+        assert_eq!(
+            service.idp.count("/userinfo") - asked,
+            usize::from(missing != "nothing"),
+            "{missing}"
+        );
+        assert_eq!(
+            (identity.email.as_str(), identity.given_name.as_str()),
+            ("ada@example.com", "Ada")
+        );
+        assert_eq!(
+            (identity.family_name.as_str(), identity.groups),
+            ("Lovelace", vec!["g".to_owned()])
+        );
         if missing != "nothing" && missing != "org" {
             assert_eq!(identity.claim_sources[missing], format!("userinfo.{missing}"));
         }
@@ -477,7 +615,10 @@ async fn userinfo_fills_in_what_the_id_token_lacks() {
     assert_eq!(reason(service.log_in().await), "USERINFO_INVALID");
     service.idp.behave().userinfo = json!({ "email": "a@example.com" });
     let refused = refused(service.log_in().await);
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "CLAIM_MISSING"));
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (Code::FailedPrecondition, "CLAIM_MISSING")
+    );
     assert_eq!(refused.metadata["claim"], "given_name, family_name");
     service.idp.behave().answers.insert("/userinfo", (403, String::new(), String::new()));
     assert_eq!(reason(service.log_in().await), "USERINFO_INVALID");
@@ -487,11 +628,17 @@ async fn userinfo_fills_in_what_the_id_token_lacks() {
 async fn a_connections_rules_on_claims_are_kept() {
     let mut service = Service::start().await;
     service
-        .edit(&["allowed_email_domains", "require_verified_email", "required_claims"], |connection| {
-            connection.allowed_email_domains = vec!["Example.COM".to_owned()];
-            connection.require_verified_email = true;
-            connection.required_claims = vec![pb::RequiredClaim { name: "tid".to_owned(), values: vec!["tenant-1".to_owned()] }];
-        })
+        .edit(
+            &["allowed_email_domains", "require_verified_email", "required_claims"],
+            |connection| {
+                connection.allowed_email_domains = vec!["Example.COM".to_owned()];
+                connection.require_verified_email = true;
+                connection.required_claims = vec![pb::RequiredClaim {
+                    name: "tid".to_owned(),
+                    values: vec!["tenant-1".to_owned()],
+                }];
+            },
+        )
         .await
         .expect("edited");
     service.log_in().await.expect("all kept");
@@ -521,7 +668,8 @@ async fn a_mapped_claim_is_no_verified_email() {
         })
         .await
         .expect("edited");
-    service.idp.behave().claims = json!({ "email": "", "preferred_username": "u@contoso.example", "roles": ["a", "b"] });
+    service.idp.behave().claims =
+        json!({ "email": "", "preferred_username": "u@contoso.example", "roles": ["a", "b"] });
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
     assert_eq!(identity.email, "u@contoso.example");
     assert_eq!(identity.email_verification, pb::EmailVerification::NotStated as i32);
@@ -537,6 +685,9 @@ async fn a_slow_token_endpoint_is_given_up_after_ten_seconds() {
     service.idp.behave().token_delay = Duration::from_secs(60);
     let began = tokio::time::Instant::now();
     let refused = refused(service.complete(complete_request(&callback)).await);
-    assert_eq!((refused.reason.as_str(), refused.retry.as_str()), ("PROVIDER_UNAVAILABLE", "login"));
+    assert_eq!(
+        (refused.reason.as_str(), refused.retry.as_str()),
+        ("PROVIDER_UNAVAILABLE", "login")
+    );
     assert!(began.elapsed() < Duration::from_secs(20), "within the deadline of a whole call");
 }

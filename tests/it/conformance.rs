@@ -50,7 +50,12 @@ async fn an_algorithm_that_the_connection_does_not_list_is_refused() {
         }
     }
     service.idp.behave().signer = Signer::Rs256;
-    for (alg, words) in [("none", "not signed"), ("NonE", "not signed"), ("HS256", "client secret"), ("RS1", "accepted here")] {
+    for (alg, words) in [
+        ("none", "not signed"),
+        ("NonE", "not signed"),
+        ("HS256", "client secret"),
+        ("RS1", "accepted here"),
+    ] {
         service.idp.behave().header = json!({ "alg": alg });
         let refusal = refused(service.log_in().await);
         assert!(refusal.message.contains(words), "{alg}: {}", refusal.message);
@@ -76,7 +81,11 @@ async fn a_corrupted_signature_is_refused_for_every_algorithm() {
             BASE64_URL_SAFE_NO_PAD.encode([0; 64]),
         ] {
             service.idp.behave().id_token = Some(format!("{signed}.{bad}"));
-            assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID", "{signer:?} {bad}");
+            assert_eq!(
+                reason(service.log_in().await),
+                "ID_TOKEN_SIGNATURE_INVALID",
+                "{signer:?} {bad}"
+            );
         }
         service.idp.behave().id_token = None;
     }
@@ -89,7 +98,11 @@ async fn an_unsigned_token_is_refused_in_every_spelling() {
     for alg in ["none", "None", "NONE", "nOnE", ""] {
         let (header, payload) = (json!({ "alg": alg, "typ": "JWT" }), json!({ "sub": "alice" }));
         for signature in ["", "AA"] {
-            let token = format!("{}.{}.{signature}", encoded(&header.to_string()), encoded(&payload.to_string()));
+            let token = format!(
+                "{}.{}.{signature}",
+                encoded(&header.to_string()),
+                encoded(&payload.to_string())
+            );
             service.idp.behave().id_token = Some(token);
             assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID", "{alg:?}");
         }
@@ -103,16 +116,23 @@ async fn a_mac_keyed_with_the_public_key_is_refused_in_every_encoding() {
     service.log_in().await.expect("a login");
     let good = service.idp.last_id_token();
     let payload = good.split('.').nth(1).expect("a payload").to_owned();
-    for (alg, algorithm) in [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)] {
+    for (alg, algorithm) in
+        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+    {
         for key in service.idp.public_key_forms() {
             for kid in [json!("rsa"), Value::Null] {
                 let header = json!({ "alg": alg, "typ": "JWT", "kid": kid });
                 let message = format!("{}.{payload}", encoded(&header.to_string()));
                 let tag = hmac::sign(&hmac::Key::new(algorithm, &key), message.as_bytes());
-                service.idp.behave().id_token = Some(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag)));
+                service.idp.behave().id_token =
+                    Some(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag)));
                 let refused = refused(service.log_in().await);
                 assert_eq!(refused.reason, "ID_TOKEN_SIGNATURE_INVALID");
-                assert!(refused.message.contains("RS256"), "it says what to do: {}", refused.message);
+                assert!(
+                    refused.message.contains("RS256"),
+                    "it says what to do: {}",
+                    refused.message
+                );
             }
         }
     }
@@ -184,7 +204,11 @@ async fn a_key_that_is_too_short_or_for_something_else_is_no_key() {
         let mut service = Service::start().await;
         let keys = json!({ "keys": [key] });
         service.idp.behave().answers.insert("/keys", (200, keys.to_string(), String::new()));
-        assert_eq!(reason(service.begin(begin_request()).await), "PROVIDER_METADATA_INVALID", "{keys}");
+        assert_eq!(
+            reason(service.begin(begin_request()).await),
+            "PROVIDER_METADATA_INVALID",
+            "{keys}"
+        );
     }
 }
 
@@ -213,11 +237,17 @@ async fn signed_userinfo_is_verified() {
         let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
         assert_eq!(identity.email, "a@example.com");
     }
-    for wrong in
-        [json!({ "iss": "https://evil.example" }), json!({ "aud": "another" }), json!({ "exp": 1 }), json!({ "sub": "another" })]
-    {
+    for wrong in [
+        json!({ "iss": "https://evil.example" }),
+        json!({ "aud": "another" }),
+        json!({ "exp": 1 }),
+        json!({ "sub": "another" }),
+    ] {
         let mut claims = all.clone();
-        claims.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
+        claims
+            .as_object_mut()
+            .expect("an object")
+            .extend(wrong.as_object().expect("an object").clone());
         service.idp.behave().userinfo = claims;
         assert_eq!(reason(service.log_in().await), "USERINFO_INVALID", "{wrong}");
     }
@@ -232,12 +262,24 @@ async fn userinfo_overrides_nothing() {
         "sid": "evil", "acr": "evil", "auth_time": 1, "tid": "evil",
     });
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
-    assert_eq!((identity.issuer, identity.session_id), (service.idp.issuer.clone(), Some("session-1".to_owned())));
+    assert_eq!(
+        (identity.issuer, identity.session_id),
+        (service.idp.issuer.clone(), Some("session-1".to_owned()))
+    );
     assert_eq!((identity.acr, identity.auth_time), (None, None));
     let claims = identity.claims.expect("claims").fields;
-    assert_eq!(claims["tid"].kind, Some(prost_types::value::Kind::StringValue("tenant-1".to_owned())));
-    assert!(!claims.contains_key("iss") && !claims.contains_key("exp") && !claims.contains_key("aud"));
-    let in_url = service.idp.seen().iter().any(|seen| seen.path == "/userinfo" && !seen.headers.contains_key("authorization"));
+    assert_eq!(
+        claims["tid"].kind,
+        Some(prost_types::value::Kind::StringValue("tenant-1".to_owned()))
+    );
+    assert!(
+        !claims.contains_key("iss") && !claims.contains_key("exp") && !claims.contains_key("aud")
+    );
+    let in_url = service
+        .idp
+        .seen()
+        .iter()
+        .any(|seen| seen.path == "/userinfo" && !seen.headers.contains_key("authorization"));
     assert!(!in_url, "the access token is in the header");
 }
 
@@ -251,8 +293,10 @@ async fn claims_kept_elsewhere_are_not_fetched() {
     });
     service
         .edit(&["claim_mapping"], |connection| {
-            connection.claim_mapping =
-                Some(peerpanda_sso::pb::ClaimMapping { groups: "groups".to_owned(), ..Default::default() });
+            connection.claim_mapping = Some(peerpanda_sso::pb::ClaimMapping {
+                groups: "groups".to_owned(),
+                ..Default::default()
+            });
         })
         .await
         .expect("edited");
@@ -292,7 +336,10 @@ async fn a_replayed_id_token_is_refused() {
 async fn an_injected_code_is_refused() {
     let mut service = Service::start().await;
     let (victim, attacker) = (service.approved().await, service.approved().await);
-    let injected = peerpanda_sso::pb::CompleteLoginRequest { code: victim.code.clone(), ..complete_request(&attacker) };
+    let injected = peerpanda_sso::pb::CompleteLoginRequest {
+        code: victim.code.clone(),
+        ..complete_request(&attacker)
+    };
     assert_eq!(reason(service.complete(injected).await), "CODE_REJECTED");
 }
 
@@ -309,9 +356,12 @@ async fn odd_token_responses_are_read() {
         service.idp.behave().token_response = patch.clone();
         service.log_in().await.unwrap_or_else(|status| panic!("{patch}: {status}"));
     }
-    for patch in
-        [json!({ "id_token": null }), json!({ "id_token": 7 }), json!({ "access_token": null }), json!({ "access_token": ["a"] })]
-    {
+    for patch in [
+        json!({ "id_token": null }),
+        json!({ "id_token": 7 }),
+        json!({ "access_token": null }),
+        json!({ "access_token": ["a"] }),
+    ] {
         service.idp.behave().token_response = patch.clone();
         assert_eq!(reason(service.log_in().await), "TOKEN_RESPONSE_INVALID", "{patch}");
     }
@@ -342,21 +392,32 @@ fn the_conformance_table_names_tests_that_are_there() {
             let text = std::fs::read_to_string(path).expect("a file");
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
             for window in lines.windows(3) {
-                let name = window[2].split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next());
-                if let Some(name) = name.filter(|_| window[1].ends_with("test]") || window[1].contains("test(")) {
-                    tests.insert(name.to_owned(), window[0].starts_with("///") || folder.starts_with("src"));
+                let name =
+                    window[2].split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next());
+                if let Some(name) =
+                    name.filter(|_| window[1].ends_with("test]") || window[1].contains("test("))
+                {
+                    tests.insert(
+                        name.to_owned(),
+                        window[0].starts_with("///") || folder.starts_with("src"),
+                    );
                 }
             }
         }
     }
-    let table = std::fs::read_to_string(root.join("docs/conformance.md")).expect("docs/conformance.md");
-    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| id")).collect();
+    let table =
+        std::fs::read_to_string(root.join("docs/conformance.md")).expect("docs/conformance.md");
+    let rows: Vec<&str> =
+        table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| id")).collect();
     assert!(rows.len() > 30, "{} rows", rows.len());
     for row in rows {
-        let named: Vec<&str> = row.rsplit('|').nth(1).expect("a cell").split('`').skip(1).step_by(2).collect();
+        let named: Vec<&str> =
+            row.rsplit('|').nth(1).expect("a cell").split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "a row without a test: {row}");
         for name in named {
-            let says = tests.get(name).unwrap_or_else(|| panic!("docs/conformance.md names {name}, which is nowhere"));
+            let says = tests
+                .get(name)
+                .unwrap_or_else(|| panic!("docs/conformance.md names {name}, which is nowhere"));
             assert!(says, "{name} doesn't say where it comes from");
         }
     }

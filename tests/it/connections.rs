@@ -8,7 +8,10 @@ use crate::harness::{PUBLIC, Service, reason, refused};
 #[tokio::test]
 async fn a_malformed_connection_is_told_all_its_violations_at_once() {
     let mut service = Service::start().await;
-    assert_eq!(reason(service.admin.create_connection(pb::CreateConnectionRequest::default()).await), "BAD_REQUEST");
+    assert_eq!(
+        reason(service.admin.create_connection(pb::CreateConnectionRequest::default()).await),
+        "BAD_REQUEST"
+    );
     let refused = refused(
         service
             .create(pb::Connection {
@@ -49,7 +52,8 @@ async fn a_secret_never_comes_back_and_its_fingerprint_does() {
     let mut service = Service::start().await;
     let read = service.get("acme").await.expect("there");
     assert_eq!(read.client_secret, "");
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, service.idp.client_secret.as_bytes());
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, service.idp.client_secret.as_bytes());
     let expected: String = digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(read.secret_fingerprint, expected);
     assert_eq!(read.redirect_uri, format!("{PUBLIC}/app/accounts/oidc/acme/login/callback/"));
@@ -70,7 +74,10 @@ async fn input_is_trimmed() {
     };
     let created = service.create(connection).await.expect("created");
     assert_eq!(created.client_id, service.idp.client_id);
-    assert_eq!(created.secret_fingerprint, service.get("acme").await.expect("there").secret_fingerprint);
+    assert_eq!(
+        created.secret_fingerprint,
+        service.get("acme").await.expect("there").secret_fingerprint
+    );
     assert_eq!(created.state, pb::ConnectionState::Testing as i32);
 }
 
@@ -79,7 +86,9 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
     let mut service = Service::start().await;
     let update = |connection: pb::Connection, paths: &[&str]| pb::UpdateConnectionRequest {
         connection: Some(connection),
-        update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        }),
         force: false,
     };
     let read = service.get("acme").await.expect("there");
@@ -87,13 +96,27 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
         (read.clone(), &[][..], "update_mask"),
         (read.clone(), &["slug"][..], "update_mask"),
         (read.clone(), &["nonsense"][..], "update_mask"),
-        (pb::Connection { revision: 0, ..read.clone() }, &["display_name"][..], "connection.revision"),
-        (pb::Connection { client_id: String::new(), ..read.clone() }, &["client_id"][..], "client_id"),
+        (
+            pb::Connection { revision: 0, ..read.clone() },
+            &["display_name"][..],
+            "connection.revision",
+        ),
+        (
+            pb::Connection { client_id: String::new(), ..read.clone() },
+            &["client_id"][..],
+            "client_id",
+        ),
         (read.clone(), &["client_secret"][..], "client_secret"),
     ] {
-        assert_eq!(refused(service.admin.update_connection(update(connection, paths)).await).fields, [field]);
+        assert_eq!(
+            refused(service.admin.update_connection(update(connection, paths)).await).fields,
+            [field]
+        );
     }
-    service.edit(&["display_name"], |connection| connection.display_name = "One".to_owned()).await.expect("edited");
+    service
+        .edit(&["display_name"], |connection| connection.display_name = "One".to_owned())
+        .await
+        .expect("edited");
     let refused = refused(service.admin.update_connection(update(read, &["display_name"])).await);
     assert_eq!((refused.code, refused.reason.as_str()), (Code::Aborted, "REVISION_CONFLICT"));
     let read = service.get("acme").await.expect("there");
@@ -105,7 +128,10 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
 async fn a_new_secret_is_used_by_the_next_login() {
     let mut service = Service::start().await;
     service.log_in().await.expect("the old secret");
-    service.edit(&["client_secret"], |connection| connection.client_secret = "wrong".to_owned()).await.expect("edited");
+    service
+        .edit(&["client_secret"], |connection| connection.client_secret = "wrong".to_owned())
+        .await
+        .expect("edited");
     assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
 }
 
@@ -157,7 +183,10 @@ async fn pages_hold_every_connection_once() {
     loop {
         let request = pb::ListConnectionsRequest { page_size: 3, page_token };
         let page = service.admin.list_connections(request).await.expect("a page").into_inner();
-        assert!(page.connections.len() <= 3 && page.connections.iter().all(|connection| connection.client_secret.is_empty()));
+        assert!(
+            page.connections.len() <= 3
+                && page.connections.iter().all(|connection| connection.client_secret.is_empty())
+        );
         slugs.extend(page.connections.into_iter().map(|connection| connection.slug));
         page_token = page.next_page_token;
         if page_token.is_empty() {

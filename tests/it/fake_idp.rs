@@ -104,7 +104,8 @@ impl Signer {
     ];
 
     pub(crate) fn alg(self) -> &'static str {
-        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"][self as usize]
+        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+            [self as usize]
     }
 
     fn kid(self) -> &'static str {
@@ -220,9 +221,14 @@ impl FakeIdp {
         Self::start_for(clock, "client:1%+ü", "p@ss:w+r%d/= CANARYclientsecret").await
     }
 
-    pub(crate) async fn start_for(clock: Arc<dyn Clock>, client_id: &str, client_secret: &str) -> Self {
+    pub(crate) async fn start_for(
+        clock: Arc<dyn Clock>,
+        client_id: &str,
+        client_secret: &str,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let issuer = format!("http://localhost:{}", listener.local_addr().expect("an address").port());
+        let issuer =
+            format!("http://localhost:{}", listener.local_addr().expect("an address").port());
         Self::serve(listener, issuer, clock, client_id, client_secret)
     }
 
@@ -253,7 +259,12 @@ impl FakeIdp {
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&inner));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { issuer, client_id: client_id.to_owned(), client_secret: client_secret.to_owned(), inner }
+        Self {
+            issuer,
+            client_id: client_id.to_owned(),
+            client_secret: client_secret.to_owned(),
+            inner,
+        }
     }
 
     pub(crate) fn behave(&self) -> MutexGuard<'_, Behaviour> {
@@ -274,7 +285,11 @@ impl FakeIdp {
 
     /// Anything, signed with its RSA key.
     pub(crate) fn signed(&self, header: &str, payload: &str) -> String {
-        self.inner.signed(&serde_json::from_str(header).expect("JSON"), payload, &Behaviour::default())
+        self.inner.signed(
+            &serde_json::from_str(header).expect("JSON"),
+            payload,
+            &Behaviour::default(),
+        )
     }
 
     /// The key set that it would publish, of these keys alone.
@@ -288,10 +303,17 @@ impl FakeIdp {
     /// The modulus of its RSA key, in every form that could serve as an HMAC key by mistake.
     pub(crate) fn public_key_forms(&self) -> Vec<Vec<u8>> {
         let der = rsa_key().public_key().as_ref().to_vec();
-        let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa_key().public_key()).expect("DER").as_ref().to_vec();
+        let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa_key().public_key())
+            .expect("DER")
+            .as_ref()
+            .to_vec();
         let pem = |label: &str, der: &[u8]| {
             let text = BASE64_STANDARD.encode(der);
-            let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+            let lines: Vec<&str> = text
+                .as_bytes()
+                .chunks(64)
+                .map(|line| std::str::from_utf8(line).expect("ASCII"))
+                .collect();
             format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
         };
         let jwk = self.published_keys(|kid| kid == "rsa")["keys"][0].clone();
@@ -329,7 +351,8 @@ impl FakeIdp {
         let url = Url::parse(redirect_url).expect("an absolute URL");
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let parameter = |name: &str| {
-            let mut values = pairs.iter().filter(|(own, _)| own == name).map(|(_, value)| value.clone());
+            let mut values =
+                pairs.iter().filter(|(own, _)| own == name).map(|(_, value)| value.clone());
             let value = values.next();
             assert!(values.next().is_none(), "{name} stands twice in {redirect_url}");
             value.unwrap_or_default()
@@ -351,13 +374,34 @@ impl FakeIdp {
     }
 }
 
-async fn answer(State(idp): State<Arc<Inner>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(idp): State<Arc<Inner>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
-    let path = locked(&idp.behaviour).routes.get(uri.path()).cloned().unwrap_or_else(|| uri.path().to_owned());
-    locked(&idp.seen).push(Seen { path: path.clone(), headers: headers.clone(), form: form.clone() });
-    if let Some((status, body, location)) = locked(&idp.behaviour).answers.get(path.as_str()).cloned() {
+    let path = locked(&idp.behaviour)
+        .routes
+        .get(uri.path())
+        .cloned()
+        .unwrap_or_else(|| uri.path().to_owned());
+    locked(&idp.seen).push(Seen {
+        path: path.clone(),
+        headers: headers.clone(),
+        form: form.clone(),
+    });
+    if let Some((status, body, location)) =
+        locked(&idp.behaviour).answers.get(path.as_str()).cloned()
+    {
         let status = StatusCode::from_u16(status).expect("a status");
-        return (status, [("location", location), ("content-type", "application/json".to_owned())], body).into_response();
+        return (
+            status,
+            [("location", location), ("content-type", "application/json".to_owned())],
+            body,
+        )
+            .into_response();
     }
     let content_type = locked(&idp.behaviour).content_types.get(path.as_str()).cloned();
     let mut response = match (method.as_str(), path.as_str()) {
@@ -417,7 +461,8 @@ impl Inner {
         let rsa = rsa_key();
         let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let ec = |key: &EcdsaKeyPair, kid: &str, crv: &str| {
-            let (x, y) = key.public_key().as_ref()[1..].split_at(key.public_key().as_ref().len() / 2);
+            let (x, y) =
+                key.public_key().as_ref()[1..].split_at(key.public_key().as_ref().len() / 2);
             json!({ "kty": "EC", "crv": crv, "use": "sig", "kid": kid, "x": encoded(x), "y": encoded(y) })
         };
         // PKCS#1 DER of a 2048-bit key: 9 bytes of headers, the modulus, and the exponent 65537.
@@ -441,8 +486,11 @@ impl Inner {
             let status = StatusCode::from_u16(*status).expect("a status");
             return (status, [("content-type", "application/json")], body.clone()).into_response();
         }
-        let refused = |status: StatusCode, error: &str| (status, axum_json(&json!({ "error": error }))).into_response();
-        if !behaviour.trusts_everybody && !self.knows_client(headers, form, behaviour.expects_post) {
+        let refused = |status: StatusCode, error: &str| {
+            (status, axum_json(&json!({ "error": error }))).into_response()
+        };
+        if !behaviour.trusts_everybody && !self.knows_client(headers, form, behaviour.expects_post)
+        {
             return refused(StatusCode::UNAUTHORIZED, "invalid_client");
         }
         let field = |name: &str| form.get(name).map_or("", String::as_str);
@@ -456,7 +504,10 @@ impl Inner {
         let Some(granted) = locked(&self.granted).remove(field("code")) else {
             return refused(StatusCode::BAD_REQUEST, "invalid_grant");
         };
-        let challenge = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, field("code_verifier").as_bytes());
+        let challenge = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA256,
+            field("code_verifier").as_bytes(),
+        );
         let is_right = field("grant_type") == "authorization_code"
             && field("redirect_uri") == granted.redirect_uri
             && BASE64_URL_SAFE_NO_PAD.encode(challenge) == granted.code_challenge;
@@ -465,7 +516,10 @@ impl Inner {
         }
         let access_token = format!("CANARYaccess{}.{}", granted.person, random());
         let access_token = behaviour.access_token.clone().unwrap_or(access_token);
-        let id_token = behaviour.id_token.clone().unwrap_or_else(|| self.id_token(&behaviour, &granted, &access_token));
+        let id_token = behaviour
+            .id_token
+            .clone()
+            .unwrap_or_else(|| self.id_token(&behaviour, &granted, &access_token));
         locked(&self.last_id_token).clone_from(&id_token);
         let mut response = json!({
             "access_token": access_token, "token_type": "bearer", "expires_in": "3600", "id_token": id_token,
@@ -475,17 +529,26 @@ impl Inner {
         axum_json(&response)
     }
 
-    fn knows_client(&self, headers: &HeaderMap, form: &HashMap<String, String>, expects_post: bool) -> bool {
-        let basic = headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned());
+    fn knows_client(
+        &self,
+        headers: &HeaderMap,
+        form: &HashMap<String, String>,
+        expects_post: bool,
+    ) -> bool {
+        let basic =
+            headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned());
         if expects_post {
             return basic.is_none()
                 && form.get("client_id") == Some(&self.client_id)
                 && form.get("client_secret") == Some(&self.client_secret);
         }
-        let pair = basic.and_then(|basic| BASE64_STANDARD.decode(basic.strip_prefix("Basic ")?).ok()).unwrap_or_default();
+        let pair = basic
+            .and_then(|basic| BASE64_STANDARD.decode(basic.strip_prefix("Basic ")?).ok())
+            .unwrap_or_default();
         let pair = String::from_utf8(pair).unwrap_or_default();
         let decoded: Vec<String> = pair.split(':').map(form_decoded).collect();
-        decoded == [self.client_id.clone(), self.client_secret.clone()] && !form.contains_key("client_secret")
+        decoded == [self.client_id.clone(), self.client_secret.clone()]
+            && !form.contains_key("client_secret")
     }
 
     fn id_token(&self, behaviour: &Behaviour, granted: &Granted, access_token: &str) -> String {
@@ -505,7 +568,8 @@ impl Inner {
             }
         }
         merge(&mut claims, &behaviour.claims);
-        let mut header = json!({ "alg": behaviour.signer.alg(), "typ": "JWT", "kid": behaviour.signer.kid() });
+        let mut header =
+            json!({ "alg": behaviour.signer.alg(), "typ": "JWT", "kid": behaviour.signer.kid() });
         merge(&mut header, &behaviour.header);
         self.signed(&header, &claims.to_string(), behaviour)
     }
@@ -513,7 +577,9 @@ impl Inner {
     fn signed(&self, header: &Value, payload: &str, behaviour: &Behaviour) -> String {
         let message = format!("{}.{}", encoded(&header.to_string()), encoded(payload));
         let random = SystemRandom::new();
-        let by_ec = |key: &EcdsaKeyPair| key.sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec();
+        let by_ec = |key: &EcdsaKeyPair| {
+            key.sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec()
+        };
         let signature = match (behaviour.signer.rsa_encoding(), behaviour.signer) {
             (Some(encoding), _) => {
                 let key = if behaviour.foreign_key { foreign_rsa_key() } else { rsa_key() };
@@ -532,26 +598,45 @@ impl Inner {
     /// What a browser without a session meets, by two redirects and with a cookie.
     fn authorize(&self, uri: &Uri) -> Response {
         let query: HashMap<String, String> =
-            form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+            form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
         let field = |name: &str| query.get(name).map_or("", String::as_str);
         let registered = locked(&self.behaviour).registered_redirect.clone();
-        if field("client_id") != self.client_id || registered.as_deref() != Some(field("redirect_uri")) {
+        if field("client_id") != self.client_id
+            || registered.as_deref() != Some(field("redirect_uri"))
+        {
             let page = "<html><head><title>x</title></head><body><h1>Error</h1><p>redirect_uri_mismatch: it is not registered</p></body></html>";
-            return (StatusCode::BAD_REQUEST, [("content-type", "text/html")], page).into_response();
+            return (StatusCode::BAD_REQUEST, [("content-type", "text/html")], page)
+                .into_response();
         }
         assert_eq!(field("prompt"), "none");
         let target = if query.contains_key("hop") {
-            format!("{}?error=login_required&state={}&iss={}", field("redirect_uri"), field("state"), self.issuer)
+            format!(
+                "{}?error=login_required&state={}&iss={}",
+                field("redirect_uri"),
+                field("state"),
+                self.issuer
+            )
         } else {
             format!("/authorize?{}&hop=1", uri.query().unwrap_or_default())
         };
-        (StatusCode::FOUND, [("location", target), ("set-cookie", "hop=1; Path=/; HttpOnly".to_owned())]).into_response()
+        (
+            StatusCode::FOUND,
+            [("location", target), ("set-cookie", "hop=1; Path=/; HttpOnly".to_owned())],
+        )
+            .into_response()
     }
 
     fn userinfo(&self, headers: &HeaderMap) -> Response {
         let behaviour = locked(&self.behaviour);
-        let bearer = headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned()).unwrap_or_default();
-        let Some(person) = bearer.strip_prefix("Bearer CANARYaccess").and_then(|rest| rest.split('.').next()) else {
+        let bearer = headers
+            .get("authorization")
+            .map(|value| value.to_str().expect("ASCII").to_owned())
+            .unwrap_or_default();
+        let Some(person) =
+            bearer.strip_prefix("Bearer CANARYaccess").and_then(|rest| rest.split('.').next())
+        else {
             return StatusCode::UNAUTHORIZED.into_response();
         };
         let mut claims = json!({ "sub": format!("sub-{person}") });
@@ -560,7 +645,10 @@ impl Inner {
             let header = json!({ "alg": behaviour.signer.alg(), "kid": behaviour.signer.kid() });
             let mut signed = json!({ "iss": self.issuer, "aud": self.client_id });
             merge(&mut signed, &claims);
-            return ([("content-type", "application/jwt")], self.signed(&header, &signed.to_string(), &behaviour))
+            return (
+                [("content-type", "application/jwt")],
+                self.signed(&header, &signed.to_string(), &behaviour),
+            )
                 .into_response();
         }
         axum_json(&claims)
@@ -587,7 +675,10 @@ fn encoded(text: &str) -> String {
 }
 
 fn form_decoded(text: &str) -> String {
-    form_urlencoded::parse(format!("x={text}").as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    form_urlencoded::parse(format!("x={text}").as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
 pub(crate) fn random() -> String {

@@ -32,7 +32,9 @@ use tonic_types::StatusExt;
 
 use crate::binary::command;
 use crate::fake_idp::{FakeIdp, locked};
-use crate::harness::{Postgres, Process, begin_request, complete_request, eventually, free_port, key, own_redis};
+use crate::harness::{
+    Postgres, Process, begin_request, complete_request, eventually, free_port, key, own_redis,
+};
 use crate::redis_topologies::{Sentinels, sentinels};
 
 /// One replica of the program, which may be started again at the same place.
@@ -63,14 +65,20 @@ impl Replica {
     async fn is_serving(&self) -> bool {
         let Ok(channel) = endpoint(self.login_port).connect().await else { return false };
         let request = HealthCheckRequest { service: LOGIN_SERVICE.to_owned() };
-        HealthClient::new(channel).check(request).await.is_ok_and(|answer| answer.into_inner().status == 1)
+        HealthClient::new(channel)
+            .check(request)
+            .await
+            .is_ok_and(|answer| answer.into_inner().status == 1)
     }
 
     /// Ends as Kubernetes has it: SIGTERM, and time to finish.
     async fn terminate(&mut self) {
         let mut process = self.process.take().expect("it runs");
         process.signal("TERM");
-        let status = tokio::task::spawn_blocking(move || process.0.wait()).await.expect("ended").expect("ended");
+        let status = tokio::task::spawn_blocking(move || process.0.wait())
+            .await
+            .expect("ended")
+            .expect("ended");
         assert_eq!(status.code(), Some(0));
     }
 }
@@ -95,9 +103,15 @@ impl Balancer {
     fn over(replicas: &[Replica]) -> Self {
         let backends: Vec<_> = replicas
             .iter()
-            .map(|replica| (endpoint(replica.login_port).connect_lazy(), Arc::new(AtomicBool::new(false))))
+            .map(|replica| {
+                (endpoint(replica.login_port).connect_lazy(), Arc::new(AtomicBool::new(false)))
+            })
             .collect();
-        let watches = backends.iter().cloned().map(|(channel, serves)| tokio::spawn(watch_health(channel, serves))).collect();
+        let watches = backends
+            .iter()
+            .cloned()
+            .map(|(channel, serves)| tokio::spawn(watch_health(channel, serves)))
+            .collect();
         Self { backends, turn: AtomicUsize::new(0), watches }
     }
 
@@ -237,7 +251,10 @@ impl Rig {
         for (channel, _) in &self.balancer.backends {
             let mut client = LoginServiceClient::new(channel.clone());
             let begun = client.begin_login(begin_request()).await.expect("begun").into_inner();
-            assert!(self.is_in_store(&begun.state).await, "a state that is pending is seen in the store");
+            assert!(
+                self.is_in_store(&begun.state).await,
+                "a state that is pending is seen in the store"
+            );
             let callback = self.idp.approve(&begun.redirect_url, "alice");
             client.complete_login(complete_request(&callback)).await.expect("a login");
             assert!(!self.is_in_store(&begun.state).await, "one that is spent isn't");
@@ -249,11 +266,14 @@ impl Rig {
     /// Whether Redis still holds the login of this state.
     async fn is_in_store(&self, state: &str) -> bool {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(state).expect("base64url");
-        let id_key = hmac::Key::new(hmac::HMAC_SHA256, self.key.derive("pending login id").as_slice());
+        let id_key =
+            hmac::Key::new(hmac::HMAC_SHA256, self.key.derive("pending login id").as_slice());
         let id = hmac::sign(&id_key, &bytes[..16]);
         let name = format!("sso:login:{}", BASE64_URL_SAFE_NO_PAD.encode(&id.as_ref()[..16]));
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.redis_port)).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers at the end");
+        let client =
+            redis::Client::open(format!("redis://127.0.0.1:{}", self.redis_port)).expect("a URL");
+        let mut connection =
+            client.get_multiplexed_async_connection().await.expect("Redis answers at the end");
         redis::cmd("EXISTS").arg(name).query_async(&mut connection).await.expect("answered")
     }
 
@@ -261,7 +281,12 @@ impl Rig {
     async fn under_load(&mut self, fault: impl AsyncFnOnce(&mut Self)) -> Row {
         let stop = Arc::new(AtomicBool::new(false));
         let ended: Arc<Mutex<Vec<Ended>>> = Arc::default();
-        let load = tokio::spawn(people(Arc::clone(&self.balancer), Arc::clone(&self.idp), Arc::clone(&stop), Arc::clone(&ended)));
+        let load = tokio::spawn(people(
+            Arc::clone(&self.balancer),
+            Arc::clone(&self.idp),
+            Arc::clone(&stop),
+            Arc::clone(&ended),
+        ));
         sleep(CALM).await;
         fault(self).await;
         sleep(CALM).await;
@@ -306,7 +331,12 @@ struct Ended {
     was_in_flight: bool,
 }
 
-async fn people(balancer: Arc<Balancer>, idp: Arc<FakeIdp>, stop: Arc<AtomicBool>, ended: Arc<Mutex<Vec<Ended>>>) {
+async fn people(
+    balancer: Arc<Balancer>,
+    idp: Arc<FakeIdp>,
+    stop: Arc<AtomicBool>,
+    ended: Arc<Mutex<Vec<Ended>>>,
+) {
     let mut everybody = Vec::new();
     let mut ticks = tokio::time::interval(PERSON_EVERY);
     for number in 0.. {
@@ -344,7 +374,8 @@ async fn log_in(balancer: &Balancer, idp: &FakeIdp, number: u64) -> Ended {
     sleep(Duration::from_millis(20 + number % 16 * 200)).await;
     let callback = idp.approve(&begun.redirect_url, "alice");
     let completed = loop_until_done(&mut ended, || {
-        let (mut client, mut request) = (balancer.next(), Request::new(complete_request(&callback)));
+        let (mut client, mut request) =
+            (balancer.next(), Request::new(complete_request(&callback)));
         request.set_timeout(CALL_TIMEOUT);
         async move { client.complete_login(request).await }
     });
@@ -363,9 +394,12 @@ async fn loop_until_done<T, F: Future<Output = Result<tonic::Response<T>, Status
             Err(status) => status,
         };
         let info = status.get_details_error_info();
-        let reason = info.as_ref().map_or_else(|| "NO_ANSWER".to_owned(), |info| info.reason.clone());
+        let reason =
+            info.as_ref().map_or_else(|| "NO_ANSWER".to_owned(), |info| info.reason.clone());
         // Without ErrorInfo it isn't the service that speaks: the connection broke, or can't be made.
-        let may_repeat = info.as_ref().is_none_or(|info| info.metadata.get("retry").is_some_and(|retry| retry == "call"));
+        let may_repeat = info
+            .as_ref()
+            .is_none_or(|info| info.metadata.get("retry").is_some_and(|retry| retry == "call"));
         ended.was_in_flight |= info.is_none() && !status.message().contains("connect error");
         if !may_repeat || Instant::now() > patience {
             return Err(reason);
@@ -407,7 +441,8 @@ impl Table {
     #[expect(clippy::print_stdout, reason = "tests/faults shows the table")]
     fn add(&self, fault: &str, row: &Row) {
         let reasons = |counted: &BTreeMap<String, usize>| {
-            let shown: Vec<String> = counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            let shown: Vec<String> =
+                counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
         };
         let Row { begun, finished, dropped, in_flight, repeated, lost, .. } = row;
@@ -417,7 +452,11 @@ impl Table {
         );
         println!("{line}");
         assert_eq!(*lost, 0, "{fault}: {row:?}");
-        assert_eq!(*begun, finished + row.refusals(), "{fault}: everybody is accounted for: {row:?}");
+        assert_eq!(
+            *begun,
+            finished + row.refusals(),
+            "{fault}: everybody is accounted for: {row:?}"
+        );
         assert!(*begun > 100, "{fault}: people log in: {row:?}");
     }
 }
@@ -447,7 +486,11 @@ async fn no_login_is_lost() {
             }
         })
         .await;
-    assert_eq!((row.refusals(), row.not_begun.len()), (0, 0), "a rolling restart refuses none: {row:?}");
+    assert_eq!(
+        (row.refusals(), row.not_begun.len()),
+        (0, 0),
+        "a rolling restart refuses none: {row:?}"
+    );
     table.add("rolling restart of both replicas", &row);
 
     let row = rig
@@ -482,7 +525,11 @@ async fn no_login_is_lost() {
             redis.signal("CONT");
         })
         .await;
-    assert_eq!(row.refusals(), row.dropped + row.in_flight, "only states that Redis took without telling: {row:?}");
+    assert_eq!(
+        row.refusals(),
+        row.dropped + row.in_flight,
+        "only states that Redis took without telling: {row:?}"
+    );
     table.add("Redis hangs for 3 s", &row);
 
     let row = rig
@@ -492,7 +539,11 @@ async fn no_login_is_lost() {
             rig.redis = Some(own_redis(rig.redis_port));
         })
         .await;
-    assert_eq!(row.refusals(), row.dropped + row.in_flight, "only states that Redis has forgotten: {row:?}");
+    assert_eq!(
+        row.refusals(),
+        row.dropped + row.in_flight,
+        "only states that Redis has forgotten: {row:?}"
+    );
     assert!(row.dropped > 0, "a Redis that keeps nothing forgets: {row:?}");
     table.add("kill -9 of Redis without persistence, back after 2 s", &row);
 
@@ -503,7 +554,11 @@ async fn no_login_is_lost() {
             rig.postgres.run().await;
         })
         .await;
-    assert_eq!((row.refusals(), row.not_begun.len()), (0, 0), "known accounts need no SQL: {row:?}");
+    assert_eq!(
+        (row.refusals(), row.not_begun.len()),
+        (0, 0),
+        "known accounts need no SQL: {row:?}"
+    );
     table.add("kill -9 of PostgreSQL, back after 3 s", &row);
 
     let row = rig
@@ -513,7 +568,11 @@ async fn no_login_is_lost() {
             rig.postgres.signal("CONT");
         })
         .await;
-    assert_eq!((row.refusals(), row.not_begun.len()), (0, 0), "known accounts need no SQL: {row:?}");
+    assert_eq!(
+        (row.refusals(), row.not_begun.len()),
+        (0, 0),
+        "known accounts need no SQL: {row:?}"
+    );
     table.add("PostgreSQL hangs for 5 s", &row);
 
     let row = rig
@@ -528,7 +587,8 @@ async fn no_login_is_lost() {
 
     let row = rig
         .under_load(async |rig| {
-            rig.idp.behave().token_answer = Some((200, "<html>Down for maintenance</html>".to_owned()));
+            rig.idp.behave().token_answer =
+                Some((200, "<html>Down for maintenance</html>".to_owned()));
             sleep(Duration::from_secs(2)).await;
             rig.idp.behave().token_answer = None;
         })
@@ -559,7 +619,11 @@ async fn no_login_is_lost() {
             eventually("the service has found the new master", || replica.is_serving()).await;
         })
         .await;
-    assert_eq!(row.refusals(), row.dropped + row.in_flight, "only states that were not replicated: {row:?}");
+    assert_eq!(
+        row.refusals(),
+        row.dropped + row.in_flight,
+        "only states that were not replicated: {row:?}"
+    );
     table.add("kill -9 of the Redis master, failover by Sentinels", &row);
 }
 

@@ -20,7 +20,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::fake_idp::{Callback, FakeIdp, random};
-pub(crate) use crate::servers::{Postgres, Process, eventually, free_port, own_redis, redis_server};
+pub(crate) use crate::servers::{
+    Postgres, Process, eventually, free_port, own_redis, redis_server,
+};
 
 pub(crate) const PUBLIC: &str = "https://getpeerpanda.example";
 pub(crate) const BINDING: &str = "CANARYbinding-0123456789";
@@ -47,7 +49,11 @@ pub(crate) fn config(database: Database, redis_url: Option<String>, key: &Master
         memory_pending_logins: 1000,
         known_connections: 100,
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
-        ..Config::local(PUBLIC.to_owned(), database, Keyring::new(vec![key.clone()]).expect("a key"))
+        ..Config::local(
+            PUBLIC.to_owned(),
+            database,
+            Keyring::new(vec![key.clone()]).expect("a key"),
+        )
     }
 }
 
@@ -80,11 +86,19 @@ impl Service {
     }
 
     /// With chance of its own, too.
-    pub(crate) async fn over_with(config: Config, clock: Arc<ManualClock>, entropy: Arc<dyn Entropy>) -> Self {
+    pub(crate) async fn over_with(
+        config: Config,
+        clock: Arc<ManualClock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
         let environment = Environment { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy };
         let app = App::start(config, environment).await.expect("the service starts");
-        let login = LoginServiceClient::connect(format!("http://{}", app.login_addr())).await.expect("connected");
-        let admin = ConnectionServiceClient::connect(format!("http://{}", app.admin_addr())).await.expect("connected");
+        let login = LoginServiceClient::connect(format!("http://{}", app.login_addr()))
+            .await
+            .expect("connected");
+        let admin = ConnectionServiceClient::connect(format!("http://{}", app.admin_addr()))
+            .await
+            .expect("connected");
         let idp = FakeIdp::start(Arc::clone(&clock) as Arc<dyn Clock>).await;
         Self { app, login, admin, clock, idp, _data: None }
     }
@@ -99,19 +113,43 @@ impl Service {
     }
 
     /// Sets an account up; an ACTIVE one is activated by force, since what is tested with it isn't that.
-    pub(crate) async fn create(&mut self, mut connection: pb::Connection) -> Result<pb::Connection, Status> {
+    pub(crate) async fn create(
+        &mut self,
+        mut connection: pb::Connection,
+    ) -> Result<pb::Connection, Status> {
         let is_active = connection.state() == pb::ConnectionState::Active;
         if is_active {
             connection.state = pb::ConnectionState::Testing.into();
         }
         let request = pb::CreateConnectionRequest { connection: Some(connection) };
-        let created = self.admin.create_connection(request).await?.into_inner().connection.expect("a connection");
-        if is_active { self.activate(&created.slug, created.revision, true).await } else { Ok(created) }
+        let created = self
+            .admin
+            .create_connection(request)
+            .await?
+            .into_inner()
+            .connection
+            .expect("a connection");
+        if is_active {
+            self.activate(&created.slug, created.revision, true).await
+        } else {
+            Ok(created)
+        }
     }
 
-    pub(crate) async fn activate(&mut self, slug: &str, revision: u64, force: bool) -> Result<pb::Connection, Status> {
+    pub(crate) async fn activate(
+        &mut self,
+        slug: &str,
+        revision: u64,
+        force: bool,
+    ) -> Result<pb::Connection, Status> {
         let request = pb::ActivateConnectionRequest { slug: slug.to_owned(), revision, force };
-        Ok(self.admin.activate_connection(request).await?.into_inner().connection.expect("a connection"))
+        Ok(self
+            .admin
+            .activate_connection(request)
+            .await?
+            .into_inner()
+            .connection
+            .expect("a connection"))
     }
 
     pub(crate) async fn get(&mut self, slug: &str) -> Result<pb::Connection, Status> {
@@ -127,16 +165,31 @@ impl Service {
     ) -> Result<pb::Connection, Status> {
         let mut connection = self.get("acme").await?;
         change(&mut connection);
-        let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
-        let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: true };
-        Ok(self.admin.update_connection(request).await?.into_inner().connection.expect("a connection"))
+        let update_mask = Some(prost_types::FieldMask {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        });
+        let request =
+            pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: true };
+        Ok(self
+            .admin
+            .update_connection(request)
+            .await?
+            .into_inner()
+            .connection
+            .expect("a connection"))
     }
 
-    pub(crate) async fn begin(&mut self, request: pb::BeginLoginRequest) -> Result<pb::BeginLoginResponse, Status> {
+    pub(crate) async fn begin(
+        &mut self,
+        request: pb::BeginLoginRequest,
+    ) -> Result<pb::BeginLoginResponse, Status> {
         self.login.begin_login(request).await.map(tonic::Response::into_inner)
     }
 
-    pub(crate) async fn complete(&mut self, request: pb::CompleteLoginRequest) -> Result<pb::CompleteLoginResponse, Status> {
+    pub(crate) async fn complete(
+        &mut self,
+        request: pb::CompleteLoginRequest,
+    ) -> Result<pb::CompleteLoginResponse, Status> {
         self.login.complete_login(request).await.map(tonic::Response::into_inner)
     }
 
@@ -154,10 +207,19 @@ impl Service {
     }
 
     /// A whole login of `bob` at `other`.
-    pub(crate) async fn log_in_at_other(&mut self, idp: &FakeIdp) -> Result<pb::CompleteLoginResponse, Status> {
-        let begun = self.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await?;
+    pub(crate) async fn log_in_at_other(
+        &mut self,
+        idp: &FakeIdp,
+    ) -> Result<pb::CompleteLoginResponse, Status> {
+        let begun = self
+            .begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() })
+            .await?;
         let callback = idp.approve(&begun.redirect_url, "bob");
-        self.complete(pb::CompleteLoginRequest { slug: "other".to_owned(), ..complete_request(&callback) }).await
+        self.complete(pb::CompleteLoginRequest {
+            slug: "other".to_owned(),
+            ..complete_request(&callback)
+        })
+        .await
     }
 
     /// A whole login of `alice` at `acme`.
@@ -200,9 +262,14 @@ pub(crate) struct Refused {
 
 pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> Refused {
     let status = result.expect_err("a refusal");
-    let info = status.get_details_error_info().unwrap_or_else(|| panic!("a refusal without ErrorInfo: {status:?}"));
+    let info = status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("a refusal without ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "sso.peerpanda.com");
-    let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    let violations = status
+        .get_details_bad_request()
+        .map(|details| details.field_violations)
+        .unwrap_or_default();
     let metadata = info.metadata;
     Refused {
         code: status.code(),
@@ -222,9 +289,13 @@ pub(crate) fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
 
 /// What `tests/run` tells: where a server is.
 pub(crate) fn told(variable: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests/run tells by the environment where its servers are")]
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run tests/run, which starts the servers that the tests need"))
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests/run tells by the environment where its servers are"
+    )]
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run tests/run, which starts the servers that the tests need")
+    })
 }
 
 pub(crate) fn redis_url() -> String {
@@ -235,7 +306,9 @@ pub(crate) fn redis_url() -> String {
 pub(crate) async fn postgres_url() -> String {
     let server = told("SSO_TEST_POSTGRES_URL");
     let name = format!("t{}", random().replace(['-', '_'], "x").to_lowercase());
-    let mut connection = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("PostgreSQL answers");
+    let mut connection = sqlx::PgConnection::connect(&format!("{server}/postgres"))
+        .await
+        .expect("PostgreSQL answers");
     let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::query(create).execute(&mut connection).await.expect("a database");
     format!("{server}/{name}")

@@ -21,8 +21,8 @@ use tonic::Code;
 use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
 use crate::harness::{
-    PUBLIC, Service, begin_request, channel, config, eventually, example, free_port, key, postgres_url, reason, redis_url,
-    refused, told,
+    PUBLIC, Service, begin_request, channel, config, eventually, example, free_port, key,
+    postgres_url, reason, redis_url, refused, told,
 };
 
 const AUDIENCE: &str = "https://backends.getpeerpanda.example";
@@ -40,7 +40,12 @@ impl Service {
 
     async fn signing_keys(&self) -> JwkSet {
         let mut client = IdentityServiceClient::new(channel(&self.login_url()).await);
-        let jwks = client.list_signing_keys(pb::ListSigningKeysRequest {}).await.expect("keys").into_inner().jwks;
+        let jwks = client
+            .list_signing_keys(pb::ListSigningKeysRequest {})
+            .await
+            .expect("keys")
+            .into_inner()
+            .jwks;
         serde_json::from_str(&jwks).expect("a JWK Set")
     }
 }
@@ -49,7 +54,9 @@ impl Service {
 fn verified_offline(keys: &JwkSet, token: &str) -> Result<Value, jsonwebtoken::errors::Error> {
     let header = jsonwebtoken::decode_header(token)?;
     assert_eq!(header.typ.as_deref(), Some("identity+jwt"));
-    let key = keys.find(&header.kid.expect("a kid")).ok_or(jsonwebtoken::errors::ErrorKind::InvalidToken)?;
+    let key = keys
+        .find(&header.kid.expect("a kid"))
+        .ok_or(jsonwebtoken::errors::ErrorKind::InvalidToken)?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_audience(&[AUDIENCE]);
     validation.set_issuer(&[PUBLIC]);
@@ -60,7 +67,8 @@ fn verified_offline(keys: &JwkSet, token: &str) -> Result<Value, jsonwebtoken::e
 #[tokio::test]
 async fn a_token_tells_the_identity_offline_and_by_the_service() {
     let mut service = service().await;
-    service.idp.behave().claims = json!({ "auth_time": 1_700_000_000, "acr": "2", "org": { "id": 7 } });
+    service.idp.behave().claims =
+        json!({ "auth_time": 1_700_000_000, "acr": "2", "org": { "id": 7 } });
     let first = service.log_in().await.expect("a login");
     let identity = first.identity.expect("an Identity");
     assert_eq!(service.identity(&first.identity_token).await.expect("verified"), identity);
@@ -88,7 +96,9 @@ async fn a_token_tells_the_identity_offline_and_by_the_service() {
     let again = service.log_in().await.expect("a login").identity_token;
     let other = service.with_another_account().await;
     let bob = service.log_in_at_other(&other).await.expect("a login").identity_token;
-    let sub = |token: &str| verified_offline(&keys, token).expect("verified")["sub"].as_str().expect("text").to_owned();
+    let sub = |token: &str| {
+        verified_offline(&keys, token).expect("verified")["sub"].as_str().expect("text").to_owned()
+    };
     assert_eq!(sub(&first.identity_token), sub(&again));
     assert_ne!(sub(&first.identity_token), sub(&bob));
 }
@@ -99,8 +109,10 @@ async fn what_is_no_identity_token_is_refused() {
     let completed = service.log_in().await.expect("a login");
     let good = completed.identity_token;
     let parts: Vec<&str> = good.split('.').collect();
-    let decoded =
-        |part: &str| -> Value { serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("JSON") };
+    let decoded = |part: &str| -> Value {
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64url"))
+            .expect("JSON")
+    };
     let encoded = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let (header, payload) = (decoded(parts[0]), decoded(parts[1]));
     let with = |value: &Value, name: &str, new: Value| {
@@ -110,7 +122,9 @@ async fn what_is_no_identity_token_is_refused() {
     };
     let foreign = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
     let by_foreign_key = |header: &str, payload: &str| {
-        let signature = foreign.sign(&SystemRandom::new(), format!("{header}.{payload}").as_bytes()).expect("signed");
+        let signature = foreign
+            .sign(&SystemRandom::new(), format!("{header}.{payload}").as_bytes())
+            .expect("signed");
         format!("{header}.{payload}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     };
     for (what, token) in [
@@ -118,16 +132,34 @@ async fn what_is_no_identity_token_is_refused() {
         ("no JWT", "a.b".to_owned()),
         ("five parts", "a.b.c.d.e".to_owned()),
         ("an ID token in its place", completed.id_token),
-        ("an access token's typ", format!("{}.{}.{}", with(&header, "typ", json!("at+jwt")), parts[1], parts[2])),
+        (
+            "an access token's typ",
+            format!("{}.{}.{}", with(&header, "typ", json!("at+jwt")), parts[1], parts[2]),
+        ),
         ("no signature", format!("{}.{}.", with(&header, "alg", json!("none")), parts[1])),
         ("a MAC", format!("{}.{}.{}", with(&header, "alg", json!("HS256")), parts[1], parts[2])),
-        ("another's claims", format!("{}.{}.{}", parts[0], with(&payload, "email", json!("mallory@example.com")), parts[2])),
+        (
+            "another's claims",
+            format!(
+                "{}.{}.{}",
+                parts[0],
+                with(&payload, "email", json!("mallory@example.com")),
+                parts[2]
+            ),
+        ),
         ("another's key", by_foreign_key(parts[0], parts[1])),
         ("an unknown key", by_foreign_key(&with(&header, "kid", json!("unknown")), parts[1])),
-        ("an extension", format!("{}.{}.{}", with(&header, "crit", json!(["exp"])), parts[1], parts[2])),
+        (
+            "an extension",
+            format!("{}.{}.{}", with(&header, "crit", json!(["exp"])), parts[1], parts[2]),
+        ),
     ] {
         let refusal = refused(service.identity(&token).await);
-        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::PermissionDenied, "IDENTITY_TOKEN_INVALID"), "{what}");
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::PermissionDenied, "IDENTITY_TOKEN_INVALID"),
+            "{what}"
+        );
     }
     service.clock.advance(Duration::from_secs(3599));
     service.identity(&good).await.expect("still");
@@ -149,7 +181,8 @@ async fn a_token_for_another_audience_or_of_another_service_is_refused() {
     one.create(connection).await.expect("created");
     let token = one.log_in().await.expect("a login").identity_token;
     // The same keys, in the same database.
-    let other_audience = Service::over(on("https://other.example", PUBLIC), Arc::clone(&clock)).await;
+    let other_audience =
+        Service::over(on("https://other.example", PUBLIC), Arc::clone(&clock)).await;
     assert_eq!(reason(other_audience.identity(&token).await), "IDENTITY_TOKEN_INVALID");
     let other_issuer = Service::over(on(AUDIENCE, "https://staging.example"), clock).await;
     assert_eq!(reason(other_issuer.identity(&token).await), "IDENTITY_TOKEN_INVALID");
@@ -175,7 +208,10 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
         config
     };
     // Both start at once on an empty database: one key comes of it.
-    let (mut one, two) = tokio::join!(Service::over(on(), Arc::clone(&clock)), Service::over(on(), Arc::clone(&clock)));
+    let (mut one, two) = tokio::join!(
+        Service::over(on(), Arc::clone(&clock)),
+        Service::over(on(), Arc::clone(&clock))
+    );
     let connection = one.connection();
     one.create(connection).await.expect("created");
     let first_token = one.log_in().await.expect("a login").identity_token;
@@ -209,19 +245,22 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
     assert_eq!(one.signing_keys().await.keys.len(), 2);
     // Once the last token of the old one has expired, it is gone.
     clock.advance(Duration::from_secs(3600 + 120));
-    eventually("the old key is forgotten", || async { one.signing_keys().await.keys.len() == 1 }).await;
+    eventually("the old key is forgotten", || async { one.signing_keys().await.keys.len() == 1 })
+        .await;
 }
 
 /// Runs a backend with this token on its standard input: whether it lets the person in, and what it says.
 async fn backend(mut command: Command, token: String) -> (bool, String) {
     let run = move || {
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the backend runs");
         child.stdin.take().expect("piped").write_all(token.as_bytes()).expect("written");
         child.wait_with_output().expect("ended")
     };
     let output = tokio::task::spawn_blocking(run).await.expect("ended");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 
@@ -230,7 +269,11 @@ async fn the_readmes_backends_know_a_person_and_refuse_everything_else() {
     let data = tempfile::tempdir().expect("a directory");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let metrics = format!("127.0.0.1:{}", free_port());
-    let settings = [("SSO_IDENTITY_AUDIENCE", AUDIENCE), ("SSO_PUBLIC_URL", PUBLIC), ("SSO_METRICS_LISTEN", metrics.as_str())];
+    let settings = [
+        ("SSO_IDENTITY_AUDIENCE", AUDIENCE),
+        ("SSO_PUBLIC_URL", PUBLIC),
+        ("SSO_METRICS_LISTEN", metrics.as_str()),
+    ];
     let mut program = Program::serve(data.path(), &settings).await;
     program.set_up(&idp).await;
     eventually("a signing key is there", || {
@@ -247,7 +290,12 @@ async fn the_readmes_backends_know_a_person_and_refuse_everything_else() {
     let python = |audience: &str| {
         let mut command = Command::new(told("SSO_TEST_PYTHON"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/clients/python/backend.py");
-        command.args([script, &format!("http://{metrics}/.well-known/jwks.json"), PUBLIC, audience]);
+        command.args([
+            script,
+            &format!("http://{metrics}/.well-known/jwks.json"),
+            PUBLIC,
+            audience,
+        ]);
         command
     };
     for backend_of in [&rust as &dyn Fn(&str) -> Command, &python] {

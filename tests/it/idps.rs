@@ -23,13 +23,18 @@ impl Fixture {
         let mut service = Service::start().await;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/idps/{name}.json"));
         let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref()).to_string();
-        let text = std::fs::read_to_string(path).expect("a fixture").replace("{fake}", &service.idp.issuer);
+        let text = std::fs::read_to_string(path)
+            .expect("a fixture")
+            .replace("{fake}", &service.idp.issuer);
         let text = text.replace("{client_id}", &service.idp.client_id).replace("\"{now}\"", &now);
         let is: Value = serde_json::from_str(&text).expect("JSON");
         let mut keys = service.idp.published_keys(|kid| kid == "rsa");
         merge(&mut keys["keys"][0], &is["signing_key"]);
         let kid = keys["keys"][0]["kid"].clone();
-        keys["keys"].as_array_mut().expect("an array").extend(is["other_keys"].as_array().into_iter().flatten().cloned());
+        keys["keys"]
+            .as_array_mut()
+            .expect("an array")
+            .extend(is["other_keys"].as_array().into_iter().flatten().cloned());
         let mut claims = json!({
             "iss": is["metadata"]["issuer"], "email": null, "email_verified": null, "given_name": null, "family_name": null,
             "amr": null, "sid": null, "tid": null,
@@ -37,25 +42,34 @@ impl Fixture {
         for (name, value) in is["claims"].as_object().expect("claims") {
             claims[name] = value.clone();
         }
-        let mut token_response = json!({ "expires_in": null, "ext_expires_in": null, "refresh_token": null });
+        let mut token_response =
+            json!({ "expires_in": null, "ext_expires_in": null, "refresh_token": null });
         for (name, value) in is["token_response"].as_object().expect("a token response") {
             token_response[name] = value.clone();
         }
         let mut header = json!({ "kid": kid });
         merge(&mut header, &is["header"]);
         let texts = |value: &Value| -> std::collections::HashMap<String, String> {
-            value.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text_of(value))).collect()
+            value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, value)| (name.clone(), text_of(value)))
+                .collect()
         };
         {
             let mut behaviour = service.idp.behave();
             (behaviour.document, behaviour.keys) = (Some(is["metadata"].clone()), Some(keys));
-            (behaviour.claims, behaviour.header, behaviour.token_response) = (claims, header, token_response);
+            (behaviour.claims, behaviour.header, behaviour.token_response) =
+                (claims, header, token_response);
             behaviour.userinfo = is["userinfo"].clone();
             behaviour.at_hash = is["at_hash"] == json!(true);
-            (behaviour.routes, behaviour.content_types) = (texts(&is["routes"]), texts(&is["content_types"]));
+            (behaviour.routes, behaviour.content_types) =
+                (texts(&is["routes"]), texts(&is["content_types"]));
         }
         let mapping = &is["mapping"];
-        let names = |name: &str| mapping[name].as_array().into_iter().flatten().map(text_of).collect();
+        let names =
+            |name: &str| mapping[name].as_array().into_iter().flatten().map(text_of).collect();
         let claim_mapping = pb::ClaimMapping {
             email: names("email"),
             given_name: names("given_name"),
@@ -94,13 +108,19 @@ impl Fixture {
         let completed = self.log_in().await.unwrap_or_else(|status| panic!("{about}: {status}"));
         let identity = completed.identity.expect("an Identity");
         let expected = self.is["identity"].clone();
-        let verification = identity.email_verification().as_str_name().trim_start_matches("EMAIL_VERIFICATION_").to_owned();
+        let verification = identity
+            .email_verification()
+            .as_str_name()
+            .trim_start_matches("EMAIL_VERIFICATION_")
+            .to_owned();
         let found = json!({
             "email": identity.email, "email_verification": verification, "given_name": identity.given_name,
             "family_name": identity.family_name, "groups": identity.groups, "amr": identity.amr, "acr": identity.acr,
             "session_id": identity.session_id,
         });
-        for (name, value) in expected.as_object().expect("an object").iter().filter(|(name, _)| *name != "sources") {
+        for (name, value) in
+            expected.as_object().expect("an object").iter().filter(|(name, _)| *name != "sources")
+        {
             assert_eq!(&found[name], value, "{about}: {name}");
         }
         for (name, source) in expected["sources"].as_object().into_iter().flatten() {
@@ -109,15 +129,23 @@ impl Fixture {
         assert_eq!(identity.issuer, text_of(&self.is["metadata"]["issuer"]), "{about}");
         assert_eq!(identity.subject, text_of(&self.is["claims"]["sub"]), "{about}");
 
-        let mut request = pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() };
+        let mut request =
+            pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() };
         if self.is["logout_needs_hint"] == json!(true) {
             let refusal = refused(self.service.login.logout_url(request.clone()).await);
-            assert_eq!((refusal.reason.as_str(), refusal.fields), ("BAD_REQUEST", vec!["id_token_hint".to_owned()]), "{about}");
+            assert_eq!(
+                (refusal.reason.as_str(), refusal.fields),
+                ("BAD_REQUEST", vec!["id_token_hint".to_owned()]),
+                "{about}"
+            );
             request.id_token_hint = Some(completed.id_token);
         }
         let logout = self.service.login.logout_url(request).await.expect("an URL").into_inner();
         match &self.is["logout"] {
-            Value::Null => assert!(!logout.ends_idp_session && logout.redirect_url.ends_with("/login/"), "{about}"),
+            Value::Null => assert!(
+                !logout.ends_idp_session && logout.redirect_url.ends_with("/login/"),
+                "{about}"
+            ),
             expected => {
                 assert!(
                     logout.ends_idp_session && logout.redirect_url.starts_with(&text_of(expected)),
@@ -229,15 +257,31 @@ async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
         ("gitlab", "email", "openid.net", "scopes email and profile"),
     ] {
         let mut fixture = Fixture::of(name).await;
-        fixture.service.edit(&["claim_mapping"], |connection| connection.claim_mapping = None).await.expect("edited");
+        fixture
+            .service
+            .edit(&["claim_mapping"], |connection| connection.claim_mapping = None)
+            .await
+            .expect("edited");
         fixture.service.idp.behave().claims["email"] = Value::Null;
-        fixture.service.idp.behave().userinfo = json!({ "sub": fixture.is["claims"]["sub"], "given_name": "Ada" });
+        fixture.service.idp.behave().userinfo =
+            json!({ "sub": fixture.is["claims"]["sub"], "given_name": "Ada" });
         let status = fixture.log_in().await.expect_err("no e-mail");
         let help = status.get_details_help().expect("Help").links;
-        assert!(help[0].url.contains(link) && help[0].description.contains(words), "{name}: {help:?}");
+        assert!(
+            help[0].url.contains(link) && help[0].description.contains(words),
+            "{name}: {help:?}"
+        );
         let refusal = refused::<()>(Err(status));
-        assert_eq!((refusal.reason.as_str(), refusal.owner.as_str()), ("CLAIM_MISSING", "customer_idp_admin"), "{name}");
-        assert!(refusal.metadata["claim"].split(", ").any(|claim| claim == missing), "{name}: {:?}", refusal.metadata);
+        assert_eq!(
+            (refusal.reason.as_str(), refusal.owner.as_str()),
+            ("CLAIM_MISSING", "customer_idp_admin"),
+            "{name}"
+        );
+        assert!(
+            refusal.metadata["claim"].split(", ").any(|claim| claim == missing),
+            "{name}: {:?}",
+            refusal.metadata
+        );
     }
 }
 
@@ -256,13 +300,20 @@ async fn entras_group_overage_is_said() {
         merge(&mut fixture.service.idp.behave().claims, &overage);
         let identity = fixture.log_in().await.expect("a login").identity.expect("an Identity");
         assert_eq!(identity.groups, Vec::<String>::new());
-        assert!(identity.claim_sources["groups"].starts_with("overage"), "{:?}", identity.claim_sources);
+        assert!(
+            identity.claim_sources["groups"].starts_with("overage"),
+            "{:?}",
+            identity.claim_sources
+        );
         merge(
             &mut fixture.service.idp.behave().claims,
             &json!({ "groups": ["g1", "g2"], "_claim_names": null, "hasgroups": null }),
         );
         let identity = fixture.log_in().await.expect("a login").identity.expect("an Identity");
-        assert_eq!((identity.groups.len(), identity.claim_sources["groups"].as_str()), (2, "id_token.groups"));
+        assert_eq!(
+            (identity.groups.len(), identity.claim_sources["groups"].as_str()),
+            (2, "id_token.groups")
+        );
     }
 }
 
@@ -270,7 +321,11 @@ async fn entras_group_overage_is_said() {
 #[tokio::test]
 async fn one_name_is_not_split() {
     let mut fixture = Fixture::of("gitlab").await;
-    fixture.service.edit(&["claim_mapping"], |connection| connection.claim_mapping = None).await.expect("edited");
+    fixture
+        .service
+        .edit(&["claim_mapping"], |connection| connection.claim_mapping = None)
+        .await
+        .expect("edited");
     assert_eq!(refused(fixture.log_in().await).metadata["claim"], "given_name, family_name");
 }
 
@@ -287,7 +342,8 @@ async fn entra_sends_no_email_until_it_is_told_to() {
         "code_challenge_methods_supported": null, "authorization_response_iss_parameter_supported": null,
         "tenant_region_scope": "EU", "cloud_instance_name": "microsoftonline.com", "rbac_url": "https://pas.windows.net",
     });
-    service.idp.behave().token_response = json!({ "token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599 });
+    service.idp.behave().token_response =
+        json!({ "token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599 });
     let managed = json!({
         "email": null, "email_verified": null, "preferred_username": "ada@contoso.com", "oid": "7d4a", "tid": "9188",
         "ver": "2.0", "rh": "0.A", "uti": "x",
@@ -298,7 +354,12 @@ async fn entra_sends_no_email_until_it_is_told_to() {
     assert!(help.iter().all(|link| link.url.starts_with("https://")), "{help:?}");
     assert_eq!(refused::<()>(Err(status)).metadata["claim"], "email");
 
-    service.edit(&["claim_mapping"], |connection| map_email(connection, &["email", "preferred_username"])).await.expect("edited");
+    service
+        .edit(&["claim_mapping"], |connection| {
+            map_email(connection, &["email", "preferred_username"])
+        })
+        .await
+        .expect("edited");
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
     assert_eq!(
         (identity.email.as_str(), identity.email_verification),
@@ -342,7 +403,8 @@ async fn entras_template_passes_the_listed_tenants_alone() {
     let mut service = Service::start().await;
     let template = format!("{}/{{tenantid}}/v2.0", service.idp.issuer);
     let issuer_of = |tenant: &str| template.replace("{tenantid}", tenant);
-    service.idp.behave().metadata = json!({ "issuer": template, "authorization_response_iss_parameter_supported": null });
+    service.idp.behave().metadata =
+        json!({ "issuer": template, "authorization_response_iss_parameter_supported": null });
     let refusal = refused(service.begin(begin_request()).await);
     assert_eq!(refusal.reason, "PROVIDER_METADATA_INVALID", "a template needs pinned tenants");
     let pinned = service.edit(&["issuer", "allowed_tenant_ids"], |connection| {
@@ -350,7 +412,10 @@ async fn entras_template_passes_the_listed_tenants_alone() {
         connection.allowed_tenant_ids = vec![OURS.to_owned()];
     });
     pinned.await.expect("edited");
-    let callback = |callback: crate::fake_idp::Callback| pb::CompleteLoginRequest { iss: None, ..complete_request(&callback) };
+    let callback = |callback: crate::fake_idp::Callback| pb::CompleteLoginRequest {
+        iss: None,
+        ..complete_request(&callback)
+    };
     for (claims, expected) in [
         (json!({ "iss": issuer_of(OURS), "tid": OURS }), None),
         (json!({ "iss": issuer_of(OTHER), "tid": OTHER }), Some("ID_TOKEN_INVALID")),
@@ -363,17 +428,28 @@ async fn entras_template_passes_the_listed_tenants_alone() {
         service.idp.behave().claims = claims.clone();
         let approved = service.approved().await;
         match (service.complete(callback(approved)).await, expected) {
-            (Ok(completed), None) => assert_eq!(completed.identity.expect("an Identity").issuer, issuer_of(OURS)),
-            (completed, expected) => assert_eq!(Some(reason(completed).as_str()), expected, "{claims}"),
+            (Ok(completed), None) => {
+                assert_eq!(completed.identity.expect("an Identity").issuer, issuer_of(OURS))
+            }
+            (completed, expected) => {
+                assert_eq!(Some(reason(completed).as_str()), expected, "{claims}")
+            }
         }
     }
     let mut keys = service.idp.published_keys(|kid| kid == "rsa");
     keys["keys"][0]["issuer"] = json!(issuer_of(OTHER));
     service.idp.behave().answers.insert("/keys", (200, keys.to_string(), String::new()));
     service.idp.behave().claims = json!({ "iss": issuer_of(OURS), "tid": OURS });
-    service.edit(&["display_name"], |connection| connection.display_name = "read anew".to_owned()).await.expect("edited");
+    service
+        .edit(&["display_name"], |connection| connection.display_name = "read anew".to_owned())
+        .await
+        .expect("edited");
     let approved = service.approved().await;
-    assert_eq!(reason(service.complete(callback(approved)).await), "ID_TOKEN_SIGNATURE_INVALID", "another tenant's key");
+    assert_eq!(
+        reason(service.complete(callback(approved)).await),
+        "ID_TOKEN_SIGNATURE_INVALID",
+        "another tenant's key"
+    );
 }
 
 /// Entra v1: an issuer of another host than the discovery URL's, with a slash at the end.
@@ -381,15 +457,18 @@ async fn entras_template_passes_the_listed_tenants_alone() {
 async fn an_issuer_elsewhere_is_accepted_where_it_is_entered() {
     let mut service = Service::start().await;
     let issuer = "https://sts.windows.example/9188/".to_owned();
-    service.idp.behave().metadata = json!({ "issuer": issuer, "authorization_response_iss_parameter_supported": null });
+    service.idp.behave().metadata =
+        json!({ "issuer": issuer, "authorization_response_iss_parameter_supported": null });
     service.idp.behave().claims = json!({ "iss": issuer, "upn": "ada@contoso.com", "ver": "1.0" });
     let refusal = refused(service.begin(begin_request()).await);
     assert!(refusal.message.contains(&issuer), "both values are named: {}", refusal.message);
     let entered = issuer.clone();
     service.edit(&["issuer"], |connection| connection.issuer = entered).await.expect("edited");
     let approved = service.approved().await;
-    let completed =
-        service.complete(pb::CompleteLoginRequest { iss: None, ..complete_request(&approved) }).await.expect("a login");
+    let completed = service
+        .complete(pb::CompleteLoginRequest { iss: None, ..complete_request(&approved) })
+        .await
+        .expect("a login");
     assert_eq!(completed.identity.expect("an Identity").issuer, issuer);
 }
 
@@ -398,17 +477,26 @@ async fn an_issuer_elsewhere_is_accepted_where_it_is_entered() {
 async fn oktas_thin_token_is_filled_in_from_userinfo() {
     let mut service = Service::start().await;
     service.idp.behave().at_hash = true;
-    service.idp.behave().claims =
-        json!({ "ver": 1, "jti": "ID.x", "amr": ["pwd", "mfa"], "idp": "00o1", "preferred_username": "ada@corp.com" });
+    service.idp.behave().claims = json!({ "ver": 1, "jti": "ID.x", "amr": ["pwd", "mfa"], "idp": "00o1", "preferred_username": "ada@corp.com" });
     service.idp.behave().userinfo = json!({
         "name": "Ada Lovelace", "locale": "en_US", "email": "ada@corp.com", "email_verified": true, "given_name": "Ada",
         "family_name": "Lovelace", "zoneinfo": "Europe/London", "updated_at": 1_700_000_000,
     });
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
-    assert_eq!((identity.email.as_str(), identity.email_verification), ("ada@corp.com", pb::EmailVerification::Verified as i32));
-    assert_eq!((identity.amr, identity.locale.as_deref()), (vec!["pwd".to_owned(), "mfa".to_owned()], Some("en_US")));
+    assert_eq!(
+        (identity.email.as_str(), identity.email_verification),
+        ("ada@corp.com", pb::EmailVerification::Verified as i32)
+    );
+    assert_eq!(
+        (identity.amr, identity.locale.as_deref()),
+        (vec!["pwd".to_owned(), "mfa".to_owned()], Some("en_US"))
+    );
     // Its errors aren't OAuth's, and its limits are.
-    service.idp.behave().answers.insert("/userinfo", (429, r#"{"errorCode":"E0000047"}"#.to_owned(), String::new()));
+    service
+        .idp
+        .behave()
+        .answers
+        .insert("/userinfo", (429, r#"{"errorCode":"E0000047"}"#.to_owned(), String::new()));
     assert_eq!(reason(service.log_in().await), "PROVIDER_UNAVAILABLE");
 }
 
@@ -416,12 +504,14 @@ async fn oktas_thin_token_is_filled_in_from_userinfo() {
 #[tokio::test]
 async fn googles_hd_is_compared_and_its_callback_issuer_too() {
     let mut service = Service::start().await;
-    service.idp.behave().metadata =
-        json!({ "authorization_response_iss_parameter_supported": null, "end_session_endpoint": null });
+    service.idp.behave().metadata = json!({ "authorization_response_iss_parameter_supported": null, "end_session_endpoint": null });
     service
         .edit(&["authorization_params", "required_claims"], |connection| {
             connection.authorization_params = [("hd".to_owned(), "corp.com".to_owned())].into();
-            connection.required_claims = vec![pb::RequiredClaim { name: "hd".to_owned(), values: vec!["corp.com".to_owned()] }];
+            connection.required_claims = vec![pb::RequiredClaim {
+                name: "hd".to_owned(),
+                values: vec!["corp.com".to_owned()],
+            }];
         })
         .await
         .expect("edited");
@@ -432,17 +522,23 @@ async fn googles_hd_is_compared_and_its_callback_issuer_too() {
         (json!("corp.com.evil"), Some("CLAIM_NOT_ALLOWED")),
         (json!("Corp.com"), Some("CLAIM_NOT_ALLOWED")),
     ] {
-        service.idp.behave().claims = json!({ "hd": hd, "azp": client_id, "email_verified": "true" });
+        service.idp.behave().claims =
+            json!({ "hd": hd, "azp": client_id, "email_verified": "true" });
         match (service.log_in().await, expected) {
             (Ok(completed), None) => {
-                assert_eq!(completed.identity.expect("an Identity").email_verification, pb::EmailVerification::Verified as i32);
+                assert_eq!(
+                    completed.identity.expect("an Identity").email_verification,
+                    pb::EmailVerification::Verified as i32
+                );
             }
             (completed, expected) => assert_eq!(Some(reason(completed).as_str()), expected, "{hd}"),
         }
     }
     let approved = service.approved().await;
-    let foreign =
-        pb::CompleteLoginRequest { iss: Some("https://accounts.evil.example".to_owned()), ..complete_request(&approved) };
+    let foreign = pb::CompleteLoginRequest {
+        iss: Some("https://accounts.evil.example".to_owned()),
+        ..complete_request(&approved)
+    };
     assert_eq!(reason(service.complete(foreign).await), "ISSUER_MISMATCH");
     service.idp.behave().claims = json!({ "hd": "corp.com", "iss": "accounts.google.com" });
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID", "the legacy issuer");
@@ -453,27 +549,34 @@ async fn googles_hd_is_compared_and_its_callback_issuer_too() {
 async fn auth0s_issuer_keeps_its_slash() {
     let mut service = Service::start().await;
     let issuer = format!("{}/", service.idp.issuer);
-    service.idp.behave().metadata =
-        json!({ "issuer": issuer, "end_session_endpoint": null, "authorization_response_iss_parameter_supported": null });
+    service.idp.behave().metadata = json!({ "issuer": issuer, "end_session_endpoint": null, "authorization_response_iss_parameter_supported": null });
     service.idp.behave().claims = json!({
         "iss": issuer, "updated_at": "2026-01-02T03:04:05.678Z", "given_name": null, "https://corp.com/given_name": "Ada",
     });
     service
         .edit(&["claim_mapping", "logout_style"], |connection| {
             let given_name = vec!["https://corp.com/given_name".to_owned()];
-            connection.claim_mapping = Some(pb::ClaimMapping { given_name, ..pb::ClaimMapping::default() });
+            connection.claim_mapping =
+                Some(pb::ClaimMapping { given_name, ..pb::ClaimMapping::default() });
             connection.logout_style = pb::LogoutStyle::Auth0V2.into();
         })
         .await
         .expect("edited");
     let approved = service.approved().await;
-    let completed =
-        service.complete(pb::CompleteLoginRequest { iss: None, ..complete_request(&approved) }).await.expect("a login");
+    let completed = service
+        .complete(pb::CompleteLoginRequest { iss: None, ..complete_request(&approved) })
+        .await
+        .expect("a login");
     let identity = completed.identity.expect("an Identity");
     assert_eq!((identity.issuer, identity.given_name.as_str()), (issuer, "Ada"));
-    let request = pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() };
+    let request =
+        pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() };
     let logout = service.login.logout_url(request).await.expect("an URL").into_inner();
-    assert!(logout.redirect_url.starts_with(&format!("{}/v2/logout?client_id=", service.idp.issuer)), "{}", logout.redirect_url);
+    assert!(
+        logout.redirect_url.starts_with(&format!("{}/v2/logout?client_id=", service.idp.issuer)),
+        "{}",
+        logout.redirect_url
+    );
 }
 
 /// Azure AD B2C without a subject: its placeholder is nobody.
@@ -493,6 +596,9 @@ async fn oddly_typed_claims_fail_nobody() {
         "name": 7, "locale": ["en"], "picture": null, "acr": 0, "sid": 1, "roles": { "a": [1, 2.5, null, true] },
     });
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
-    assert_eq!((identity.name, identity.locale, identity.acr, identity.session_id), (None, None, None, None));
+    assert_eq!(
+        (identity.name, identity.locale, identity.acr, identity.session_id),
+        (None, None, None, None)
+    );
     assert_eq!(identity.email_verification, pb::EmailVerification::Verified as i32);
 }

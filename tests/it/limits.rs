@@ -15,12 +15,16 @@ fn from(client_key: &str) -> pb::BeginLoginRequest {
 /// Bounds: floods of begun logins.
 #[tokio::test]
 async fn a_network_that_begins_too_many_logins_waits_and_nobody_else_does() {
-    let mut service = Service::start_with(|config| config.begin_rate_per_client = Rate::parse("3/1m").expect("a rate")).await;
+    let mut service = Service::start_with(|config| {
+        config.begin_rate_per_client = Rate::parse("3/1m").expect("a rate")
+    })
+    .await;
     for _ in 0..3 {
         service.begin(from("203.0.113.7")).await.expect("begun");
     }
     let status = service.begin(from("203.0.113.7")).await.expect_err("limited");
-    let wait = status.get_details_retry_info().and_then(|info| info.retry_delay).expect("RetryInfo");
+    let wait =
+        status.get_details_retry_info().and_then(|info| info.retry_delay).expect("RetryInfo");
     assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
     let limited = refused::<()>(Err(status));
     assert_eq!(
@@ -36,13 +40,21 @@ async fn a_network_that_begins_too_many_logins_waits_and_nobody_else_does() {
 /// Bounds: floods of begun logins.
 #[tokio::test]
 async fn an_account_has_a_ceiling_of_its_own() {
-    let mut service = Service::start_with(|config| config.begin_rate = Rate::parse("2/1m").expect("a rate")).await;
-    service.create(pb::Connection { slug: "other".to_owned(), ..service.connection() }).await.expect("created");
+    let mut service =
+        Service::start_with(|config| config.begin_rate = Rate::parse("2/1m").expect("a rate"))
+            .await;
+    service
+        .create(pb::Connection { slug: "other".to_owned(), ..service.connection() })
+        .await
+        .expect("created");
     for _ in 0..2 {
         service.begin(begin_request()).await.expect("begun");
     }
     assert_eq!(reason(service.begin(begin_request()).await), "RATE_LIMITED");
-    service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await.expect("another account");
+    service
+        .begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() })
+        .await
+        .expect("another account");
 }
 
 #[tokio::test]
@@ -51,7 +63,10 @@ async fn a_full_store_in_memory_refuses_and_evicts_nobody() {
     let first = service.approved().await;
     service.begin(begin_request()).await.expect("begun");
     let overloaded = refused(service.begin(begin_request()).await);
-    assert_eq!((overloaded.code, overloaded.reason.as_str()), (tonic::Code::ResourceExhausted, "OVERLOADED"));
+    assert_eq!(
+        (overloaded.code, overloaded.reason.as_str()),
+        (tonic::Code::ResourceExhausted, "OVERLOADED")
+    );
     service.complete(complete_request(&first)).await.expect("the first is still there");
 }
 
@@ -65,12 +80,18 @@ async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
     for _ in 0..500 {
         let callback = service.approved().await;
         let mut login = service.login.clone();
-        hanging.push(tokio::spawn(async move { login.complete_login(complete_request(&callback)).await }));
+        hanging.push(tokio::spawn(async move {
+            login.complete_login(complete_request(&callback)).await
+        }));
     }
     eventually("as many as may wait do", || async { service.idp.count("/token") == 64 }).await;
     let surplus = service.approved().await;
     let refusal = refused(service.complete(complete_request(&surplus)).await);
-    assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "call"), "the state is not spent");
+    assert_eq!(
+        (refusal.reason.as_str(), refusal.retry.as_str()),
+        ("PROVIDER_UNAVAILABLE", "call"),
+        "the state is not spent"
+    );
     service.log_in_at_other(&other).await.expect("a login at the other account");
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
     service.idp.behave().token_delay = Duration::ZERO;
@@ -90,15 +111,25 @@ async fn an_idp_that_does_not_answer_is_left_alone_for_a_while() {
     service.idp.behave().token_answer = Some((503, String::new()));
     for _ in 0..5 {
         let refusal = refused(service.log_in().await);
-        assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "login"));
+        assert_eq!(
+            (refusal.reason.as_str(), refusal.retry.as_str()),
+            ("PROVIDER_UNAVAILABLE", "login")
+        );
     }
     service.idp.behave().token_answer = None;
     let callback = service.approved().await;
     let refusal = refused(service.complete(complete_request(&callback)).await);
-    assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("PROVIDER_UNAVAILABLE", "call"), "the state is not spent");
+    assert_eq!(
+        (refusal.reason.as_str(), refusal.retry.as_str()),
+        ("PROVIDER_UNAVAILABLE", "call"),
+        "the state is not spent"
+    );
     assert_eq!(service.idp.count("/token"), 5);
     service.log_in_at_other(&other).await.expect("a login at the other account");
     service.clock.advance(Duration::from_secs(10));
-    service.complete(complete_request(&callback)).await.expect("the same callback, when the IdP is asked again");
+    service
+        .complete(complete_request(&callback))
+        .await
+        .expect("the same callback, when the IdP is asked again");
     service.log_in().await.expect("and everybody else");
 }

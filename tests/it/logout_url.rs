@@ -9,19 +9,26 @@ fn request() -> pb::LogoutUrlRequest {
     pb::LogoutUrlRequest { slug: "acme".to_owned(), ..pb::LogoutUrlRequest::default() }
 }
 
-async fn logout(service: &mut Service, request: pb::LogoutUrlRequest) -> Result<pb::LogoutUrlResponse, tonic::Status> {
+async fn logout(
+    service: &mut Service,
+    request: pb::LogoutUrlRequest,
+) -> Result<pb::LogoutUrlResponse, tonic::Status> {
     service.login.logout_url(request).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test]
 async fn a_foreign_address_or_token_is_refused() {
     let mut service = Service::start().await;
-    let evil = pb::LogoutUrlRequest { post_logout_redirect_uri: Some("https://evil.example/".to_owned()), ..request() };
+    let evil = pb::LogoutUrlRequest {
+        post_logout_redirect_uri: Some("https://evil.example/".to_owned()),
+        ..request()
+    };
     assert_eq!(refused(logout(&mut service, evil).await).fields, ["post_logout_redirect_uri"]);
     for claims in [json!({ "iss": "https://evil.example" }), json!({ "aud": "another" })] {
         service.idp.behave().claims = claims.clone();
         let _refused_too = service.log_in().await;
-        let hint = pb::LogoutUrlRequest { id_token_hint: Some(service.idp.last_id_token()), ..request() };
+        let hint =
+            pb::LogoutUrlRequest { id_token_hint: Some(service.idp.last_id_token()), ..request() };
         assert_eq!(refused(logout(&mut service, hint).await).fields, ["id_token_hint"], "{claims}");
     }
     service.idp.behave().claims = json!({});
@@ -32,7 +39,10 @@ async fn a_foreign_address_or_token_is_refused() {
         assert_eq!(reason(logout(&mut service, hint).await), "BAD_REQUEST");
     }
     assert_eq!(
-        reason(logout(&mut service, pb::LogoutUrlRequest { slug: "nobody".to_owned(), ..request() }).await),
+        reason(
+            logout(&mut service, pb::LogoutUrlRequest { slug: "nobody".to_owned(), ..request() })
+                .await
+        ),
         "CONNECTION_NOT_FOUND"
     );
 }
@@ -72,17 +82,26 @@ async fn where_the_idp_has_no_logout_the_person_just_comes_back() {
     assert!(!answer.ends_idp_session);
 
     service
-        .edit(&["logout_style"], |connection| connection.logout_style = pb::LogoutStyle::Auth0V2.into())
+        .edit(&["logout_style"], |connection| {
+            connection.logout_style = pb::LogoutStyle::Auth0V2.into()
+        })
         .await
         .expect("edited");
     let answer = logout(&mut service, request()).await.expect("an URL");
-    assert!(answer.redirect_url.starts_with(&format!("{}/v2/logout?client_id=", service.idp.issuer)), "{}", answer.redirect_url);
+    assert!(
+        answer.redirect_url.starts_with(&format!("{}/v2/logout?client_id=", service.idp.issuer)),
+        "{}",
+        answer.redirect_url
+    );
     assert!(answer.ends_idp_session);
 }
 
 #[tokio::test]
 async fn whoever_is_logged_in_may_leave_a_disabled_connection() {
     let mut service = Service::start().await;
-    service.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await.expect("disabled");
+    service
+        .edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into())
+        .await
+        .expect("disabled");
     assert!(logout(&mut service, request()).await.expect("an URL").ends_idp_session);
 }

@@ -23,15 +23,20 @@ pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
 
 /// The value of a series, by its name and labels as they stand.
 fn value(metrics: &str, series: &str) -> f64 {
-    let line = metrics.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
-    line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    let line = metrics
+        .lines()
+        .find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+    line.and_then(|line| line.rsplit(' ').next())
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0.0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_what_happened_and_probes_how_it_is() {
     let data = tempfile::tempdir().expect("a directory");
     let (port, redis_port, key) = (free_port(), free_port(), key().encoded());
-    let (listen, redis_url) = (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{redis_port}"));
+    let (listen, redis_url) =
+        (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{redis_port}"));
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let settings = [
         ("SSO_METRICS_LISTEN", listen.as_str()),
@@ -60,8 +65,14 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
     for (series, expected) in [
         (r#"sso_logins_begun_total{account="acme"}"#, 4.0),
         (r#"sso_logins_completed_total{account="acme"}"#, 3.0),
-        (r#"sso_refusals_total{method="BeginLogin",reason="CONNECTION_NOT_FOUND",owner="support"}"#, 1.0),
-        (r#"sso_refusals_total{method="CompleteLogin",reason="ID_TOKEN_SIGNATURE_INVALID",owner="customer_idp_admin"}"#, 1.0),
+        (
+            r#"sso_refusals_total{method="BeginLogin",reason="CONNECTION_NOT_FOUND",owner="support"}"#,
+            1.0,
+        ),
+        (
+            r#"sso_refusals_total{method="CompleteLogin",reason="ID_TOKEN_SIGNATURE_INVALID",owner="customer_idp_admin"}"#,
+            1.0,
+        ),
         (r#"sso_provider_lookups_total{outcome="miss"}"#, 1.0),
         (r#"sso_provider_fetches_total{documents="whole",outcome="ok"}"#, 1.0),
         (r#"sso_provider_fetches_total{documents="keys",outcome="ok"}"#, 1.0),
@@ -72,14 +83,25 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
         ("sso_calls_in_flight", 0.0),
         (r#"sso_build_info{version="0.1.0"}"#, 1.0),
     ] {
-        assert!((value(&metrics, series) - expected).abs() < f64::EPSILON, "{series} is {}:\n{metrics}", value(&metrics, series));
+        assert!(
+            (value(&metrics, series) - expected).abs() < f64::EPSILON,
+            "{series} is {}:\n{metrics}",
+            value(&metrics, series)
+        );
     }
-    assert!(!metrics.contains("CANARY") && !metrics.contains("example.com"), "no secret and no person");
+    assert!(
+        !metrics.contains("CANARY") && !metrics.contains("example.com"),
+        "no secret and no person"
+    );
 
     // A second account has no label left; the breaker opens and closes.
     let other = FakeIdp::start(Arc::new(SystemClock)).await;
     let connection = Some(other.connection("other"));
-    program.admin.create_connection(pb::CreateConnectionRequest { connection }).await.expect("created");
+    program
+        .admin
+        .create_connection(pb::CreateConnectionRequest { connection })
+        .await
+        .expect("created");
     let begin = pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() };
     program.login.begin_login(begin).await.expect("begun");
     idp.behave().token_answer = Some((503, String::new()));
@@ -87,7 +109,10 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
         assert_eq!(reason(program.log_in(&idp).await), "PROVIDER_UNAVAILABLE");
     }
     let (_, metrics) = get(port, "/metrics").await;
-    assert!((value(&metrics, r#"sso_logins_begun_total{account="other"}"#) - 1.0).abs() < f64::EPSILON, "the shared label");
+    assert!(
+        (value(&metrics, r#"sso_logins_begun_total{account="other"}"#) - 1.0).abs() < f64::EPSILON,
+        "the shared label"
+    );
     assert!((value(&metrics, "sso_breakers_open") - 1.0).abs() < f64::EPSILON, "{metrics}");
 
     drop(redis);

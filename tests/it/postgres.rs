@@ -49,7 +49,11 @@ async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
     let late = pb::CreateConnectionRequest { connection: Some(idp.connection("late")) };
     assert_eq!(reason(program.admin.create_connection(late).await), "STORE_UNAVAILABLE");
     let slug = "acme".to_owned();
-    program.admin.get_connection(pb::GetConnectionRequest { slug }).await.expect("support can still read");
+    program
+        .admin
+        .get_connection(pb::GetConnectionRequest { slug })
+        .await
+        .expect("support can still read");
     drop(program);
 
     // Nor does the start write where nothing is to be written; and replicas don't wait for each other.
@@ -85,10 +89,15 @@ async fn unknown_accounts_that_use_up_the_pool_hold_up_nobody_who_is_known() {
 
     let mut other = sqlx::PgConnection::connect(&postgres.url).await.expect("connected");
     let mut lock = other.begin().await.expect("begun");
-    sqlx::query("LOCK TABLE connections IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
+    sqlx::query("LOCK TABLE connections IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
     let waiting = (0..40).map(|number| {
         let mut client = program.login.clone();
-        tokio::spawn(async move { reason(client.begin_login(at(&format!("unknown{number}"))).await) })
+        tokio::spawn(
+            async move { reason(client.begin_login(at(&format!("unknown{number}"))).await) },
+        )
     });
     let waiting: Vec<_> = waiting.collect();
     for _ in 0..20 {
@@ -96,7 +105,10 @@ async fn unknown_accounts_that_use_up_the_pool_hold_up_nobody_who_is_known() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for refused in waiting {
-        let refused = tokio::time::timeout(Duration::from_secs(15), refused).await.expect("in time").expect("ended");
+        let refused = tokio::time::timeout(Duration::from_secs(15), refused)
+            .await
+            .expect("in time")
+            .expect("ended");
         assert_eq!(refused, "STORE_UNAVAILABLE");
     }
     lock.rollback().await.expect("unlocked");

@@ -12,7 +12,9 @@ const METADATA: &str = "/.well-known/openid-configuration";
 /// Caches: cold ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_cold_callers_make_one_fetch() {
-    let service = Service::start_with(|config| config.begin_rate_per_client.period = Duration::from_secs(1)).await;
+    let service =
+        Service::start_with(|config| config.begin_rate_per_client.period = Duration::from_secs(1))
+            .await;
     service.idp.behave().metadata_delay = Duration::from_millis(300);
     let calls: Vec<_> = (0..200)
         .map(|_| {
@@ -46,9 +48,13 @@ async fn a_caller_that_goes_away_does_not_fail_those_who_wait_with_it() {
 /// RFC 9111 5.2.2.1, bounded to 5 minutes and 24 hours; renewed in the last fifth of the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_is_renewed_in_the_background_before_it_expires() {
-    for (cache_control, fresh_seconds) in
-        [("public", 3600), ("max-age=1000", 1000), ("max-age=1", 300), ("no-store", 300), ("private, max-age=99999999", 86_400)]
-    {
+    for (cache_control, fresh_seconds) in [
+        ("public", 3600),
+        ("max-age=1000", 1000),
+        ("max-age=1", 300),
+        ("no-store", 300),
+        ("private, max-age=99999999", 86_400),
+    ] {
         let mut service = Service::start().await;
         service.idp.behave().cache_control = cache_control;
         service.begin(begin_request()).await.expect("begun");
@@ -120,7 +126,9 @@ async fn a_storm_of_unknown_keys_makes_one_fetch_per_half_minute() {
     for _ in 0..20 {
         let callback = service.approved().await;
         let mut login = service.login.clone();
-        calls.push(tokio::spawn(async move { login.complete_login(complete_request(&callback)).await }));
+        calls.push(tokio::spawn(
+            async move { login.complete_login(complete_request(&callback)).await },
+        ));
     }
     for call in calls {
         assert_eq!(reason(call.await.expect("ended")), "ID_TOKEN_SIGNATURE_INVALID");

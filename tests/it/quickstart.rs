@@ -35,37 +35,59 @@ impl Browser {
     }
 
     pub(crate) async fn post(&mut self, url: &str, form: &str) -> Page {
-        self.send("POST", url, form.to_owned(), &[("content-type", "application/x-www-form-urlencoded")]).await
+        self.send(
+            "POST",
+            url,
+            form.to_owned(),
+            &[("content-type", "application/x-www-form-urlencoded")],
+        )
+        .await
     }
 
-    pub(crate) async fn send(&mut self, method: &str, url: &str, body: String, headers: &[(&str, &str)]) -> Page {
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        url: &str,
+        body: String,
+        headers: &[(&str, &str)],
+    ) -> Page {
         let url = url::Url::parse(url).expect("an absolute URL");
-        let address = (url.host_str().expect("a host").to_owned(), url.port_or_known_default().expect("a port"));
+        let address = (
+            url.host_str().expect("a host").to_owned(),
+            url.port_or_known_default().expect("a port"),
+        );
         let stream = tokio::net::TcpStream::connect(address).await.expect("connected");
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
-        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies: Vec<_> =
+            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let target = url[url::Position::BeforePath..url::Position::AfterQuery].to_owned();
-        let mut request = http::Request::builder().method(method).uri(target).header("host", url.authority());
+        let mut request =
+            http::Request::builder().method(method).uri(target).header("host", url.authority());
         if !cookies.is_empty() {
             request = request.header("cookie", cookies.join("; "));
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response =
-            sender.send_request(request.body(Full::new(Bytes::from(body))).expect("a request")).await.expect("an answer");
+        let response = sender
+            .send_request(request.body(Full::new(Bytes::from(body))).expect("a request"))
+            .await
+            .expect("an answer");
         let (head, body) = response.into_parts();
         for cookie in head.headers.get_all("set-cookie") {
             let cookie = cookie.to_str().expect("ASCII");
-            let (name, value) = cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("a cookie");
+            let (name, value) =
+                cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("a cookie");
             if cookie.contains("Max-Age=0") {
                 self.cookies.remove(name);
             } else {
                 self.cookies.insert(name.to_owned(), value.to_owned());
             }
         }
-        let body = String::from_utf8_lossy(&body.collect().await.expect("a body").to_bytes()).into_owned();
+        let body =
+            String::from_utf8_lossy(&body.collect().await.expect("a body").to_bytes()).into_owned();
         Page { status: head.status, headers: head.headers, body }
     }
 }
@@ -99,8 +121,12 @@ fn start_with(arguments: &[&str]) -> Quickstart {
             break;
         }
     }
-    let login_page =
-        printed.iter().map(|line| line.trim()).find(|line| line.starts_with("http")).expect("the page to open").to_owned();
+    let login_page = printed
+        .iter()
+        .map(|line| line.trim())
+        .find(|line| line.starts_with("http"))
+        .expect("the page to open")
+        .to_owned();
     Quickstart { _process: process, login_page, printed }
 }
 
@@ -109,7 +135,9 @@ async fn approve(browser: &mut Browser, authorization_url: &str, decision: &str)
     let page = browser.get(authorization_url).await;
     assert!(page.status.is_success() && page.body.contains("<form method=post"), "{}", page.body);
     let (endpoint, query) = authorization_url.split_once('?').expect("a query");
-    let form = format!("{query}&email=ada%40example.com&given_name=Ada&family_name=%3Cb%3E&decision={decision}");
+    let form = format!(
+        "{query}&email=ada%40example.com&given_name=Ada&family_name=%3Cb%3E&decision={decision}"
+    );
     browser.post(endpoint, &form).await.location()
 }
 
@@ -120,7 +148,11 @@ async fn a_trial_shows_what_came_and_signs_nobody_in() {
     let begun = browser.get(&quickstart.login_page).await;
     let callback = approve(&mut browser, &begun.location(), "allow").await;
     let landed = browser.get(&callback).await;
-    assert!(landed.body.contains("Test passed") && landed.body.contains("ada@example.com"), "{}", landed.body);
+    assert!(
+        landed.body.contains("Test passed") && landed.body.contains("ada@example.com"),
+        "{}",
+        landed.body
+    );
     let again = browser.get(&quickstart.login_page).await;
     assert!(again.location().contains("/authorize"), "nobody is signed in: {:?}", again.headers);
 }
@@ -129,24 +161,42 @@ async fn a_trial_shows_what_came_and_signs_nobody_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_logs_in_and_out() {
     let quickstart = start();
-    assert_eq!(quickstart.printed.iter().filter(|line| line.trim().starts_with("grpcurl ")).count(), 2);
+    assert_eq!(
+        quickstart.printed.iter().filter(|line| line.trim().starts_with("grpcurl ")).count(),
+        2
+    );
     let mut browser = Browser::default();
     let begun = browser.get(&quickstart.login_page).await;
     assert_eq!(begun.headers["cache-control"], "no-store");
-    assert!(begun.headers["set-cookie"].to_str().expect("ASCII").contains("HttpOnly; SameSite=Lax"));
+    assert!(
+        begun.headers["set-cookie"].to_str().expect("ASCII").contains("HttpOnly; SameSite=Lax")
+    );
     let callback = approve(&mut browser, &begun.location(), "allow").await;
 
     // A browser that looks ahead doesn't spend the login.
-    let ahead = browser.send("GET", &callback, String::new(), &[("sec-purpose", "prefetch;prerender")]).await;
+    let ahead = browser
+        .send("GET", &callback, String::new(), &[("sec-purpose", "prefetch;prerender")])
+        .await;
     assert_eq!(ahead.status, StatusCode::NO_CONTENT);
     let landed = browser.get(&callback).await;
-    assert_eq!((landed.status, landed.location()), (StatusCode::SEE_OTHER, "/app/accounts/oidc/demo/login/".to_owned()));
+    assert_eq!(
+        (landed.status, landed.location()),
+        (StatusCode::SEE_OTHER, "/app/accounts/oidc/demo/login/".to_owned())
+    );
     let identity = browser.get(&quickstart.login_page).await;
-    assert!(identity.body.contains("Welcome, Ada") && identity.body.contains("ada@example.com"), "{}", identity.body);
+    assert!(
+        identity.body.contains("Welcome, Ada") && identity.body.contains("ada@example.com"),
+        "{}",
+        identity.body
+    );
     assert!(identity.body.contains("&lt;b&gt;"), "what the IdP says is escaped");
 
     let again = browser.get(&callback).await;
-    assert!(again.body.contains("used already") && again.body.contains("start=1"), "{}", again.body);
+    assert!(
+        again.body.contains("used already") && again.body.contains("start=1"),
+        "{}",
+        again.body
+    );
 
     let logout = quickstart.login_page.replace("/login/", "/logout/");
     assert_eq!(browser.get(&logout).await.status, StatusCode::METHOD_NOT_ALLOWED);
@@ -155,7 +205,11 @@ async fn a_person_logs_in_and_out() {
     assert_eq!(back, quickstart.login_page);
     for _ in 0..2 {
         let signed_out = browser.get(&back).await;
-        assert!(signed_out.status.is_success() && signed_out.body.contains("You are signed out"), "{}", signed_out.body);
+        assert!(
+            signed_out.status.is_success() && signed_out.body.contains("You are signed out"),
+            "{}",
+            signed_out.body
+        );
     }
     let started = browser.get(&format!("{back}?start=1")).await;
     assert!(started.location().contains("/authorize?"), "the button starts a login");
@@ -168,7 +222,10 @@ async fn parallel_tabs_all_finish_and_a_stranger_does_not() {
     let mut browser = Browser::default();
     let first = browser.get(&quickstart.login_page).await.location();
     let second = browser.get(&quickstart.login_page).await.location();
-    let (first, second) = (approve(&mut browser, &first, "allow").await, approve(&mut browser, &second, "allow").await);
+    let (first, second) = (
+        approve(&mut browser, &first, "allow").await,
+        approve(&mut browser, &second, "allow").await,
+    );
     let stranger = Browser::default().get(&second).await;
     assert!(stranger.body.contains("BROWSER_MISMATCH"), "{}", stranger.body);
     assert_eq!(browser.get(&second).await.status, StatusCode::SEE_OTHER);
@@ -181,7 +238,11 @@ async fn parallel_tabs_all_finish_and_a_stranger_does_not() {
     let begun = browser.get(&quickstart.login_page).await.location();
     let denied = approve(&mut browser, &begun, "deny").await;
     let page = browser.get(&denied).await;
-    assert!(page.body.contains("cancelled or refused") && page.body.contains("Start again"), "{}", page.body);
+    assert!(
+        page.body.contains("cancelled or refused") && page.body.contains("Start again"),
+        "{}",
+        page.body
+    );
     let doubled = browser.get(&format!("{denied}&state=x")).await;
     assert_eq!(doubled.status, StatusCode::BAD_REQUEST);
 }
@@ -208,5 +269,9 @@ async fn malformed_addresses_get_a_page_and_lose_nothing() {
         assert_eq!(page.status.as_u16(), status, "{url}: {}", page.body);
         assert!(page.body.contains(says), "{url}: {}", page.body);
     }
-    assert_eq!(browser.get(&callback).await.status, StatusCode::SEE_OTHER, "the login is still there");
+    assert_eq!(
+        browser.get(&callback).await.status,
+        StatusCode::SEE_OTHER,
+        "the login is still there"
+    );
 }

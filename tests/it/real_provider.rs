@@ -50,14 +50,15 @@ fn start() -> Provider {
 
 async fn set_up(service: &mut Service, provider: &Provider) {
     let issuer = &provider.issuer;
-    let by_discovery = |slug: &str, client_id: &str, method: pb::TokenEndpointAuthMethod| pb::Connection {
-        slug: slug.to_owned(),
-        discovery_url: format!("{issuer}/.well-known/openid-configuration"),
-        client_id: client_id.to_owned(),
-        client_secret: SECRET.to_owned(),
-        token_endpoint_auth_method: method.into(),
-        ..pb::Connection::default()
-    };
+    let by_discovery =
+        |slug: &str, client_id: &str, method: pb::TokenEndpointAuthMethod| pb::Connection {
+            slug: slug.to_owned(),
+            discovery_url: format!("{issuer}/.well-known/openid-configuration"),
+            client_id: client_id.to_owned(),
+            client_secret: SECRET.to_owned(),
+            token_endpoint_auth_method: method.into(),
+            ..pb::Connection::default()
+        };
     let basic = by_discovery("by-basic", "basic", pb::TokenEndpointAuthMethod::ClientSecretBasic);
     let post = by_discovery("by-post", "post", pb::TokenEndpointAuthMethod::ClientSecretPost);
     let manual = pb::Connection {
@@ -127,8 +128,12 @@ fn form_of(page: &Page, person: &str) -> (String, String) {
 }
 
 fn callback_of(url: &Url) -> Callback {
-    let parameter =
-        |name: &str| url.query_pairs().find(|(own, _)| own == name).map(|(_, value)| value.into_owned()).unwrap_or_default();
+    let parameter = |name: &str| {
+        url.query_pairs()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default()
+    };
     Callback { code: parameter("code"), state: parameter("state"), iss: parameter("iss") }
 }
 
@@ -143,12 +148,22 @@ async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
         let request = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
         let begun = service.begin(request).await.expect("begun");
         let back = drive(&mut browser, &provider, &begun.redirect_url, "grace").await;
-        assert_eq!(back.as_str().split('?').next(), Some(&*format!("{PUBLIC}/app/accounts/oidc/{slug}/login/callback/")));
+        assert_eq!(
+            back.as_str().split('?').next(),
+            Some(&*format!("{PUBLIC}/app/accounts/oidc/{slug}/login/callback/"))
+        );
         let callback = callback_of(&back);
-        let request = pb::CompleteLoginRequest { slug: slug.to_owned(), ..complete_request(&callback) };
-        let completed = service.complete(request.clone()).await.unwrap_or_else(|status| panic!("{slug}: {status:?}"));
+        let request =
+            pb::CompleteLoginRequest { slug: slug.to_owned(), ..complete_request(&callback) };
+        let completed = service
+            .complete(request.clone())
+            .await
+            .unwrap_or_else(|status| panic!("{slug}: {status:?}"));
         let identity = completed.identity.expect("an Identity");
-        assert_eq!((identity.subject.as_str(), identity.email.as_str()), ("grace", "grace@example.com"));
+        assert_eq!(
+            (identity.subject.as_str(), identity.email.as_str()),
+            ("grace", "grace@example.com")
+        );
         assert_eq!(
             (identity.issuer.as_str(), identity.claim_sources["email"].as_str()),
             (provider.issuer.as_str(), "userinfo.email")
@@ -179,9 +194,13 @@ async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
     let mut codes = Vec::new();
     for _ in 0..2 {
         let begun = service.begin(begin()).await.expect("begun");
-        codes.push(callback_of(&drive(&mut browser, &provider, &begun.redirect_url, "grace").await));
+        codes
+            .push(callback_of(&drive(&mut browser, &provider, &begun.redirect_url, "grace").await));
     }
-    let request = |callback: &Callback| pb::CompleteLoginRequest { slug: "by-basic".to_owned(), ..complete_request(callback) };
+    let request = |callback: &Callback| pb::CompleteLoginRequest {
+        slug: "by-basic".to_owned(),
+        ..complete_request(callback)
+    };
     service.complete(request(&codes[0])).await.expect("a login");
     let injected = pb::CompleteLoginRequest { code: codes[0].code.clone(), ..request(&codes[1]) };
     assert_eq!(reason(service.complete(injected).await), "CODE_REJECTED");
@@ -194,9 +213,14 @@ async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
         ..pb::Connection::default()
     };
     service.create(wrong).await.expect("created");
-    let begun = service.begin(pb::BeginLoginRequest { slug: "wrong".to_owned(), ..begin_request() }).await.expect("begun");
-    let callback = Callback { code: "made-up".to_owned(), state: begun.state, iss: provider.issuer.clone() };
-    let request = pb::CompleteLoginRequest { slug: "wrong".to_owned(), ..complete_request(&callback) };
+    let begun = service
+        .begin(pb::BeginLoginRequest { slug: "wrong".to_owned(), ..begin_request() })
+        .await
+        .expect("begun");
+    let callback =
+        Callback { code: "made-up".to_owned(), state: begun.state, iss: provider.issuer.clone() };
+    let request =
+        pb::CompleteLoginRequest { slug: "wrong".to_owned(), ..complete_request(&callback) };
     assert_eq!(reason(service.complete(request).await), "CLIENT_REJECTED");
 }
 
@@ -208,14 +232,24 @@ async fn checks_tell_right_from_wrong_at_a_real_provider() {
     set_up(&mut service, &provider).await;
     for slug in ["by-basic", "by-post", "manual"] {
         let checked = service.check(slug).await.expect("checked");
-        for id in ["metadata.document", "jwks.keys", "client.credentials", "client.redirect_uri", "logout.endpoint"] {
+        for id in [
+            "metadata.document",
+            "jwks.keys",
+            "client.credentials",
+            "client.redirect_uri",
+            "logout.endpoint",
+        ] {
             assert_eq!(checked.outcome(id), Pass, "{slug}, {id}: {}", checked.found(id));
         }
     }
     let base = service.get("by-basic").await.expect("there");
     let with = |slug: &str, change: &dyn Fn(&mut pb::Connection)| {
-        let mut connection =
-            pb::Connection { slug: slug.to_owned(), client_secret: SECRET.to_owned(), issuer: String::new(), ..base.clone() };
+        let mut connection = pb::Connection {
+            slug: slug.to_owned(),
+            client_secret: SECRET.to_owned(),
+            issuer: String::new(),
+            ..base.clone()
+        };
         change(&mut connection);
         connection
     };
@@ -223,13 +257,24 @@ async fn checks_tell_right_from_wrong_at_a_real_provider() {
     for (connection, id, outcome) in [
         (with("by-basic", &|c| c.client_secret = "wrong".to_owned()), "client.credentials", Fail),
         // This provider takes either method from any client, and so it is right.
-        (with("by-basic", &|c| c.token_endpoint_auth_method = post.into()), "client.credentials", Pass),
+        (
+            with("by-basic", &|c| c.token_endpoint_auth_method = post.into()),
+            "client.credentials",
+            Pass,
+        ),
         (with("by-basic", &|c| c.client_id = "nobody".to_owned()), "client.credentials", Fail),
         (with("elsewhere", &|_| {}), "client.redirect_uri", Fail),
-        (with("by-basic", &|c| c.issuer = format!("{}/", provider.issuer)), "metadata.issuer", Fail),
+        (
+            with("by-basic", &|c| c.issuer = format!("{}/", provider.issuer)),
+            "metadata.issuer",
+            Fail,
+        ),
         (
             with("by-basic", &|c| {
-                c.claim_mapping = Some(pb::ClaimMapping { email: vec!["upn".to_owned()], ..pb::ClaimMapping::default() });
+                c.claim_mapping = Some(pb::ClaimMapping {
+                    email: vec!["upn".to_owned()],
+                    ..pb::ClaimMapping::default()
+                });
             }),
             "metadata.claims",
             Warn,
@@ -237,12 +282,17 @@ async fn checks_tell_right_from_wrong_at_a_real_provider() {
     ] {
         let slug = connection.slug.clone();
         if let Ok(old) = service.get(&slug).await {
-            let request = pb::DeleteConnectionRequest { slug: slug.clone(), revision: old.revision };
+            let request =
+                pb::DeleteConnectionRequest { slug: slug.clone(), revision: old.revision };
             service.admin.delete_connection(request).await.expect("deleted");
         }
         service.create(connection).await.expect("created");
         let checked = service.check(&slug).await.expect("checked");
         assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
     }
-    assert!(service.check("by-basic").await.expect("checked").results["metadata.claims"].found.contains("upn"));
+    assert!(
+        service.check("by-basic").await.expect("checked").results["metadata.claims"]
+            .found
+            .contains("upn")
+    );
 }

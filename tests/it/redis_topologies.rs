@@ -16,7 +16,8 @@ use rcgen::{CertificateParams, KeyPair};
 
 use crate::fake_idp::random;
 use crate::harness::{
-    Process, Service, begin_request, complete_request, config, eventually, free_port, key, own_redis, redis_server, refused,
+    Process, Service, begin_request, complete_request, config, eventually, free_port, key,
+    own_redis, redis_server, refused,
 };
 use crate::tls::private_ca;
 
@@ -37,44 +38,63 @@ fn cli(arguments: &[&str]) -> String {
     let mut command = Command::new("timeout");
     let output = command.args(["60", "redis-cli"]).args(arguments).stdin(Stdio::null()).output();
     let output = output.expect("redis-cli runs: tests/run installs it");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned() + String::from_utf8_lossy(&output.stderr).trim()
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        + String::from_utf8_lossy(&output.stderr).trim()
 }
 
 async fn answers(port: u16) {
-    eventually("Redis answers", || async { cli(&["-p", &port.to_string(), "ping"]).contains("PONG") }).await;
+    eventually("Redis answers", || async {
+        cli(&["-p", &port.to_string(), "ping"]).contains("PONG")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_and_passwords_are_given_and_wrong_ones_told_apart_without_repeating_them() {
     let port = free_port();
-    let (port_text, user) = (port.to_string(), "--user sso on >CANARYp@ss ~sso:* +set +getdel +del +hello +client");
+    let (port_text, user) =
+        (port.to_string(), "--user sso on >CANARYp@ss ~sso:* +set +getdel +del +hello +client");
     let mut arguments = vec!["--port", &port_text, "--save", "", "--requirepass", "CANARYadmin"];
     arguments.extend(user.split(' '));
     let _redis = redis_server(&arguments);
-    eventually("Redis answers", || async { cli(&["-p", &port.to_string(), "ping"]).contains("NOAUTH") }).await;
+    eventually("Redis answers", || async {
+        cli(&["-p", &port.to_string(), "ping"]).contains("NOAUTH")
+    })
+    .await;
     let good = store_at(&format!("redis://sso:CANARYp%40ss@127.0.0.1:{port}"));
     good.put(&PendingKey::new(random()), b"1", TTL).await.expect("put as the user");
     good.ping().await.expect("answered");
-    store_at(&format!("redis://:CANARYadmin@127.0.0.1:{port}")).ping().await.expect("answered as the default user");
+    store_at(&format!("redis://:CANARYadmin@127.0.0.1:{port}"))
+        .ping()
+        .await
+        .expect("answered as the default user");
     for credentials in ["", "sso:CANARYwrong@", ":CANARYwrong@", "CANARYnobody:x@"] {
-        let detail = detail_of_refusal(&store_at(&format!("redis://{credentials}127.0.0.1:{port}"))).await;
+        let detail =
+            detail_of_refusal(&store_at(&format!("redis://{credentials}127.0.0.1:{port}"))).await;
         assert!(!detail.contains("CANARY"), "{detail}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_over_tls_is_verified() {
-    let (folder, ca, other_ca) = (tempfile::tempdir().expect("a directory"), private_ca(), private_ca());
+    let (folder, ca, other_ca) =
+        (tempfile::tempdir().expect("a directory"), private_ca(), private_ca());
     let server_key = KeyPair::generate().expect("a key");
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let certificate = CertificateParams::new(names).expect("parameters").signed_by(&server_key, &ca).expect("signed");
+    let certificate = CertificateParams::new(names)
+        .expect("parameters")
+        .signed_by(&server_key, &ca)
+        .expect("signed");
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         fs::write(&path, text).expect("written");
         path.to_str().expect("UTF-8").to_owned()
     };
-    let (cert, key_file, ca_file) =
-        (file("crt", &certificate.pem()), file("key", &server_key.serialize_pem()), file("ca", &ca.pem()));
+    let (cert, key_file, ca_file) = (
+        file("crt", &certificate.pem()),
+        file("key", &server_key.serialize_pem()),
+        file("ca", &ca.pem()),
+    );
     let port = free_port();
     let tls_port = port.to_string();
     let _redis = redis_server(&[
@@ -94,7 +114,8 @@ async fn redis_over_tls_is_verified() {
         "",
     ]);
     let over = |url: &str, ca: String| {
-        RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), Some(ca.into_bytes())).expect("a store")
+        RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), Some(ca.into_bytes()))
+            .expect("a store")
     };
     let good = over(&format!("rediss://localhost:{port}"), ca.pem());
     eventually("Redis answers over TLS", || async { good.ping().await.is_ok() }).await;
@@ -111,7 +132,8 @@ async fn a_replica_is_no_store_until_it_is_the_master() {
     let (master_port, port) = (free_port(), free_port());
     let _master = own_redis(master_port);
     let replica_of = format!("127.0.0.1 {master_port}");
-    let _replica = redis_server(&["--port", &port.to_string(), "--save", "", "--replicaof", &replica_of]);
+    let _replica =
+        redis_server(&["--port", &port.to_string(), "--save", "", "--replicaof", &replica_of]);
     answers(port).await;
     let store = store_at(&format!("redis://127.0.0.1:{port}"));
     assert!(detail_of_refusal(&store).await.contains("READONLY"));
@@ -133,7 +155,14 @@ pub(crate) async fn sentinels(folder: &Path) -> Sentinels {
     let (master_port, replica_port) = (free_port(), free_port());
     let master = own_redis(master_port);
     let replica_of = format!("127.0.0.1 {master_port}");
-    let replica = redis_server(&["--port", &replica_port.to_string(), "--save", "", "--replicaof", &replica_of]);
+    let replica = redis_server(&[
+        "--port",
+        &replica_port.to_string(),
+        "--save",
+        "",
+        "--replicaof",
+        &replica_of,
+    ]);
     answers(master_port).await;
     answers(replica_port).await;
     let mut others = vec![replica];
@@ -154,7 +183,9 @@ pub(crate) async fn sentinels(folder: &Path) -> Sentinels {
         let port = host.rsplit(':').next().expect("a port");
         eventually("the Sentinels know each other and the replica", || async {
             let known = cli(&["-p", port, "sentinel", "master", "logins"]);
-            let value = |name: &str| known.lines().skip_while(|line| *line != name).nth(1).unwrap_or_default().to_owned();
+            let value = |name: &str| {
+                known.lines().skip_while(|line| *line != name).nth(1).unwrap_or_default().to_owned()
+            };
             value("num-other-sentinels") == "2" && value("num-slaves") == "1"
         })
         .await;
@@ -248,7 +279,8 @@ async fn cluster(folder: &Path) -> Cluster {
 
 impl Cluster {
     fn url(&self) -> String {
-        let hosts: Vec<String> = self.nodes.iter().take(3).map(|(port, _)| format!("127.0.0.1:{port}")).collect();
+        let hosts: Vec<String> =
+            self.nodes.iter().take(3).map(|(port, _)| format!("127.0.0.1:{port}")).collect();
         format!("redis+cluster://{}", hosts.join(","))
     }
 }
@@ -267,8 +299,10 @@ async fn a_cluster_moves_slots_and_masters_under_logins() {
     for key in &waiting {
         store.put(key, b"1", TTL).await.expect("put");
     }
-    let ids: Vec<String> =
-        cluster.nodes[..2].iter().map(|(port, _)| cli(&["-p", &port.to_string(), "cluster", "myid"])).collect();
+    let ids: Vec<String> = cluster.nodes[..2]
+        .iter()
+        .map(|(port, _)| cli(&["-p", &port.to_string(), "cluster", "myid"]))
+        .collect();
     let host = format!("127.0.0.1:{}", cluster.nodes[0].0);
     let reshard = tokio::task::spawn_blocking(move || {
         cli(&[

@@ -6,10 +6,14 @@ use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
 use peerpanda_sso::pb;
 
-use crate::harness::{Service, begin_request, complete_request, config, eventually, key, postgres_url, reason, redis_url};
+use crate::harness::{
+    Service, begin_request, complete_request, config, eventually, key, postgres_url, reason,
+    redis_url,
+};
 
 async fn two_replicas() -> (Service, Service) {
-    let (postgres, key, clock) = (postgres_url().await, key(), Arc::new(ManualClock::starting_now()));
+    let (postgres, key, clock) =
+        (postgres_url().await, key(), Arc::new(ManualClock::starting_now()));
     let replica = || config(Database::Postgres(postgres.clone().into()), Some(redis_url()), &key);
     let mut one = Service::over(replica(), Arc::clone(&clock)).await;
     let two = Service::over(replica(), clock).await;
@@ -57,12 +61,21 @@ async fn a_change_on_one_is_seen_by_the_other() {
     assert_eq!(reason(unknown.begin_login(request("late")).await), "CONNECTION_NOT_FOUND");
     two.begin(begin_request()).await.expect("known to the other");
 
-    one.create(pb::Connection { slug: "late".to_owned(), ..one.connection() }).await.expect("created");
-    one.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into()).await.expect("disabled");
+    one.create(pb::Connection { slug: "late".to_owned(), ..one.connection() })
+        .await
+        .expect("created");
+    one.edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into())
+        .await
+        .expect("disabled");
     let began = tokio::time::Instant::now();
     eventually("the change is seen", || {
         let mut login = two.login.clone();
-        async move { login.begin_login(begin_request()).await.is_err_and(|status| status.message().contains("disabled")) }
+        async move {
+            login
+                .begin_login(begin_request())
+                .await
+                .is_err_and(|status| status.message().contains("disabled"))
+        }
     })
     .await;
     assert!(began.elapsed().as_secs() < 5);

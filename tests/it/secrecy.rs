@@ -41,15 +41,22 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
         key.encoded().to_string(),
         "CANARY".to_owned(),
     ];
-    let basic = |part: &str| url::form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>();
-    canaries.push(BASE64_STANDARD.encode(format!("{}:{}", basic(&idp.client_id), basic(&idp.client_secret))));
+    let basic =
+        |part: &str| url::form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>();
+    canaries.push(BASE64_STANDARD.encode(format!(
+        "{}:{}",
+        basic(&idp.client_id),
+        basic(&idp.client_secret)
+    )));
 
     let mut told = Vec::new();
     let mut log_in = async |request: pb::BeginLoginRequest, code: Option<&str>| {
         let begun = program.login.clone().begin_login(request).await.expect("begun").into_inner();
         let url = url::Url::parse(&begun.redirect_url).expect("a URL");
         canaries.extend(
-            url.query_pairs().filter(|(name, _)| name == "state" || name == "nonce").map(|(_, value)| value.into_owned()),
+            url.query_pairs()
+                .filter(|(name, _)| name == "state" || name == "nonce")
+                .map(|(_, value)| value.into_owned()),
         );
         let callback = idp.approve(&begun.redirect_url, "alice");
         canaries.push(callback.code.clone());
@@ -72,13 +79,17 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
     log_in(begin_request(), None).await;
     idp.behave().token_answer = Some((200, "CANARY{\"id_token\":".to_owned()));
     log_in(begin_request(), None).await;
-    let hint =
-        pb::LogoutUrlRequest { slug: "acme".to_owned(), id_token_hint: Some("CANARYhint".to_owned()), ..Default::default() };
+    let hint = pb::LogoutUrlRequest {
+        slug: "acme".to_owned(),
+        id_token_hint: Some("CANARYhint".to_owned()),
+        ..Default::default()
+    };
     told.push(format!("{:?}", program.login.clone().logout_url(hint).await.expect_err("refused")));
     assert_eq!(told.len(), 6, "the refusals were refusals: {told:?}");
 
     // The verifier is never sent but to the token endpoint.
-    let verifiers: Vec<String> = idp.seen().iter().filter_map(|seen| seen.form.get("code_verifier").cloned()).collect();
+    let verifiers: Vec<String> =
+        idp.seen().iter().filter_map(|seen| seen.form.get("code_verifier").cloned()).collect();
     assert!(verifiers.len() >= 6);
     canaries.extend(verifiers);
     canaries.push(idp.last_id_token());
@@ -86,12 +97,16 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
 
     let log = locked(&program.log).join("\n");
-    assert!(log.contains("\"level\":\"TRACE\"") && log.contains("a login was completed"), "the log is whole");
+    assert!(
+        log.contains("\"level\":\"TRACE\"") && log.contains("a login was completed"),
+        "the log is whole"
+    );
     let texts = [log, told.join("\n")];
     for canary in canaries.iter().filter(|canary| !canary.is_empty()) {
         let bytes: Vec<String> = canary.bytes().take(24).map(|byte| byte.to_string()).collect();
         let forms = [canary.clone(), BASE64_URL_SAFE_NO_PAD.encode(canary), bytes.join(", ")];
-        for (text, form) in texts.iter().flat_map(|text| forms.iter().map(move |form| (text, form))) {
+        for (text, form) in texts.iter().flat_map(|text| forms.iter().map(move |form| (text, form)))
+        {
             if let Some(at) = text.find(form.as_str()) {
                 let line = text[..at].rfind('\n').map_or(0, |start| start + 1);
                 panic!("a canary is in: {}", text[line..].chars().take(600).collect::<String>());
@@ -104,7 +119,9 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
 #[test]
 fn debug_output_redacts() {
     use peerpanda_sso::model::connection::ClientSecret;
-    use peerpanda_sso::model::login::{AuthorizationCode, BrowserBinding, Nonce, PkceVerifier, RawIdToken, StateParameter};
+    use peerpanda_sso::model::login::{
+        AuthorizationCode, BrowserBinding, Nonce, PkceVerifier, RawIdToken, StateParameter,
+    };
     let text = || "CANARY".to_owned();
     let shown = format!(
         "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",

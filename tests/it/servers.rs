@@ -12,7 +12,11 @@ pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     pub(crate) fn signal(&self, signal: &str) {
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(self.0.id().to_string()).status().expect("kill runs");
+        let status = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.0.id().to_string())
+            .status()
+            .expect("kill runs");
         assert!(status.success());
     }
 }
@@ -53,18 +57,27 @@ impl Postgres {
     pub(crate) async fn start(data: &TempDir, settings: &[&str]) -> Self {
         use std::os::unix::fs::PermissionsExt;
         // Its user, who isn't the one that runs the tests, must get there.
-        std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+        std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("opened");
         let folder = data.path().join("postgres");
         std::fs::create_dir(&folder).expect("a directory");
-        let owned = Command::new("chown").arg("postgres").arg(&folder).output().expect("chown runs");
+        let owned =
+            Command::new("chown").arg("postgres").arg(&folder).output().expect("chown runs");
         assert!(owned.status.success() || !is_root());
-        let made = as_postgres("initdb").arg("-D").arg(&folder).args(["-U", "sso", "--auth=trust", "--no-sync"]).output();
+        let made = as_postgres("initdb")
+            .arg("-D")
+            .arg(&folder)
+            .args(["-U", "sso", "--auth=trust", "--no-sync"])
+            .output();
         let made = made.expect("initdb runs: tests/run installs it");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
-        let fixed = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"].iter().chain(settings);
+        let fixed = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
+            .iter()
+            .chain(settings);
         let text: String = fixed.map(|setting| setting.replacen('=', " = '", 1) + "'\n").collect();
-        std::fs::write(folder.join("postgresql.auto.conf"), format!("port = {port}\n{text}")).expect("written");
+        std::fs::write(folder.join("postgresql.auto.conf"), format!("port = {port}\n{text}"))
+            .expect("written");
         let url = format!("postgres://sso@127.0.0.1:{port}/postgres");
         let mut postgres = Self { url, folder, server: None };
         postgres.run().await;
@@ -74,15 +87,27 @@ impl Postgres {
     /// Starts it, at first or again, and waits until it answers.
     pub(crate) async fn run(&mut self) {
         let mut command = as_postgres("postgres");
-        command.arg("-D").arg(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("-D")
+            .arg(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.server = Some(Process(command.spawn().expect("postgres runs: tests/run installs it")));
-        eventually("PostgreSQL answers", || async { sqlx::PgConnection::connect(&self.url).await.is_ok() }).await;
+        eventually("PostgreSQL answers", || async {
+            sqlx::PgConnection::connect(&self.url).await.is_ok()
+        })
+        .await;
     }
 
     /// Sends a signal to the server and to the processes that serve its connections.
     pub(crate) fn signal(&self, signal: &str) {
         let server = self.server.as_ref().expect("it runs");
-        let _ = Command::new("pkill").arg(format!("-{signal}")).arg("-P").arg(server.0.id().to_string()).status();
+        let _ = Command::new("pkill")
+            .arg(format!("-{signal}"))
+            .arg("-P")
+            .arg(server.0.id().to_string())
+            .status();
         server.signal(signal);
     }
 
@@ -110,15 +135,21 @@ fn is_root() -> bool {
 
 /// PostgreSQL's newest version of a program; it refuses to run as root.
 fn as_postgres(program: &str) -> Command {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: tests/run installs it");
-    let mut versions: Vec<PathBuf> = versions.filter_map(Result::ok).map(|version| version.path()).collect();
-    versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+    let versions =
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: tests/run installs it");
+    let mut versions: Vec<PathBuf> =
+        versions.filter_map(Result::ok).map(|version| version.path()).collect();
+    versions
+        .sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
     let path = versions.pop().expect("a version").join("bin").join(program);
     if !is_root() {
         return Command::new(path);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(path).current_dir("/");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(path)
+        .current_dir("/");
     command
 }
 

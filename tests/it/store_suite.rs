@@ -17,8 +17,8 @@ use peerpanda_sso::store::sql::RowCodec;
 use peerpanda_sso::store::sql::postgres::PostgresConnections;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
-    ChangeError, ChangeNote, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal, SigningKeys, StoreError,
-    StoredSigningKey,
+    ChangeError, ChangeNote, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal,
+    SigningKeys, StoreError, StoredSigningKey,
 };
 
 use sqlx::postgres::PgConnectOptions;
@@ -61,7 +61,11 @@ async fn a_pending_login_is_taken_at_most_once(store: Arc<dyn PendingLogins>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_gives_a_pending_login_at_most_once() {
-    a_pending_login_is_taken_at_most_once(Arc::new(MemoryPendingLogins::new(Arc::new(SystemClock), 10))).await;
+    a_pending_login_is_taken_at_most_once(Arc::new(MemoryPendingLogins::new(
+        Arc::new(SystemClock),
+        10,
+    )))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +82,11 @@ async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
     store.put(&first, b"1", ttl).await.expect("put");
     store.put(&second, b"2", ttl).await.expect("put");
     assert!(matches!(store.put(&third, b"3", ttl).await, Err(StoreError::Full { limit: 2 })));
-    assert_eq!(store.take(&first).await.expect("answered"), Some(b"1".to_vec()), "nothing was evicted");
+    assert_eq!(
+        store.take(&first).await.expect("answered"),
+        Some(b"1".to_vec()),
+        "nothing was evicted"
+    );
     clock.advance(Duration::from_secs(60));
     assert_eq!(store.take(&second).await.expect("answered"), None);
     store.put(&third, b"3", ttl).await.expect("what has expired makes room");
@@ -99,7 +107,10 @@ async fn redis_away_is_told_within_a_second_and_heals_by_itself() {
     let store = redis_at(&format!("redis://127.0.0.1:{port}"));
     let fails_quickly = async || {
         let began = tokio::time::Instant::now();
-        assert!(matches!(store.put(&pending_key(), b"1", Duration::from_secs(9)).await, Err(StoreError::Unavailable { .. })));
+        assert!(matches!(
+            store.put(&pending_key(), b"1", Duration::from_secs(9)).await,
+            Err(StoreError::Unavailable { .. })
+        ));
         assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     };
     fails_quickly().await;
@@ -120,7 +131,11 @@ fn options(url: &str) -> PgConnectOptions {
 }
 
 fn codec(keyring: &Arc<Keyring>) -> RowCodec {
-    RowCodec { keyring: Arc::clone(keyring), entropy: Arc::new(SystemEntropy), clock: Arc::new(SystemClock) }
+    RowCodec {
+        keyring: Arc::clone(keyring),
+        entropy: Arc::new(SystemEntropy),
+        clock: Arc::new(SystemClock),
+    }
 }
 
 fn settings(client_id: &str) -> ConnectionSettings {
@@ -141,7 +156,8 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
 
     // Racing creations: one wins.
     let creations = (0..10).map(|_| {
-        let (store, acme, first, secret) = (Arc::clone(&store), acme.clone(), first.clone(), secret.clone());
+        let (store, acme, first, secret) =
+            (Arc::clone(&store), acme.clone(), first.clone(), secret.clone());
         tokio::spawn(async move { store.create(&acme, &first, &secret, &note()).await })
     });
     let mut created = Vec::new();
@@ -153,11 +169,15 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     }
     let [created] = created.as_slice() else { panic!("{} creations won", created.len()) };
     let read = store.get(&acme).await.expect("answered").expect("there");
-    assert_eq!((read.settings, read.secrets.active.expose(), read.revision), (first, "s3cret", created.revision));
+    assert_eq!(
+        (read.settings, read.secrets.active.expose(), read.revision),
+        (first, "s3cret", created.revision)
+    );
 
     // Racing updates of one revision: one wins.
     let updates = (0..10).map(|_| {
-        let (store, acme, second, revision) = (Arc::clone(&store), acme.clone(), second.clone(), created.revision);
+        let (store, acme, second, revision) =
+            (Arc::clone(&store), acme.clone(), second.clone(), created.revision);
         tokio::spawn(async move {
             let change = ConnectionChange {
                 slug: &acme,
@@ -179,12 +199,23 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     }
     let [updated] = updated.as_slice() else { panic!("{} updates won", updated.len()) };
     assert!(updated.revision > created.revision);
-    assert_eq!((updated.secrets.active.expose(), updated.incarnation), ("s3cret", created.incarnation));
+    assert_eq!(
+        (updated.secrets.active.expose(), updated.incarnation),
+        ("s3cret", created.incarnation)
+    );
 
     // An issuer is pinned once, without a new revision, and told as a change.
     let issuer = Issuer::new("https://idp.example.com".to_owned());
     store.pin_issuer(&acme, updated.revision, &issuer, &note()).await.expect("pinned");
-    store.pin_issuer(&acme, updated.revision, &Issuer::new("https://evil.example".to_owned()), &note()).await.expect("answered");
+    store
+        .pin_issuer(
+            &acme,
+            updated.revision,
+            &Issuer::new("https://evil.example".to_owned()),
+            &note(),
+        )
+        .await
+        .expect("answered");
     let pinned = store.get(&acme).await.expect("answered").expect("there");
     assert_eq!((pinned.issuer(), pinned.revision), (Some(&issuer), updated.revision));
     let changes = store.changes_since(start).await.expect("answered");
@@ -192,11 +223,21 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     assert!(changes[0].0 > updated.revision && changes[0].1 == acme);
 
     // Deleted and created again, it is another one, with a revision of its own.
-    assert!(matches!(store.delete(&acme, created.revision, &note()).await, Err(ChangeError::Conflict { .. })));
+    assert!(matches!(
+        store.delete(&acme, created.revision, &note()).await,
+        Err(ChangeError::Conflict { .. })
+    ));
     store.delete(&acme, updated.revision, &note()).await.expect("deleted");
-    assert!(matches!(store.delete(&acme, updated.revision, &note()).await, Err(ChangeError::NotFound)));
+    assert!(matches!(
+        store.delete(&acme, updated.revision, &note()).await,
+        Err(ChangeError::NotFound)
+    ));
     let again = store.create(&acme, &second, &secret, &note()).await.expect("created");
-    assert!(again.revision > changes[0].0 && again.incarnation == again.revision && again.pinned_issuer.is_none());
+    assert!(
+        again.revision > changes[0].0
+            && again.incarnation == again.revision
+            && again.pinned_issuer.is_none()
+    );
     assert_eq!(store.changes_since(again.revision).await.expect("answered"), []);
 }
 
@@ -204,14 +245,18 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
 async fn sqlite_keeps_the_law_of_connections() {
     let data = tempfile::tempdir().expect("a directory");
     let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
-    let store = SqliteConnections::open(&data.path().join("sso.db"), codec(&keyring)).await.expect("opened");
+    let store = SqliteConnections::open(&data.path().join("sso.db"), codec(&keyring))
+        .await
+        .expect("opened");
     connections_keep_their_law(Arc::new(store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_keeps_the_law_of_connections() {
     let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
-    let store = PostgresConnections::open(options(&postgres_url().await), codec(&keyring)).await.expect("opened");
+    let store = PostgresConnections::open(options(&postgres_url().await), codec(&keyring))
+        .await
+        .expect("opened");
     connections_keep_their_law(Arc::new(store)).await;
 }
 
@@ -224,7 +269,9 @@ async fn replicas_that_start_at_once_migrate_once() {
     let starts = (0..5).map(|_| {
         let (url, file, keyring) = (url.clone(), file.clone(), Arc::clone(&keyring));
         tokio::spawn(async move {
-            PostgresConnections::open(options(&url), codec(&keyring)).await.expect("PostgreSQL opened");
+            PostgresConnections::open(options(&url), codec(&keyring))
+                .await
+                .expect("PostgreSQL opened");
             SqliteConnections::open(&file, codec(&keyring)).await.expect("SQLite opened");
         })
     });
@@ -238,7 +285,9 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
     over: impl AsyncFn(RowCodec) -> S,
 ) {
     let (old, new) = (key(), key());
-    let ring = |keys: &[&MasterKey]| Arc::new(Keyring::new(keys.iter().map(|key| (*key).clone()).collect()).expect("keys"));
+    let ring = |keys: &[&MasterKey]| {
+        Arc::new(Keyring::new(keys.iter().map(|key| (*key).clone()).collect()).expect("keys"))
+    };
     let before = Arc::new(over(codec(&ring(&[&old]))).await);
     let slug = |number: usize| Slug::parse(&format!("a{number}")).expect("a slug");
     // More than are read at once.
@@ -246,7 +295,8 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
         let secret = secrets(&format!("secret {number}"));
         before.create(&slug(number), &settings("c"), &secret, &note()).await.expect("created");
     }
-    let signing_key = StoredSigningKey { generation: 1, created_at: 1, pkcs8: b"private".to_vec().into() };
+    let signing_key =
+        StoredSigningKey { generation: 1, created_at: 1, pkcs8: b"private".to_vec().into() };
     before.add_signing_key(&signing_key).await.expect("added");
     let revision = before.get(&slug(7)).await.expect("answered").expect("there").revision;
 
@@ -259,23 +309,42 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
         let connection = after.get(&slug(number)).await.expect("opens").expect("there");
         assert_eq!(connection.secrets.active.expose(), format!("secret {number}"));
     }
-    assert_eq!(after.get(&slug(7)).await.expect("opens").expect("there").revision, revision, "nothing else has changed");
+    assert_eq!(
+        after.get(&slug(7)).await.expect("opens").expect("there").revision,
+        revision,
+        "nothing else has changed"
+    );
     assert_eq!(after.signing_keys().await.expect("opens")[0].pkcs8.as_slice(), b"private");
-    assert!(matches!(before.get(&slug(7)).await, Err(StoreError::Unreadable(_))), "the old key is not needed any more");
+    assert!(
+        matches!(before.get(&slug(7)).await, Err(StoreError::Unreadable(_))),
+        "the old key is not needed any more"
+    );
 
     // One that a replica still seals under the old key, and one that nobody opens.
-    before.create(&Slug::parse("late").expect("a slug"), &settings("c"), &secrets("s"), &note()).await.expect("created");
+    before
+        .create(&Slug::parse("late").expect("a slug"), &settings("c"), &secrets("s"), &note())
+        .await
+        .expect("created");
     let foreign = over(codec(&ring(&[&key()]))).await;
-    foreign.create(&Slug::parse("lost").expect("a slug"), &settings("c"), &secrets("s"), &note()).await.expect("created");
+    foreign
+        .create(&Slug::parse("lost").expect("a slug"), &settings("c"), &secrets("s"), &note())
+        .await
+        .expect("created");
     let resealed = both.reseal().await.expect("resealed");
-    assert_eq!((resealed.changed, resealed.unreadable.as_slice()), (1, ["a client secret of lost".to_owned()].as_slice()));
+    assert_eq!(
+        (resealed.changed, resealed.unreadable.as_slice()),
+        (1, ["a client secret of lost".to_owned()].as_slice())
+    );
 }
 
 #[tokio::test]
 async fn what_sqlite_holds_sealed_moves_to_the_newest_key() {
     let data = tempfile::tempdir().expect("a directory");
     let file = data.path().join("sso.db");
-    what_is_sealed_moves_to_the_newest_key(async |codec| SqliteConnections::open(&file, codec).await.expect("opened")).await;
+    what_is_sealed_moves_to_the_newest_key(async |codec| {
+        SqliteConnections::open(&file, codec).await.expect("opened")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -293,11 +362,18 @@ async fn a_stored_secret_is_sealed_and_bound_to_its_row() {
     let store = SqliteConnections::open(&file, codec(&keyring)).await.expect("opened");
     let (acme, evil) = (Slug::parse("acme").expect("a slug"), Slug::parse("evil").expect("a slug"));
     for slug in [&acme, &evil] {
-        store.create(slug, &settings("c"), &secrets(&format!("CANARY-{slug}")), &note()).await.expect("created");
+        store
+            .create(slug, &settings("c"), &secrets(&format!("CANARY-{slug}")), &note())
+            .await
+            .expect("created");
     }
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.expect("opened");
+    let pool =
+        sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.expect("opened");
     let stolen: Vec<u8> =
-        sqlx::query_scalar("SELECT client_secret FROM connections WHERE slug = 'acme'").fetch_one(&pool).await.expect("read");
+        sqlx::query_scalar("SELECT client_secret FROM connections WHERE slug = 'acme'")
+            .fetch_one(&pool)
+            .await
+            .expect("read");
     assert!(!stolen.windows(6).any(|window| window == b"CANARY"));
     sqlx::query("UPDATE connections SET client_secret = $1 WHERE slug = 'evil'")
         .bind(stolen)

@@ -24,7 +24,8 @@ struct Said {
 
 impl Said {
     fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {} {}", self.text, self.errors))
+        serde_json::from_str(&self.text)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", self.text, self.errors))
     }
 }
 
@@ -53,7 +54,11 @@ impl Desk {
     /// Runs `peerpanda-sso connection …`, with this on standard input.
     async fn run_with(&self, arguments: &[&str], input: &str) -> Said {
         let mut command = command(self.folder.path());
-        command.arg("connection").args(arguments).args(["--endpoint", &self.endpoint]).env("USER", "ada");
+        command
+            .arg("connection")
+            .args(arguments)
+            .args(["--endpoint", &self.endpoint])
+            .env("USER", "ada");
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
         let input = input.to_owned();
         let run = move || {
@@ -70,12 +75,23 @@ impl Desk {
             text: String::from_utf8(output.stdout).expect("UTF-8"),
             errors: String::from_utf8(output.stderr).expect("UTF-8"),
         };
-        let typed: Vec<String> =
-            arguments.iter().map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() }).collect();
-        writeln!(locked(&self.transcript), "$ peerpanda-sso connection {}\n{}{}", typed.join(" "), said.text, said.errors)
-            .expect("written");
+        let typed: Vec<String> = arguments
+            .iter()
+            .map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() })
+            .collect();
+        writeln!(
+            locked(&self.transcript),
+            "$ peerpanda-sso connection {}\n{}{}",
+            typed.join(" "),
+            said.text,
+            said.errors
+        )
+        .expect("written");
         for shown in [&said.text, &said.errors] {
-            assert!(!shown.contains("CANARY") && !shown.contains('\u{1b}'), "no secret, and no colour: {shown}");
+            assert!(
+                !shown.contains("CANARY") && !shown.contains('\u{1b}'),
+                "no secret, and no colour: {shown}"
+            );
         }
         said
     }
@@ -100,22 +116,47 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     let data = tempfile::tempdir().expect("a directory");
     let mut program = program(data.path()).await;
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
-    idp.behave().registered_redirect = Some("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/".to_owned());
+    idp.behave().registered_redirect =
+        Some("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/".to_owned());
     let desk = Desk::at(&program);
     desk.file("wrong", "CANARYwrong\n");
     desk.file("right", &format!("{}\n", idp.client_secret));
 
     // The guide, before anything is set up.
     let guide = desk.good(&["guide", "acme", "--idp", "okta"]).await;
-    assert!(guide.contains("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/"), "{guide}");
+    assert!(
+        guide.contains("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/"),
+        "{guide}"
+    );
 
     // What came through the chat; the secret was copied wrong.
     let discovery = idp.discovery_url();
-    let create = ["create", "acme", "--display-name", "Acme Inc.", "--discovery-url", &discovery, "--client-id", &idp.client_id];
+    let create = [
+        "create",
+        "acme",
+        "--display-name",
+        "Acme Inc.",
+        "--discovery-url",
+        &discovery,
+        "--client-id",
+        &idp.client_id,
+    ];
     let said = desk.run(&create).await;
-    assert!(said.code == 2 && said.errors.contains("--client-secret-file"), "nobody can be asked here: {}", said.errors);
-    let created = desk.run_with(&[&create[..], &["--client-secret-file", "-"]].concat(), "CANARYwrong\n").await;
-    assert!(created.code == 0 && created.text.contains("testing") && created.text.contains("redirect_uri"), "{}", created.text);
+    assert!(
+        said.code == 2 && said.errors.contains("--client-secret-file"),
+        "nobody can be asked here: {}",
+        said.errors
+    );
+    let created = desk
+        .run_with(&[&create[..], &["--client-secret-file", "-"]].concat(), "CANARYwrong\n")
+        .await;
+    assert!(
+        created.code == 0
+            && created.text.contains("testing")
+            && created.text.contains("redirect_uri"),
+        "{}",
+        created.text
+    );
     let again = desk.run(&[&create[..], &["--client-secret-file", "wrong"]].concat()).await;
     assert!(again.code == 1 && again.errors.contains("CONNECTION_EXISTS"), "{}", again.errors);
 
@@ -128,24 +169,51 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     assert!(desk.run(&["guide", "acme", "--ready"]).await.errors.contains("CHECK_REQUIRED"));
 
     // Fixed, and proven.
-    desk.good(&["update", "acme", "--client-secret-file", "right", "--client-secret-expires", "2999-01-31"]).await;
+    desk.good(&[
+        "update",
+        "acme",
+        "--client-secret-file",
+        "right",
+        "--client-secret-expires",
+        "2999-01-31",
+    ])
+    .await;
     let checked = desk.run(&["check", "acme", "--output", "json"]).await;
     assert_eq!(checked.code, 0, "{}", checked.text);
     let results = checked.json()["results"].clone();
-    let credentials = results.as_array().expect("results").iter().find(|result| result["id"] == "client.credentials");
+    let credentials = results
+        .as_array()
+        .expect("results")
+        .iter()
+        .find(|result| result["id"] == "client.credentials");
     assert_eq!(credentials.expect("a result")["outcome"], "PASS");
     let note = desk.good(&["guide", "acme", "--ready"]).await;
-    assert!(note.contains("Acme Inc.: single sign-on is ready to test") && note.contains("client secret"), "{note}");
+    assert!(
+        note.contains("Acme Inc.: single sign-on is ready to test")
+            && note.contains("client secret"),
+        "{note}"
+    );
     assert!(desk.run(&["activate", "acme"]).await.errors.contains("a test login"));
 
     // The customer tests it.
     let completed = program.log_in(&idp).await.expect("a test login");
     assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
     assert!(desk.good(&["activate", "acme"]).await.contains("active"));
-    assert_eq!(program.log_in(&idp).await.expect("a login").connection_state(), pb::ConnectionState::Active);
+    assert_eq!(
+        program.log_in(&idp).await.expect("a login").connection_state(),
+        pb::ConnectionState::Active
+    );
 
     // The secret is rotated at the IdP: the old one is rejected once, then the new one serves.
-    desk.good(&["update", "acme", "--client-secret-file", "wrong", "--standby-client-secret-file", "right"]).await;
+    desk.good(&[
+        "update",
+        "acme",
+        "--client-secret-file",
+        "wrong",
+        "--standby-client-secret-file",
+        "right",
+    ])
+    .await;
     assert_eq!(reason(program.log_in(&idp).await), "CLIENT_REJECTED");
     eventually("the new secret serves", || {
         let (mut login, idp) = (program.login.clone(), &idp);
@@ -157,17 +225,29 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     })
     .await;
     let attempts = desk.run(&["attempts", "acme", "--output", "json"]).await.json();
-    let rejected =
-        attempts["attempts"].as_array().expect("attempts").iter().find(|attempt| attempt["reason"] == "CLIENT_REJECTED");
+    let rejected = attempts["attempts"]
+        .as_array()
+        .expect("attempts")
+        .iter()
+        .find(|attempt| attempt["reason"] == "CLIENT_REJECTED");
     assert!(
-        rejected.expect("the provoked failure")["remedy"].as_str().is_some_and(|remedy| remedy.contains("compare client id"))
+        rejected.expect("the provoked failure")["remedy"]
+            .as_str()
+            .is_some_and(|remedy| remedy.contains("compare client id"))
     );
     let table = desk.good(&["attempts", "acme"]).await;
-    assert!(table.contains("CLIENT_REJECTED (invalid_client)") && table.contains("last success: 2"), "{table}");
+    assert!(
+        table.contains("CLIENT_REJECTED (invalid_client)") && table.contains("last success: 2"),
+        "{table}"
+    );
 
     // An edit of an ACTIVE one is told what it does, and checked first.
     let refused = desk.run(&["update", "acme", "--scopes", "openid"]).await;
-    assert!(refused.code == 1 && refused.errors.contains("every login that ends from now on"), "{}", refused.errors);
+    assert!(
+        refused.code == 1 && refused.errors.contains("every login that ends from now on"),
+        "{}",
+        refused.errors
+    );
     assert_eq!(desk.run(&["check", "acme", "--scopes", "openid,email"]).await.code, 0);
     desk.good(&["update", "acme", "--scopes", "openid,email"]).await;
     desk.good(&["update", "acme", "--scopes", "openid,profile", "--force"]).await;
@@ -177,7 +257,10 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         assert!(changes.contains(words), "{words}: {changes}");
     }
     let listed = desk.good(&["list"]).await;
-    assert!(listed.contains("acme") && listed.contains("active") && listed.contains("1 connections"), "{listed}");
+    assert!(
+        listed.contains("acme") && listed.contains("active") && listed.contains("1 connections"),
+        "{listed}"
+    );
     desk.good(&["update", "acme", "--client-secret-expires", "2020-01-01"]).await;
     assert!(desk.good(&["list", "--expiring"]).await.contains("(soon)"));
 
@@ -212,10 +295,23 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     assert!(dry.code == 0 && dry.text.contains("would be: 3 created"), "{}", dry.text);
     assert!(desk.good(&["list"]).await.contains("0 connections"), "nothing was changed");
     let first = desk.run(&apply(&[])).await;
-    assert!(first.code == 1 && first.text.contains("2 created, 0 updated, 0 unchanged, 1 failed"), "{}", first.text);
-    assert!(first.text.contains("failed    broken: BAD_REQUEST") && first.text.contains("discovery_url"), "{}", first.text);
+    assert!(
+        first.code == 1 && first.text.contains("2 created, 0 updated, 0 unchanged, 1 failed"),
+        "{}",
+        first.text
+    );
+    assert!(
+        first.text.contains("failed    broken: BAD_REQUEST")
+            && first.text.contains("discovery_url"),
+        "{}",
+        first.text
+    );
     let second = desk.run(&apply(&["--output", "json"])).await.json();
-    assert_eq!((second["unchanged"].as_u64(), second["failed"].as_u64()), (Some(2), Some(1)), "{second}");
+    assert_eq!(
+        (second["unchanged"].as_u64(), second["failed"].as_u64()),
+        (Some(2), Some(1)),
+        "{second}"
+    );
 
     let text = std::fs::read_to_string(desk.folder.path().join(&file)).expect("read");
     desk.file(
@@ -225,7 +321,11 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
             .replace("ftp://nowhere", "https://b.example/.well-known/openid-configuration"),
     );
     let third = desk.run(&apply(&[])).await;
-    assert!(third.code == 0 && third.text.contains("1 created, 1 updated, 1 unchanged, 0 failed"), "{}", third.text);
+    assert!(
+        third.code == 0 && third.text.contains("1 created, 1 updated, 1 unchanged, 0 failed"),
+        "{}",
+        third.text
+    );
     assert!(third.text.contains("updated   acme: display_name, state"), "{}", third.text);
     desk.file("acme.secret", "CANARYrotated");
     assert!(desk.good(&apply(&[])).await.contains("updated   acme: client_secret"));
@@ -234,16 +334,28 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     let exported = desk.good(&["export"]).await;
     assert!(exported.contains("slug: manual") && !exported.contains("secret: "), "{exported}");
     desk.file("exported.yaml", &exported);
-    assert!(desk.good(&["apply", "-f", "exported.yaml"]).await.contains("0 created, 0 updated, 3 unchanged"), "{exported}");
+    assert!(
+        desk.good(&["apply", "-f", "exported.yaml"])
+            .await
+            .contains("0 created, 0 updated, 3 unchanged"),
+        "{exported}"
+    );
     for (bad, words) in [
         ("{ slug: acme, client_secret: CANARY, client_secret_file: acme.secret }", "must not both"),
         ("{ slug: acme, client_secret_file: nowhere }", "nowhere"),
         ("{ slug: acme, state: active }", "CHECK_REQUIRED"),
         ("{ slug: acme, token_endpoint_auth_method: none }", "client_secret_basic or"),
     ] {
-        desk.file("bad.yaml", &format!("connections: [{bad}, {{ slug: manual, display_name: M }}]"));
+        desk.file(
+            "bad.yaml",
+            &format!("connections: [{bad}, {{ slug: manual, display_name: M }}]"),
+        );
         let said = desk.run(&["apply", "-f", "bad.yaml"]).await;
-        assert!(said.code == 1 && said.text.contains(words) && said.text.contains("1 failed"), "{bad}: {}", said.text);
+        assert!(
+            said.code == 1 && said.text.contains(words) && said.text.contains("1 failed"),
+            "{bad}: {}",
+            said.text
+        );
     }
     // From manual endpoints to discovery, and nothing else is touched.
     desk.file(
@@ -292,7 +404,8 @@ async fn ten_thousand_connections_are_applied_in_one_command_and_listed() {
     let mut request = pb::ListConnectionsRequest { page_size: 777, page_token: String::new() };
     let mut slugs = Vec::new();
     loop {
-        let page = program.admin.list_connections(request.clone()).await.expect("a page").into_inner();
+        let page =
+            program.admin.list_connections(request.clone()).await.expect("a page").into_inner();
         slugs.extend(page.connections.into_iter().map(|connection| connection.slug));
         if page.next_page_token.is_empty() {
             break;
@@ -310,11 +423,15 @@ async fn the_commands_help_completes_and_know_callers() {
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).expect("UTF-8")
     };
-    for verb in
-        ["create", "get", "list", "update", "delete", "check", "activate", "guide", "attempts", "changes", "apply", "export"]
-    {
+    for verb in [
+        "create", "get", "list", "update", "delete", "check", "activate", "guide", "attempts",
+        "changes", "apply", "export",
+    ] {
         let help = said(&["connection", verb, "--help"]);
-        assert!(help.contains("Usage:") && help.contains("--endpoint") && help.contains("--token-file"), "{verb}: {help}");
+        assert!(
+            help.contains("Usage:") && help.contains("--endpoint") && help.contains("--token-file"),
+            "{verb}: {help}"
+        );
         assert!(!help.contains("--client-secret <"), "no secret by an argument: {help}");
     }
     for shell in ["bash", "zsh", "fish"] {
@@ -322,9 +439,13 @@ async fn the_commands_help_completes_and_know_callers() {
     }
     // As a caller by token, over the callers file.
     let token = said(&["tokens", "generate"]);
-    let value = |name: &str| token.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned();
-    let callers =
-        format!("[[caller]]\nname = \"support\"\nroles = [\"admin\"]\ntoken_sha256 = [\"{}\"]\n", value("token_sha256:"));
+    let value = |name: &str| {
+        token.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned()
+    };
+    let callers = format!(
+        "[[caller]]\nname = \"support\"\nroles = [\"admin\"]\ntoken_sha256 = [\"{}\"]\n",
+        value("token_sha256:")
+    );
     std::fs::write(data.path().join("callers.toml"), callers).expect("written");
     let program = Program::serve(data.path(), &[("SSO_CALLERS_FILE", "callers.toml")]).await;
     let desk = Desk::at(&program);
@@ -347,5 +468,7 @@ async fn the_commands_help_completes_and_know_callers() {
         "token",
     ];
     desk.good(&create).await;
-    assert!(desk.good(&["changes", "acme", "--token-file", "token"]).await.contains("support (ada)"));
+    assert!(
+        desk.good(&["changes", "acme", "--token-file", "token"]).await.contains("support (ada)")
+    );
 }

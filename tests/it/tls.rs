@@ -24,16 +24,21 @@ pub(crate) fn private_ca() -> CertifiedIssuer<'static, KeyPair> {
 async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
     let ca = private_ca();
     let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(vec![name.to_owned()]).expect("parameters").signed_by(&key, &ca).expect("signed");
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from(certificate.der().to_vec())],
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
-        .expect("a certificate with its key");
+    let certificate = CertificateParams::new(vec![name.to_owned()])
+        .expect("parameters")
+        .signed_by(&key, &ca)
+        .expect("signed");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("versions")
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![CertificateDer::from(certificate.der().to_vec())],
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+    )
+    .expect("a certificate with its key");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let behind = TcpListener::bind("127.0.0.1:0").await.expect("a port");

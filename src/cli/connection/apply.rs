@@ -32,9 +32,16 @@ struct Applied {
     error: String,
 }
 
-pub(super) async fn run(mut desk: Admin, accounts: Vec<Account>, how: How) -> Result<Outcome, Failure> {
-    let known: HashMap<String, pb::Connection> =
-        all(&mut desk).await?.into_iter().map(|connection| (connection.slug.clone(), connection)).collect();
+pub(super) async fn run(
+    mut desk: Admin,
+    accounts: Vec<Account>,
+    how: How,
+) -> Result<Outcome, Failure> {
+    let known: HashMap<String, pb::Connection> = all(&mut desk)
+        .await?
+        .into_iter()
+        .map(|connection| (connection.slug.clone(), connection))
+        .collect();
     // Hidden where nobody watches.
     let bar = ProgressBar::new(accounts.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}") {
@@ -89,15 +96,19 @@ async fn apply(
                 return Ok(("created", named));
             }
             let request = pb::CreateConnectionRequest { connection: Some(wanted) };
-            let created = desk.create_connection(request).await.map_err(told)?.into_inner().connection;
+            let created =
+                desk.create_connection(request).await.map_err(told)?.into_inner().connection;
             ("created", named, created.unwrap_or_default())
         }
         Some(known) => {
             // A connection that is read with its defaults filled in is compared with the file's own words for it.
-            let in_words = |connection| serde_json::to_value(Account::from(connection)).unwrap_or_default();
+            let in_words =
+                |connection| serde_json::to_value(Account::from(connection)).unwrap_or_default();
             let words = (in_words(&wanted), in_words(known));
-            let differs =
-                |name: &String| differs(name, &wanted, known, account).unwrap_or_else(|| words.0.get(name) != words.1.get(name));
+            let differs = |name: &String| {
+                differs(name, &wanted, known, account)
+                    .unwrap_or_else(|| words.0.get(name) != words.1.get(name))
+            };
             let mut paths: Vec<String> = named.into_iter().filter(differs).collect();
             // ACTIVE has a verb of its own.
             if !["", "active", state_name(known.state())].contains(&wanted_state) {
@@ -114,8 +125,13 @@ async fn apply(
             } else {
                 wanted.revision = known.revision;
                 let update_mask = Some(FieldMask { paths: paths.clone() });
-                let request = pb::UpdateConnectionRequest { connection: Some(wanted), update_mask, force: how.force };
-                let updated = desk.update_connection(request).await.map_err(told)?.into_inner().connection;
+                let request = pb::UpdateConnectionRequest {
+                    connection: Some(wanted),
+                    update_mask,
+                    force: how.force,
+                };
+                let updated =
+                    desk.update_connection(request).await.map_err(told)?.into_inner().connection;
                 ("updated", paths, updated.unwrap_or_default())
             }
         }
@@ -125,22 +141,34 @@ async fn apply(
     }
     fields.push("state".to_owned());
     if !how.dry_run {
-        let request = pb::ActivateConnectionRequest { slug: account.slug.clone(), revision: current.revision, force: how.force };
-        let done = if what == "unchanged" { String::new() } else { format!("{what}, but not active: ") };
+        let request = pb::ActivateConnectionRequest {
+            slug: account.slug.clone(),
+            revision: current.revision,
+            force: how.force,
+        };
+        let done =
+            if what == "unchanged" { String::new() } else { format!("{what}, but not active: ") };
         desk.activate_connection(request).await.map_err(|status| done + &told(status))?;
     }
     Ok((if what == "unchanged" { "updated" } else { what }, fields))
 }
 
 /// Whether a named field isn't yet as it is wanted; `None`: its words tell.
-fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account: &Account) -> Option<bool> {
+fn differs(
+    name: &str,
+    wanted: &pb::Connection,
+    known: &pb::Connection,
+    account: &Account,
+) -> Option<bool> {
     Some(match name {
         // One that is there already stays where it is: the service has the two change places by itself.
         "client_secret" => {
             let wanted = fingerprint(&wanted.client_secret);
             wanted != known.secret_fingerprint && wanted != known.standby_secret_fingerprint
         }
-        "standby_client_secret" if wanted.standby_client_secret.is_empty() => !known.standby_secret_fingerprint.is_empty(),
+        "standby_client_secret" if wanted.standby_client_secret.is_empty() => {
+            !known.standby_secret_fingerprint.is_empty()
+        }
         "standby_client_secret" => {
             let wanted = fingerprint(&wanted.standby_client_secret);
             wanted != known.standby_secret_fingerprint && wanted != known.secret_fingerprint
@@ -148,23 +176,37 @@ fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account:
         // A time goes with its secret, wherever that is by now.
         "client_secret_expire_time" if have_changed_places(wanted, known) => false,
         "standby_client_secret_expire_time" if have_changed_places(wanted, known) => false,
-        "client_secret_expire_time" => wanted.client_secret_expire_time != known.client_secret_expire_time,
+        "client_secret_expire_time" => {
+            wanted.client_secret_expire_time != known.client_secret_expire_time
+        }
         "standby_client_secret_expire_time" => {
             wanted.standby_client_secret_expire_time != known.standby_client_secret_expire_time
         }
         // The issuer that was read at the first login isn't one that was entered.
         "issuer" => wanted.issuer != known.issuer,
-        "require_verified_email" => account.require_verified_email != Some(known.require_verified_email),
-        "allowed_email_domains" => !same(&wanted.allowed_email_domains, &known.allowed_email_domains),
+        "require_verified_email" => {
+            account.require_verified_email != Some(known.require_verified_email)
+        }
+        "allowed_email_domains" => {
+            !same(&wanted.allowed_email_domains, &known.allowed_email_domains)
+        }
         "allowed_tenant_ids" => !same(&wanted.allowed_tenant_ids, &known.allowed_tenant_ids),
         // What isn't named is its default, which the service fills in.
         "scopes" if wanted.scopes.is_empty() => known.scopes != DEFAULT_SCOPES,
         "claim_mapping" => {
-            let (wanted, known) =
-                (wanted.claim_mapping.clone().unwrap_or_default(), known.claim_mapping.clone().unwrap_or_default());
-            let or = |names: Vec<String>, default: &str| if names.is_empty() { vec![default.to_owned()] } else { names };
+            let (wanted, known) = (
+                wanted.claim_mapping.clone().unwrap_or_default(),
+                known.claim_mapping.clone().unwrap_or_default(),
+            );
+            let or = |names: Vec<String>, default: &str| {
+                if names.is_empty() { vec![default.to_owned()] } else { names }
+            };
             let whole = |mapping: pb::ClaimMapping| {
-                let names = [(mapping.email, "email"), (mapping.given_name, "given_name"), (mapping.family_name, "family_name")];
+                let names = [
+                    (mapping.email, "email"),
+                    (mapping.given_name, "given_name"),
+                    (mapping.family_name, "family_name"),
+                ];
                 (names.map(|(names, default)| or(names, default)), mapping.groups)
             };
             whole(wanted) != whole(known)
@@ -175,12 +217,15 @@ fn differs(name: &str, wanted: &pb::Connection, known: &pb::Connection, account:
 
 /// Whether what the file has as the first secret is the second one by now.
 fn have_changed_places(wanted: &pb::Connection, known: &pb::Connection) -> bool {
-    !wanted.client_secret.is_empty() && fingerprint(&wanted.client_secret) == known.standby_secret_fingerprint
+    !wanted.client_secret.is_empty()
+        && fingerprint(&wanted.client_secret) == known.standby_secret_fingerprint
 }
 
 /// The service keeps domains and tenants in lower case.
 fn same(wanted: &[String], known: &[String]) -> bool {
-    let lower = |domains: &[String]| domains.iter().map(|domain| domain.trim().to_ascii_lowercase()).collect::<Vec<_>>();
+    let lower = |domains: &[String]| {
+        domains.iter().map(|domain| domain.trim().to_ascii_lowercase()).collect::<Vec<_>>()
+    };
     lower(wanted) == lower(known)
 }
 
@@ -191,11 +236,13 @@ fn fingerprint(secret: &str) -> String {
 
 fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {
     let count = |what: &str| applied.iter().filter(|one| one.what == what).count();
-    let (created, updated, unchanged, failed) = (count("created"), count("updated"), count("unchanged"), count("failed"));
+    let (created, updated, unchanged, failed) =
+        (count("created"), count("updated"), count("unchanged"), count("failed"));
     match how.output {
         Output::Json => {
             let one = |one: &Applied| json!({ "slug": one.slug, "result": one.what, "fields": one.fields, "error": one.error });
-            let changes: Vec<_> = applied.iter().filter(|one| one.what != "unchanged").map(one).collect();
+            let changes: Vec<_> =
+                applied.iter().filter(|one| one.what != "unchanged").map(one).collect();
             print_json(&json!({
                 "dry_run": how.dry_run, "created": created, "updated": updated, "unchanged": unchanged, "failed": failed,
                 "connections": changes,
@@ -203,14 +250,17 @@ fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {
         }
         Output::Text => {
             for one in applied.iter().filter(|one| one.what != "unchanged") {
-                let detail = if one.error.is_empty() { one.fields.join(", ") } else { one.error.clone() };
+                let detail =
+                    if one.error.is_empty() { one.fields.join(", ") } else { one.error.clone() };
                 // Thousands of them say nothing to a person; a dry run is there to show them.
                 if one.what == "failed" || how.dry_run || applied.len() <= SHOWN_ONE_BY_ONE {
                     print_line(&format!("{:<9} {}: {detail}", one.what, one.slug))?;
                 }
             }
             let would = if how.dry_run { "would be: " } else { "" };
-            print_line(&format!("{would}{created} created, {updated} updated, {unchanged} unchanged, {failed} failed"))?;
+            print_line(&format!(
+                "{would}{created} created, {updated} updated, {unchanged} unchanged, {failed} failed"
+            ))?;
         }
     }
     Ok(if failed == 0 { Outcome::Success } else { Outcome::Failed })

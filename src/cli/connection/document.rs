@@ -107,12 +107,16 @@ pub(super) fn read(file: &Path) -> Result<Vec<Account>, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     let limits = serde_saphyr::options! { budget: None };
     // The parser's own text would quote the file, in which a secret can stand.
-    let document: Document = serde_saphyr::from_str_with_options(&text, limits).map_err(|error| {
-        let place = error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
-        wrong(format!("it isn't a list of connections{place}: see `connection apply --help`"))
-    })?;
+    let document: Document =
+        serde_saphyr::from_str_with_options(&text, limits).map_err(|error| {
+            let place =
+                error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
+            wrong(format!("it isn't a list of connections{place}: see `connection apply --help`"))
+        })?;
     let folder = file.parent().unwrap_or(Path::new("."));
-    let secret = |named: &Option<PathBuf>| named.as_ref().map(|named| secrets::read(&folder.join(named))).transpose();
+    let secret = |named: &Option<PathBuf>| {
+        named.as_ref().map(|named| secrets::read(&folder.join(named))).transpose()
+    };
     let mut accounts = document.connections;
     for account in &mut accounts {
         // One that is wrong doesn't hold the others up.
@@ -150,7 +154,8 @@ impl From<&pb::Connection> for Account {
         let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let list = |items: &Vec<String>| Some(items.clone()).filter(|items| !items.is_empty());
         let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(ToString::to_string);
-        let endpoints = connection.endpoints.as_ref().filter(|_| connection.discovery_url.is_empty());
+        let endpoints =
+            connection.endpoints.as_ref().filter(|_| connection.discovery_url.is_empty());
         Self {
             slug: connection.slug.clone(),
             display_name: given(&connection.display_name),
@@ -165,7 +170,9 @@ impl From<&pb::Connection> for Account {
                 end_session_endpoint: endpoints.end_session_endpoint.clone(),
             }),
             client_id: given(&connection.client_id),
-            token_endpoint_auth_method: Some(method_name(connection.token_endpoint_auth_method()).to_owned()),
+            token_endpoint_auth_method: Some(
+                method_name(connection.token_endpoint_auth_method()).to_owned(),
+            ),
             scopes: list(&connection.scopes),
             claim_mapping: connection.claim_mapping.as_ref().map(|mapping| Mapping {
                 email: mapping.email.clone(),
@@ -174,13 +181,16 @@ impl From<&pb::Connection> for Account {
                 groups: mapping.groups.clone(),
             }),
             allowed_email_domains: list(&connection.allowed_email_domains),
-            require_verified_email: Some(connection.require_verified_email).filter(|required| *required),
+            require_verified_email: Some(connection.require_verified_email)
+                .filter(|required| *required),
             id_token_signing_algs: list(&connection.id_token_signing_algs),
             additional_audiences: list(&connection.additional_audiences),
             logout_style: Some(style_name(connection.logout_style()).to_owned()),
             allowed_tenant_ids: list(&connection.allowed_tenant_ids),
-            authorization_params: Some(connection.authorization_params.clone().into_iter().collect::<BTreeMap<_, _>>())
-                .filter(|params| !params.is_empty()),
+            authorization_params: Some(
+                connection.authorization_params.clone().into_iter().collect::<BTreeMap<_, _>>(),
+            )
+            .filter(|params| !params.is_empty()),
             required_claims: Some(
                 connection
                     .required_claims
@@ -203,7 +213,8 @@ impl From<&pb::Connection> for Account {
 impl Account {
     /// The message, and the names of the fields that this names; the state apart, which has verbs of its own.
     pub(super) fn to_message(&self) -> Result<(pb::Connection, Vec<String>), String> {
-        let mut connection = pb::Connection { slug: self.slug.clone(), ..pb::Connection::default() };
+        let mut connection =
+            pb::Connection { slug: self.slug.clone(), ..pb::Connection::default() };
         let mut paths = Vec::new();
         macro_rules! take {
             ($field:ident) => {
@@ -250,13 +261,16 @@ impl Account {
         }
         if let Some(method) = &self.token_endpoint_auth_method {
             let found = METHODS.into_iter().find(|known| method_name(*known) == method);
-            let found = found.ok_or("token_endpoint_auth_method must be client_secret_basic or client_secret_post")?;
+            let found = found.ok_or(
+                "token_endpoint_auth_method must be client_secret_basic or client_secret_post",
+            )?;
             connection.token_endpoint_auth_method = found.into();
             paths.push("token_endpoint_auth_method".to_owned());
         }
         if let Some(style) = &self.logout_style {
             let found = STYLES.into_iter().find(|known| style_name(*known) == style);
-            let found = found.ok_or("logout_style must be auto, rp_initiated, auth0_v2, cognito or none")?;
+            let found = found
+                .ok_or("logout_style must be auto, rp_initiated, auth0_v2, cognito or none")?;
             connection.logout_style = found.into();
             paths.push("logout_style".to_owned());
         }
@@ -265,18 +279,21 @@ impl Account {
             paths.push("authorization_params".to_owned());
         }
         if let Some(claims) = &self.required_claims {
-            let claim =
-                |(name, values): (&String, &Vec<String>)| pb::RequiredClaim { name: name.clone(), values: values.clone() };
+            let claim = |(name, values): (&String, &Vec<String>)| pb::RequiredClaim {
+                name: name.clone(),
+                values: values.clone(),
+            };
             connection.required_claims = claims.iter().map(claim).collect();
             paths.push("required_claims".to_owned());
         }
         if let Some(time) = &self.client_secret_expires {
-            connection.client_secret_expire_time =
-                secrets::parse_time(time).map_err(|what| format!("client_secret_expires {what}"))?;
+            connection.client_secret_expire_time = secrets::parse_time(time)
+                .map_err(|what| format!("client_secret_expires {what}"))?;
             paths.push("client_secret_expire_time".to_owned());
         }
         if let Some(time) = &self.standby_client_secret_expires {
-            let read = secrets::parse_time(time).map_err(|what| format!("standby_client_secret_expires {what}"))?;
+            let read = secrets::parse_time(time)
+                .map_err(|what| format!("standby_client_secret_expires {what}"))?;
             connection.standby_client_secret_expire_time = read;
             paths.push("standby_client_secret_expire_time".to_owned());
         }

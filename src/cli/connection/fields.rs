@@ -94,8 +94,9 @@ enum State {
 
 /// By their names, as the file of `apply` has them.
 fn methods() -> impl TypedValueParser<Value = pb::TokenEndpointAuthMethod> {
-    PossibleValuesParser::new(METHODS.map(method_name))
-        .map(|name| METHODS.into_iter().find(|method| method_name(*method) == name).unwrap_or_default())
+    PossibleValuesParser::new(METHODS.map(method_name)).map(|name| {
+        METHODS.into_iter().find(|method| method_name(*method) == name).unwrap_or_default()
+    })
 }
 
 fn styles() -> impl TypedValueParser<Value = pb::LogoutStyle> {
@@ -106,16 +107,27 @@ fn styles() -> impl TypedValueParser<Value = pb::LogoutStyle> {
 impl Fields {
     /// Whether claims are mapped.
     pub(super) fn map_claims(&self) -> bool {
-        let mapped = [&self.email_claims, &self.given_name_claims, &self.family_name_claims, &self.groups_claim];
+        let mapped = [
+            &self.email_claims,
+            &self.given_name_claims,
+            &self.family_name_claims,
+            &self.groups_claim,
+        ];
         mapped.iter().any(|given| given.is_some())
     }
 
     /// The fields that were given, and their names in the contract. `mapping`: what stays of it where a claim isn't named.
-    pub(super) fn read(&self, mapping: Option<pb::ClaimMapping>) -> Result<(pb::Connection, Vec<String>), Failure> {
+    pub(super) fn read(
+        &self,
+        mapping: Option<pb::ClaimMapping>,
+    ) -> Result<(pb::Connection, Vec<String>), Failure> {
         let mut connection = pb::Connection::default();
         let mut paths = Vec::new();
         let mut named = |name: &str| paths.push(name.to_owned());
-        let text = |given: &Option<String>, field: &mut String, name: &str, named: &mut dyn FnMut(&str)| {
+        let text = |given: &Option<String>,
+                    field: &mut String,
+                    name: &str,
+                    named: &mut dyn FnMut(&str)| {
             if let Some(given) = given {
                 field.clone_from(given);
                 named(name);
@@ -125,17 +137,40 @@ impl Fields {
         text(&self.issuer, &mut connection.issuer, "issuer", &mut named);
         text(&self.client_id, &mut connection.client_id, "client_id", &mut named);
         text(&self.discovery_url, &mut connection.discovery_url, "discovery_url", &mut named);
-        let list = |given: &Option<String>, field: &mut Vec<String>, name: &str, named: &mut dyn FnMut(&str)| {
+        let list = |given: &Option<String>,
+                    field: &mut Vec<String>,
+                    name: &str,
+                    named: &mut dyn FnMut(&str)| {
             if let Some(given) = given {
                 *field = items(given);
                 named(name);
             }
         };
         list(&self.scopes, &mut connection.scopes, "scopes", &mut named);
-        list(&self.allowed_email_domains, &mut connection.allowed_email_domains, "allowed_email_domains", &mut named);
-        list(&self.id_token_signing_algs, &mut connection.id_token_signing_algs, "id_token_signing_algs", &mut named);
-        list(&self.additional_audiences, &mut connection.additional_audiences, "additional_audiences", &mut named);
-        list(&self.allowed_tenant_ids, &mut connection.allowed_tenant_ids, "allowed_tenant_ids", &mut named);
+        list(
+            &self.allowed_email_domains,
+            &mut connection.allowed_email_domains,
+            "allowed_email_domains",
+            &mut named,
+        );
+        list(
+            &self.id_token_signing_algs,
+            &mut connection.id_token_signing_algs,
+            "id_token_signing_algs",
+            &mut named,
+        );
+        list(
+            &self.additional_audiences,
+            &mut connection.additional_audiences,
+            "additional_audiences",
+            &mut named,
+        );
+        list(
+            &self.allowed_tenant_ids,
+            &mut connection.allowed_tenant_ids,
+            "allowed_tenant_ids",
+            &mut named,
+        );
         if let Some(state) = self.state {
             let state = match state {
                 State::Testing => pb::ConnectionState::Testing,
@@ -190,12 +225,14 @@ impl Fields {
             named("logout_style");
         }
         if let Some(given) = &self.authorization_params {
-            let pairs = items(given).iter().map(|item| pair(item)).collect::<Result<HashMap<_, _>, _>>()?;
+            let pairs =
+                items(given).iter().map(|item| pair(item)).collect::<Result<HashMap<_, _>, _>>()?;
             connection.authorization_params = pairs;
             named("authorization_params");
         }
         if let Some(given) = &self.required_claims {
-            let claims = items(given).iter().map(|item| pair(item)).collect::<Result<Vec<_>, _>>()?;
+            let claims =
+                items(given).iter().map(|item| pair(item)).collect::<Result<Vec<_>, _>>()?;
             let claim = |(name, values): (String, String)| {
                 let values = values.split('|').map(str::to_owned).collect();
                 pb::RequiredClaim { name, values }
@@ -212,6 +249,8 @@ fn items(text: &str) -> Vec<String> {
 }
 
 fn pair(item: &str) -> Result<(String, String), Failure> {
-    let (name, value) = item.split_once('=').ok_or_else(|| Failure::Usage(format!("{item:?} must be NAME=VALUE")))?;
+    let (name, value) = item
+        .split_once('=')
+        .ok_or_else(|| Failure::Usage(format!("{item:?} must be NAME=VALUE")))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

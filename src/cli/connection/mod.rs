@@ -189,7 +189,8 @@ impl ConnectionCommand {
                 connection.slug = slug;
                 secrets.fill(&mut connection);
                 let request = pb::CreateConnectionRequest { connection: Some(connection) };
-                let created = reach.admin().await?.create_connection(request).await?.into_inner().connection;
+                let created =
+                    reach.admin().await?.create_connection(request).await?.into_inner().connection;
                 show::connection(&created.unwrap_or_default(), output)?;
                 hint(output, "next: peerpanda-sso connection check SLUG")
             }
@@ -197,7 +198,9 @@ impl ConnectionCommand {
                 let read = get(&mut reach.admin().await?, &slug).await?;
                 show::connection(&read, output)
             }
-            Verb::List { expiring } => show::list(&all(&mut reach.admin().await?).await?, expiring, output),
+            Verb::List { expiring } => {
+                show::list(&all(&mut reach.admin().await?).await?, expiring, output)
+            }
             Verb::Update { slug, fields, secrets, force } => {
                 let secrets = secrets.read(false)?;
                 let desk = &mut reach.admin().await?;
@@ -205,15 +208,25 @@ impl ConnectionCommand {
                 let (mut connection, mut paths) = fields.read(known.claim_mapping)?;
                 paths.extend(secrets.fill(&mut connection));
                 if paths.is_empty() {
-                    return Err(Failure::Usage("nothing to change: name the fields by their flags".to_owned()));
+                    return Err(Failure::Usage(
+                        "nothing to change: name the fields by their flags".to_owned(),
+                    ));
                 }
                 connection.revision = known.revision;
                 connection.slug = slug;
                 let update_mask = Some(FieldMask { paths });
-                let request = pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force };
+                let request = pb::UpdateConnectionRequest {
+                    connection: Some(connection),
+                    update_mask,
+                    force,
+                };
                 let updated = desk.update_connection(request).await?.into_inner();
                 show::connection(&updated.connection.unwrap_or_default(), output)?;
-                if updated.effect.is_empty() { Ok(Outcome::Success) } else { hint(output, &format!("note: {}", updated.effect)) }
+                if updated.effect.is_empty() {
+                    Ok(Outcome::Success)
+                } else {
+                    hint(output, &format!("note: {}", updated.effect))
+                }
             }
             Verb::Delete { slug, yes } => {
                 let desk = &mut reach.admin().await?;
@@ -224,7 +237,9 @@ impl ConnectionCommand {
                 desk.delete_connection(pb::DeleteConnectionRequest { slug, revision }).await?;
                 Ok(Outcome::Success)
             }
-            Verb::Check { slug, fields, secrets } => check(&mut reach.admin().await?, slug, &fields, secrets, output).await,
+            Verb::Check { slug, fields, secrets } => {
+                check(&mut reach.admin().await?, slug, &fields, secrets, output).await
+            }
             Verb::Activate { slug, force } => {
                 let desk = &mut reach.admin().await?;
                 let revision = get(desk, &slug).await?.revision;
@@ -235,7 +250,8 @@ impl ConnectionCommand {
             Verb::Guide { slug, idp, ready } => {
                 let idp = idp.map_or(pb::IdentityProvider::Unspecified, Into::into);
                 let request = pb::GetSetupGuideRequest { slug, idp: idp.into(), ready };
-                let markdown = reach.admin().await?.get_setup_guide(request).await?.into_inner().markdown;
+                let markdown =
+                    reach.admin().await?.get_setup_guide(request).await?.into_inner().markdown;
                 match output {
                     Output::Text => print_line(markdown.trim_end())?,
                     Output::Json => print_json(&serde_json::json!({ "markdown": markdown }))?,
@@ -244,15 +260,32 @@ impl ConnectionCommand {
             }
             Verb::Attempts { slug, last } => {
                 let request = pb::ListLoginAttemptsRequest { slug, page_size: last };
-                show::attempts(&reach.admin().await?.list_login_attempts(request).await?.into_inner(), output)
+                show::attempts(
+                    &reach.admin().await?.list_login_attempts(request).await?.into_inner(),
+                    output,
+                )
             }
             Verb::Changes { slug } => {
-                let request = pb::ListConnectionChangesRequest { slug, page_size: 1000, page_token: String::new() };
-                show::changes(&reach.admin().await?.list_connection_changes(request).await?.into_inner().changes, output)
+                let request = pb::ListConnectionChangesRequest {
+                    slug,
+                    page_size: 1000,
+                    page_token: String::new(),
+                };
+                show::changes(
+                    &reach
+                        .admin()
+                        .await?
+                        .list_connection_changes(request)
+                        .await?
+                        .into_inner()
+                        .changes,
+                    output,
+                )
             }
             Verb::Apply { file, dry_run, force } => {
                 let accounts = document::read(&file)?;
-                apply::run(reach.admin().await?, accounts, apply::How { dry_run, force, output }).await
+                apply::run(reach.admin().await?, accounts, apply::How { dry_run, force, output })
+                    .await
             }
             Verb::Export { slugs } => {
                 let desk = &mut reach.admin().await?;
@@ -300,11 +333,18 @@ async fn all(desk: &mut Admin) -> Result<Vec<pb::Connection>, Failure> {
     }
 }
 
-async fn check(desk: &mut Admin, slug: String, fields: &Fields, secrets: Secrets, output: Output) -> Result<Outcome, Failure> {
+async fn check(
+    desk: &mut Admin,
+    slug: String,
+    fields: &Fields,
+    secrets: Secrets,
+    output: Output,
+) -> Result<Outcome, Failure> {
     let base = if fields.map_claims() { get(desk, &slug).await?.claim_mapping } else { None };
     let (mut proposal, mut paths) = fields.read(base)?;
     paths.extend(secrets.read(false)?.fill(&mut proposal));
-    let (proposal, update_mask) = if paths.is_empty() { (None, None) } else { (Some(proposal), Some(FieldMask { paths })) };
+    let (proposal, update_mask) =
+        if paths.is_empty() { (None, None) } else { (Some(proposal), Some(FieldMask { paths })) };
     let request = pb::CheckConnectionRequest { slug, proposal, update_mask };
     let mut found = desk.check_connection(request).await?.into_inner();
     let mut results = Vec::new();
@@ -322,7 +362,9 @@ async fn check(desk: &mut Admin, slug: String, fields: &Fields, secrets: Secrets
             None => {}
         }
     }
-    let Some(summary) = summary else { return Err(Failure::NoAnswer("the check was cut off".to_owned())) };
+    let Some(summary) = summary else {
+        return Err(Failure::NoAnswer("the check was cut off".to_owned()));
+    };
     show::check_summary(&results, &summary, output)?;
     Ok(if summary.outcome() == pb::CheckOutcome::Fail { Outcome::Failed } else { Outcome::Success })
 }

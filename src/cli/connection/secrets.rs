@@ -98,9 +98,13 @@ pub(super) fn read(file: &Path) -> Result<SecretString, Failure> {
 
 fn ask() -> Result<SecretString, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage("no client secret: name its file by --client-secret-file (- is standard input)".to_owned()));
+        return Err(Failure::Usage(
+            "no client secret: name its file by --client-secret-file (- is standard input)"
+                .to_owned(),
+        ));
     }
-    let secret = rpassword::prompt_password("client secret: ").map_err(|error| Failure::Usage(error.to_string()))?;
+    let secret = rpassword::prompt_password("client secret: ")
+        .map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(secret.trim().to_owned().into())
 }
 
@@ -112,7 +116,11 @@ pub(super) fn confirm(slug: &str) -> Result<(), Failure> {
     let _ = write!(std::io::stderr(), "type {slug} to delete its connection: ");
     let mut typed = String::new();
     std::io::stdin().read_line(&mut typed).map_err(|error| Failure::Usage(error.to_string()))?;
-    if typed.trim() == slug { Ok(()) } else { Err(Failure::Usage("nothing was deleted".to_owned())) }
+    if typed.trim() == slug {
+        Ok(())
+    } else {
+        Err(Failure::Usage("nothing was deleted".to_owned()))
+    }
 }
 
 fn time(text: &str) -> Result<Expiry, String> {
@@ -126,5 +134,8 @@ pub(super) fn parse_time(text: &str) -> Result<Option<Timestamp>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    whole.parse().map(Some).map_err(|_| "must be a time such as 2027-01-31 or 2027-01-31T12:00:00Z".to_owned())
+    whole
+        .parse()
+        .map(Some)
+        .map_err(|_| "must be a time such as 2027-01-31 or 2027-01-31T12:00:00Z".to_owned())
 }

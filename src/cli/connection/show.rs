@@ -28,16 +28,25 @@ pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<
     };
     row("client_secret", format!("fingerprint {}", connection.secret_fingerprint));
     if !connection.standby_secret_fingerprint.is_empty() {
-        row("standby_client_secret", format!("fingerprint {}", connection.standby_secret_fingerprint));
+        row(
+            "standby_client_secret",
+            format!("fingerprint {}", connection.standby_secret_fingerprint),
+        );
     }
     row("secrets changed places", time(connection.secret_switch_time.as_ref()));
     row("redirect_uri", connection.redirect_uri.clone());
     row("initiate_login_uri", connection.initiate_login_uri.clone());
     row("post_logout_redirect_uri", connection.post_logout_redirect_uri.clone());
-    row("last check", connection.last_check.as_ref().map(check_text).unwrap_or_else(|| "none".to_owned()));
+    row(
+        "last check",
+        connection.last_check.as_ref().map(check_text).unwrap_or_else(|| "none".to_owned()),
+    );
     row(
         "test login",
-        connection.test_login_time.as_ref().map_or_else(|| "none by these settings".to_owned(), ToString::to_string),
+        connection
+            .test_login_time
+            .as_ref()
+            .map_or_else(|| "none by these settings".to_owned(), ToString::to_string),
     );
     row("logins", connection.logins.as_ref().map(summary_text).unwrap_or_default());
     row("revision", connection.revision.to_string());
@@ -50,24 +59,46 @@ pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<
     Ok(Outcome::Success)
 }
 
-pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, output: Output) -> Result<Outcome, Failure> {
+pub(super) fn list(
+    connections: &[pb::Connection],
+    is_expiring_only: bool,
+    output: Output,
+) -> Result<Outcome, Failure> {
     let soon = soon();
     let earliest = |connection: &pb::Connection| {
-        let times = [connection.client_secret_expire_time.as_ref(), connection.standby_client_secret_expire_time.as_ref()];
+        let times = [
+            connection.client_secret_expire_time.as_ref(),
+            connection.standby_client_secret_expire_time.as_ref(),
+        ];
         times.into_iter().flatten().min_by_key(|time| time.seconds).cloned()
     };
-    let is_expiring = |connection: &pb::Connection| earliest(connection).is_some_and(|time| time.seconds < soon);
-    let shown = connections.iter().filter(|connection| !is_expiring_only || is_expiring(connection));
+    let is_expiring =
+        |connection: &pb::Connection| earliest(connection).is_some_and(|time| time.seconds < soon);
+    let shown =
+        connections.iter().filter(|connection| !is_expiring_only || is_expiring(connection));
     if output == Output::Json {
         print_json(&json!(shown.map(whole).collect::<Vec<_>>()))?;
         return Ok(Outcome::Success);
     }
     let mut table = table();
-    table.set_header(["SLUG", "STATE", "IDP", "CLIENT ID", "CHECK", "LAST LOGIN", "FAILED 24 H", "SECRET EXPIRES"]);
+    table.set_header([
+        "SLUG",
+        "STATE",
+        "IDP",
+        "CLIENT ID",
+        "CHECK",
+        "LAST LOGIN",
+        "FAILED 24 H",
+        "SECRET EXPIRES",
+    ]);
     let mut count = 0;
     for connection in shown {
         count += 1;
-        let idp = if connection.issuer.is_empty() { &connection.discovery_url } else { &connection.issuer };
+        let idp = if connection.issuer.is_empty() {
+            &connection.discovery_url
+        } else {
+            &connection.issuer
+        };
         let logins = connection.logins.clone().unwrap_or_default();
         let expiry = match (time(earliest(connection).as_ref()), is_expiring(connection)) {
             (text, true) => format!("{text} (soon)"),
@@ -76,7 +107,9 @@ pub(super) fn list(connections: &[pb::Connection], is_expiring_only: bool, outpu
         table.add_row([
             connection.slug.clone(),
             state_name(connection.state()).to_owned(),
-            idp.trim_start_matches("https://").trim_end_matches("/.well-known/openid-configuration").to_owned(),
+            idp.trim_start_matches("https://")
+                .trim_end_matches("/.well-known/openid-configuration")
+                .to_owned(),
             connection.client_id.clone(),
             connection.last_check.as_ref().map_or("none", |check| check_word(check)).to_owned(),
             time(logins.last_success_time.as_ref()),
@@ -95,7 +128,9 @@ pub(super) fn check_result(result: &pb::CheckResult) -> String {
         pb::CheckOutcome::Pass => ("PASS", AnsiColor::Green),
         pb::CheckOutcome::Warn => ("WARN", AnsiColor::Yellow),
         pb::CheckOutcome::Fail => ("FAIL", AnsiColor::Red),
-        pb::CheckOutcome::Inconclusive | pb::CheckOutcome::Unspecified => ("INCONCLUSIVE", AnsiColor::Cyan),
+        pb::CheckOutcome::Inconclusive | pb::CheckOutcome::Unspecified => {
+            ("INCONCLUSIVE", AnsiColor::Cyan)
+        }
     };
     let style = Style::new().bold().fg_color(Some(colour.into()));
     let mut text = format!(
@@ -112,7 +147,11 @@ pub(super) fn check_result(result: &pb::CheckResult) -> String {
     text
 }
 
-pub(super) fn check_summary(results: &[pb::CheckResult], summary: &pb::CheckSummary, output: Output) -> Result<(), Failure> {
+pub(super) fn check_summary(
+    results: &[pb::CheckResult],
+    summary: &pb::CheckSummary,
+    output: Output,
+) -> Result<(), Failure> {
     if output == Output::Json {
         let one = |result: &pb::CheckResult| {
             json!({
@@ -126,7 +165,9 @@ pub(super) fn check_summary(results: &[pb::CheckResult], summary: &pb::CheckSumm
             })
         };
         let results: Vec<_> = results.iter().map(one).collect();
-        return print_json(&json!({ "outcome": outcome_name(summary.outcome()), "results": results }));
+        return print_json(
+            &json!({ "outcome": outcome_name(summary.outcome()), "results": results }),
+        );
     }
     let count = |outcome| results.iter().filter(|result| result.outcome() == outcome).count();
     use pb::CheckOutcome::{Fail, Inconclusive, Pass, Warn};
@@ -140,7 +181,10 @@ pub(super) fn check_summary(results: &[pb::CheckResult], summary: &pb::CheckSumm
     ))
 }
 
-pub(super) fn attempts(listed: &pb::ListLoginAttemptsResponse, output: Output) -> Result<Outcome, Failure> {
+pub(super) fn attempts(
+    listed: &pb::ListLoginAttemptsResponse,
+    output: Output,
+) -> Result<Outcome, Failure> {
     let millis = |phase: &pb::PhaseDuration| {
         let took = phase.duration.as_ref();
         took.map_or(0.0, |took| took.seconds as f64 * 1e3 + f64::from(took.nanos) / 1e6)
@@ -155,13 +199,16 @@ pub(super) fn attempts(listed: &pb::ListLoginAttemptsResponse, output: Output) -
             })
         };
         let summary = listed.summary.as_ref().map(summary_json).unwrap_or_default();
-        print_json(&json!({ "summary": summary, "attempts": listed.attempts.iter().map(one).collect::<Vec<_>>() }))?;
+        print_json(
+            &json!({ "summary": summary, "attempts": listed.attempts.iter().map(one).collect::<Vec<_>>() }),
+        )?;
         return Ok(Outcome::Success);
     }
     let mut table = table();
     table.set_header(["TIME", "OUTCOME", "WHO CAN ACT", "WHAT TO DO", "TOOK", "TRACE"]);
     for attempt in &listed.attempts {
-        let mut outcome = if attempt.reason.is_empty() { "completed".to_owned() } else { attempt.reason.clone() };
+        let mut outcome =
+            if attempt.reason.is_empty() { "completed".to_owned() } else { attempt.reason.clone() };
         if !attempt.idp_error.is_empty() {
             outcome.push_str(&format!(" ({})", attempt.idp_error));
         }
@@ -186,7 +233,10 @@ pub(super) fn attempts(listed: &pb::ListLoginAttemptsResponse, output: Output) -
     Ok(Outcome::Success)
 }
 
-pub(super) fn changes(changes: &[pb::ConnectionChange], output: Output) -> Result<Outcome, Failure> {
+pub(super) fn changes(
+    changes: &[pb::ConnectionChange],
+    output: Output,
+) -> Result<Outcome, Failure> {
     if output == Output::Json {
         let one = |change: &pb::ConnectionChange| {
             let field = |field: &pb::FieldChange| json!({ "field": field.field, "before": field.before, "after": field.after });
@@ -201,8 +251,11 @@ pub(super) fn changes(changes: &[pb::ConnectionChange], output: Output) -> Resul
     let mut table = table();
     table.set_header(["TIME", "WHO", "WHAT", "FIELDS"]);
     for change in changes {
-        let fields: Vec<String> =
-            change.fields.iter().map(|field| format!("{}: {:?} -> {:?}", field.field, field.before, field.after)).collect();
+        let fields: Vec<String> = change
+            .fields
+            .iter()
+            .map(|field| format!("{}: {:?} -> {:?}", field.field, field.before, field.after))
+            .collect();
         let forced = if change.is_forced { " (forced)" } else { "" };
         table.add_row([
             time(change.time.as_ref()),
@@ -249,8 +302,12 @@ fn summary_json(summary: &pb::LoginSummary) -> Value {
 }
 
 fn summary_text(summary: &pb::LoginSummary) -> String {
-    let last = summary.last_success_time.as_ref().map_or_else(|| "none yet".to_owned(), ToString::to_string);
-    let mut failures: Vec<_> = summary.failures.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let last = summary
+        .last_success_time
+        .as_ref()
+        .map_or_else(|| "none yet".to_owned(), ToString::to_string);
+    let mut failures: Vec<_> =
+        summary.failures.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     failures.sort();
     let failures = if failures.is_empty() { "none".to_owned() } else { failures.join(", ") };
     format!("last success: {last}; failed in 24 h: {failures}")
@@ -262,7 +319,11 @@ fn check_word(check: &pb::CheckSummary) -> &'static str {
 
 fn check_text(check: &pb::CheckSummary) -> String {
     let outdated = if check.is_current { "" } else { ", of other settings" };
-    let failed = if check.failed.is_empty() { String::new() } else { format!(" ({})", check.failed.join(", ")) };
+    let failed = if check.failed.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", check.failed.join(", "))
+    };
     format!("{}{failed}, {}{outdated}", outcome_name(check.outcome()), time(check.time.as_ref()))
 }
 
@@ -280,9 +341,11 @@ fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Object(object) => {
-            object.iter().map(|(name, value)| format!("{name}: {}", plain(value))).collect::<Vec<_>>().join("\n")
-        }
+        Value::Object(object) => object
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join("\n"),
         other => other.to_string(),
     }
 }

@@ -39,9 +39,13 @@ pub fn add_claims(vendor: Vendor) -> (&'static str, &'static str) {
 #[must_use]
 pub fn register_redirect_uri(vendor: Vendor, redirect_uri: &str) -> String {
     let place = match vendor {
-        Vendor::Entra => "App registrations > the app > Authentication > Platform configurations > Web > Redirect URIs",
+        Vendor::Entra => {
+            "App registrations > the app > Authentication > Platform configurations > Web > Redirect URIs"
+        }
         Vendor::Okta => "Applications > the app > General > LOGIN > Sign-in redirect URIs",
-        Vendor::Google => "Google Cloud console > APIs & Services > Credentials > the OAuth client > Authorized redirect URIs",
+        Vendor::Google => {
+            "Google Cloud console > APIs & Services > Credentials > the OAuth client > Authorized redirect URIs"
+        }
         Vendor::Auth0 => "Applications > the application > Settings > Allowed Callback URLs",
         Vendor::Keycloak => "Clients > the client > Settings > Valid redirect URIs",
         Vendor::Generic => "the client's redirect URIs",
@@ -53,14 +57,24 @@ pub fn register_redirect_uri(vendor: Vendor, redirect_uri: &str) -> String {
 #[must_use]
 pub fn client_credentials(vendor: Vendor, method: &str) -> String {
     let place = match vendor {
-        Vendor::Entra => "App registrations > the app > Certificates & secrets: send the secret's Value (not its Secret ID)",
+        Vendor::Entra => {
+            "App registrations > the app > Certificates & secrets: send the secret's Value (not its Secret ID)"
+        }
         Vendor::Okta => "Applications > the app > General > Client Credentials: Client secret",
-        Vendor::Google => "Google Cloud console > APIs & Services > Credentials > the OAuth client: Client secret",
-        Vendor::Auth0 => "Applications > the application > Settings: Client Secret; Credentials: Authentication Method",
-        Vendor::Keycloak => "Clients > the client > Credentials: Client Authenticator \"Client Id and Secret\", Client Secret",
+        Vendor::Google => {
+            "Google Cloud console > APIs & Services > Credentials > the OAuth client: Client secret"
+        }
+        Vendor::Auth0 => {
+            "Applications > the application > Settings: Client Secret; Credentials: Authentication Method"
+        }
+        Vendor::Keycloak => {
+            "Clients > the client > Credentials: Client Authenticator \"Client Id and Secret\", Client Secret"
+        }
         Vendor::Generic => "the client's settings at the IdP",
     };
-    format!("compare client id, secret (its fingerprint, whether it has expired) and method ({method}) with {place}")
+    format!(
+        "compare client id, secret (its fingerprint, whether it has expired) and method ({method}) with {place}"
+    )
 }
 
 /// How the admin grants what the credentials were tried with.
@@ -68,7 +82,9 @@ pub fn client_credentials(vendor: Vendor, method: &str) -> String {
 pub fn allow_code_flow(vendor: Vendor) -> &'static str {
     match vendor {
         Vendor::Okta => "Applications > the app > General > Grant type: Authorization Code",
-        Vendor::Auth0 => "Applications > the application > Settings > Advanced > Grant Types: Authorization Code",
+        Vendor::Auth0 => {
+            "Applications > the application > Settings > Advanced > Grant Types: Authorization Code"
+        }
         Vendor::Keycloak => "Clients > the client > Settings > Capability config: Standard flow",
         _ => "allow the client the authorization code grant",
     }
@@ -78,10 +94,19 @@ pub fn allow_code_flow(vendor: Vendor) -> &'static str {
 #[must_use]
 pub fn explain_aadsts(text: &str) -> Option<&'static str> {
     const CODES: [(&str, &str); 12] = [
-        ("AADSTS7000215", "the client secret is wrong: often its Secret ID was copied in place of its Value"),
+        (
+            "AADSTS7000215",
+            "the client secret is wrong: often its Secret ID was copied in place of its Value",
+        ),
         ("AADSTS7000222", "the client secret has expired: a new one is needed"),
-        ("AADSTS7000218", "a client secret is demanded and none came: the app is not a Web platform, or the method is wrong"),
-        ("AADSTS700016", "no such application in this tenant: the client id or the tenant in the discovery URL is wrong"),
+        (
+            "AADSTS7000218",
+            "a client secret is demanded and none came: the app is not a Web platform, or the method is wrong",
+        ),
+        (
+            "AADSTS700016",
+            "no such application in this tenant: the client id or the tenant in the discovery URL is wrong",
+        ),
         ("AADSTS90002", "no such tenant: the tenant id in the discovery URL is wrong"),
         ("AADSTS50011", "the redirect URI is not registered with the app"),
         ("AADSTS50105", "the person is not assigned to the app"),
@@ -96,7 +121,12 @@ pub fn explain_aadsts(text: &str) -> Option<&'static str> {
 
 /// What to do about a refused login, by the refusal's reason; `None`: there is nothing to do but to try again.
 #[must_use]
-pub fn for_refusal(reason: &str, vendor: Vendor, redirect_uri: &str, method: &str) -> Option<String> {
+pub fn for_refusal(
+    reason: &str,
+    vendor: Vendor,
+    redirect_uri: &str,
+    method: &str,
+) -> Option<String> {
     Some(match reason {
         "CLIENT_REJECTED" => client_credentials(vendor, method),
         "CODE_REJECTED" => format!("if it stays: {}", register_redirect_uri(vendor, redirect_uri)),

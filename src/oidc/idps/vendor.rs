@@ -25,8 +25,13 @@ impl Vendor {
     pub fn of(url: &str) -> Self {
         let Ok(url) = Url::parse(url) else { return Self::Generic };
         let host = url.host_str().unwrap_or_default();
-        let is_under = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-        if is_under("microsoftonline.com") || is_under("windows.net") || is_under("microsoftonline.us") {
+        let is_under = |domain: &str| {
+            host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+        };
+        if is_under("microsoftonline.com")
+            || is_under("windows.net")
+            || is_under("microsoftonline.us")
+        {
             Self::Entra
         } else if is_under("okta.com") || is_under("oktapreview.com") || is_under("okta-emea.com") {
             Self::Okta

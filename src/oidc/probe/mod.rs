@@ -16,7 +16,8 @@ use url::{Url, form_urlencoded};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::connection::{
-    Connection, Endpoints, LogoutStyle, MetadataSource, SigningAlg, TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
+    Connection, Endpoints, LogoutStyle, MetadataSource, SigningAlg, TENANT_PLACEHOLDER,
+    TokenEndpointAuthMethod,
 };
 use crate::model::draft::check_endpoint_url;
 use crate::model::proving::{CheckOutcome, CheckResult, Party};
@@ -26,7 +27,9 @@ use crate::oidc::idps as advice;
 use crate::oidc::idps::vendor::Vendor;
 use crate::oidc::json;
 use crate::oidc::keys::KeySet;
-use crate::oidc::metadata::{MAX_DOCUMENT, Metadata, Problem, accepted_algs, is_issuer_of, issuer_of};
+use crate::oidc::metadata::{
+    MAX_DOCUMENT, Metadata, Problem, accepted_algs, is_issuer_of, issuer_of,
+};
 
 /// One look at one connection's IdP.
 pub struct Probe<'a> {
@@ -85,8 +88,10 @@ impl Probe<'_> {
             MetadataSource::Manual(endpoints) => Some(run.manual(endpoints)),
         };
         let Some(found) = found else { return Seen::default() };
-        let endpoints = [&found.authorization, &found.token, &found.jwks, &found.userinfo, &found.end_session];
-        let hosts: BTreeSet<String> = endpoints.into_iter().flatten().map(|url| host_of(url.as_str())).collect();
+        let endpoints =
+            [&found.authorization, &found.token, &found.jwks, &found.userinfo, &found.end_session];
+        let hosts: BTreeSet<String> =
+            endpoints.into_iter().flatten().map(|url| host_of(url.as_str())).collect();
         run.hosts(&hosts);
         run.keys(&found).await;
         run.credentials(found.token.as_ref()).await;
@@ -98,7 +103,13 @@ impl Probe<'_> {
 }
 
 impl Run<'_, '_> {
-    fn report(&mut self, id: &'static str, outcome: CheckOutcome, expected: &str, found: impl Into<String>) {
+    fn report(
+        &mut self,
+        id: &'static str,
+        outcome: CheckOutcome,
+        expected: &str,
+        found: impl Into<String>,
+    ) {
         self.report_with(id, outcome, expected, found, None);
     }
 
@@ -110,15 +121,22 @@ impl Run<'_, '_> {
         found: impl Into<String>,
         remedy: Option<(Party, String)>,
     ) {
-        (self.report)(CheckResult { id, outcome, expected: expected.to_owned(), found: found.into(), remedy });
+        (self.report)(CheckResult {
+            id,
+            outcome,
+            expected: expected.to_owned(),
+            found: found.into(),
+            remedy,
+        });
     }
 
     async fn call(&mut self, request: Request<Bytes>) -> Result<Answer, CallError> {
         let host = host_of(&request.uri().to_string());
-        self.requests_left = self.requests_left.checked_sub(1).ok_or_else(|| CallError::Unavailable {
-            host,
-            detail: format!("a check makes {MAX_REQUESTS} requests at most, and they are made"),
-        })?;
+        self.requests_left =
+            self.requests_left.checked_sub(1).ok_or_else(|| CallError::Unavailable {
+                host,
+                detail: format!("a check makes {MAX_REQUESTS} requests at most, and they are made"),
+            })?;
         self.probe.http.send_raw(request, MAX_DOCUMENT).await
     }
 
@@ -130,11 +148,16 @@ impl Run<'_, '_> {
 
     /// Text of an IdP for a person: cut, on one line, and without our secrets.
     fn redacted(&self, text: &str) -> String {
-        let (secrets, client_id) = (&self.probe.connection.secrets, &self.probe.connection.settings.client_id);
+        let (secrets, client_id) =
+            (&self.probe.connection.secrets, &self.probe.connection.settings.client_id);
         let mut text = text.to_owned();
         for secret in [Some(&secrets.active), secrets.standby.as_ref()].into_iter().flatten() {
             // In each form in which it was sent.
-            for form in [secret.expose().to_owned(), encoded(secret.expose()), basic(client_id, secret.expose())] {
+            for form in [
+                secret.expose().to_owned(),
+                encoded(secret.expose()),
+                basic(client_id, secret.expose()),
+            ] {
                 text = text.replace(&form, "[redacted]");
             }
         }
@@ -159,7 +182,10 @@ impl Run<'_, '_> {
 
     async fn metadata(&mut self, url: &Url) -> Option<Found> {
         const EXPECTED: &str = "the metadata document answers over https";
-        let request = Request::get(url.as_str()).header(ACCEPT, "application/json").body(Bytes::new()).ok()?;
+        let request = Request::get(url.as_str())
+            .header(ACCEPT, "application/json")
+            .body(Bytes::new())
+            .ok()?;
         let answer = match self.call(request).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -168,18 +194,32 @@ impl Run<'_, '_> {
                 return None;
             }
         };
-        let document =
-            if answer.status == StatusCode::OK { json::parse_object(&answer.body) } else { Err(redirect_or_status(&answer)) };
+        let document = if answer.status == StatusCode::OK {
+            json::parse_object(&answer.body)
+        } else {
+            Err(redirect_or_status(&answer))
+        };
         let document = match document {
             Ok(document) => document,
             Err(detail) => {
                 let remedy = "enter the URL of the document itself: in a browser it shows JSON with \"issuer\"".to_owned();
                 let found = self.redacted(&detail);
-                self.report_with("metadata.document", CheckOutcome::Fail, EXPECTED, found, Some((Party::Support, remedy)));
+                self.report_with(
+                    "metadata.document",
+                    CheckOutcome::Fail,
+                    EXPECTED,
+                    found,
+                    Some((Party::Support, remedy)),
+                );
                 return None;
             }
         };
-        self.report("metadata.document", CheckOutcome::Pass, EXPECTED, format!("it does, at {}", host_of(url.as_str())));
+        self.report(
+            "metadata.document",
+            CheckOutcome::Pass,
+            EXPECTED,
+            format!("it does, at {}", host_of(url.as_str())),
+        );
         self.skew(&answer);
         self.issuer(&document, url);
         let reader = Document(&document);
@@ -192,7 +232,12 @@ impl Run<'_, '_> {
 
     fn manual(&mut self, endpoints: &Endpoints) -> Found {
         let settings = &self.probe.connection.settings;
-        self.report("metadata.document", CheckOutcome::Pass, "endpoints are known", "they were typed in; no document is read");
+        self.report(
+            "metadata.document",
+            CheckOutcome::Pass,
+            "endpoints are known",
+            "they were typed in; no document is read",
+        );
         let algs = accepted_algs(&settings.id_token_signing_algs, None);
         Found {
             authorization: Some(endpoints.authorization.clone()),
@@ -208,15 +253,32 @@ impl Run<'_, '_> {
         const EXPECTED: &str = "the IdP's clock is within 60 s of ours";
         let date = answer.headers.get(DATE).and_then(|value| value.to_str().ok());
         let date = date.and_then(|text| httpdate::parse_http_date(text).ok());
-        let theirs = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok()).map(|since| since.as_secs());
+        let theirs = date
+            .and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok())
+            .map(|since| since.as_secs());
         match theirs {
-            None => self.report("clock.skew", CheckOutcome::Inconclusive, EXPECTED, "it doesn't say what time it is"),
+            None => self.report(
+                "clock.skew",
+                CheckOutcome::Inconclusive,
+                EXPECTED,
+                "it doesn't say what time it is",
+            ),
             Some(theirs) => {
                 let skew = theirs.abs_diff(self.probe.clock.unix_seconds());
-                let outcome = if skew <= MAX_SKEW { CheckOutcome::Pass } else { CheckOutcome::Warn };
-                let remedy = (Party::CustomerIdpAdmin, "have the IdP's host take its time by NTP".to_owned());
+                let outcome =
+                    if skew <= MAX_SKEW { CheckOutcome::Pass } else { CheckOutcome::Warn };
+                let remedy = (
+                    Party::CustomerIdpAdmin,
+                    "have the IdP's host take its time by NTP".to_owned(),
+                );
                 let remedy = (skew > MAX_SKEW).then_some(remedy);
-                self.report_with("clock.skew", outcome, EXPECTED, format!("{skew} s apart"), remedy);
+                self.report_with(
+                    "clock.skew",
+                    outcome,
+                    EXPECTED,
+                    format!("{skew} s apart"),
+                    remedy,
+                );
             }
         }
     }
@@ -236,7 +298,8 @@ impl Run<'_, '_> {
         let expected_text = format!("the document's issuer is {expected:?}");
         if !is_same {
             let is_slash_alone = named.trim_end_matches('/') == expected.trim_end_matches('/');
-            let what = if is_slash_alone { "; they differ in the slash at the end alone" } else { "" };
+            let what =
+                if is_slash_alone { "; they differ in the slash at the end alone" } else { "" };
             let remedy = if named.contains(TENANT_PLACEHOLDER) {
                 "enter the tenant's own discovery URL, https://login.microsoftonline.com/TENANT-ID/v2.0/.well-known/openid-configuration"
                     .to_owned()
@@ -263,7 +326,12 @@ impl Run<'_, '_> {
                 Some((Party::Support, remedy)),
             );
         }
-        self.report("metadata.issuer", CheckOutcome::Pass, &expected_text, format!("it is {shown:?}"));
+        self.report(
+            "metadata.issuer",
+            CheckOutcome::Pass,
+            &expected_text,
+            format!("it is {shown:?}"),
+        );
     }
 
     /// What the document lists of what a login uses. That something isn't listed is a reason to look, seldom to fail.
@@ -271,40 +339,80 @@ impl Run<'_, '_> {
         let settings = &self.probe.connection.settings;
         let unlisted = |what: &str| format!("the document doesn't list {what}");
         match document.list("response_types_supported") {
-            None => self.report("metadata.code_flow", CheckOutcome::Warn, "code flow", unlisted("response types")),
+            None => self.report(
+                "metadata.code_flow",
+                CheckOutcome::Warn,
+                "code flow",
+                unlisted("response types"),
+            ),
             Some(types) if types.contains(&"code") => {
                 self.report("metadata.code_flow", CheckOutcome::Pass, "code flow", "it is listed");
             }
             Some(types) => {
                 let found = self.redacted(&format!("only {}", types.join(", ")));
-                let remedy = (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
-                self.report_with("metadata.code_flow", CheckOutcome::Fail, "code flow", found, Some(remedy));
+                let remedy =
+                    (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
+                self.report_with(
+                    "metadata.code_flow",
+                    CheckOutcome::Fail,
+                    "code flow",
+                    found,
+                    Some(remedy),
+                );
             }
         }
         match document.list("code_challenge_methods_supported") {
             // Entra lists none, and takes it.
-            None => self.report("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "not listed; it is sent all the same"),
+            None => self.report(
+                "metadata.pkce",
+                CheckOutcome::Pass,
+                "PKCE with S256",
+                "not listed; it is sent all the same",
+            ),
             Some(methods) if methods.contains(&"S256") => {
                 self.report("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "it is listed");
             }
             Some(methods) => {
                 let found = self.redacted(&format!("only {}", methods.join(", ")));
-                let remedy = (Party::CustomerIdpAdmin, "have the IdP accept PKCE with S256".to_owned());
-                self.report_with("metadata.pkce", CheckOutcome::Warn, "PKCE with S256", found, Some(remedy));
+                let remedy =
+                    (Party::CustomerIdpAdmin, "have the IdP accept PKCE with S256".to_owned());
+                self.report_with(
+                    "metadata.pkce",
+                    CheckOutcome::Warn,
+                    "PKCE with S256",
+                    found,
+                    Some(remedy),
+                );
             }
         }
         let expected = format!("scopes {}", settings.scopes.join(" "));
         match document.list("scopes_supported") {
-            None => self.report("metadata.scopes", CheckOutcome::Inconclusive, &expected, unlisted("scopes")),
+            None => self.report(
+                "metadata.scopes",
+                CheckOutcome::Inconclusive,
+                &expected,
+                unlisted("scopes"),
+            ),
             Some(listed) => {
-                let missing: Vec<&str> =
-                    settings.scopes.iter().map(String::as_str).filter(|scope| !listed.contains(scope)).collect();
+                let missing: Vec<&str> = settings
+                    .scopes
+                    .iter()
+                    .map(String::as_str)
+                    .filter(|scope| !listed.contains(scope))
+                    .collect();
                 if missing.is_empty() {
                     self.report("metadata.scopes", CheckOutcome::Pass, &expected, "all are listed");
                 } else {
-                    let remedy = (Party::CustomerIdpAdmin, "allow the client these scopes".to_owned());
+                    let remedy =
+                        (Party::CustomerIdpAdmin, "allow the client these scopes".to_owned());
                     let found = format!("not listed: {}", missing.join(" "));
-                    self.report_with("metadata.scopes", CheckOutcome::Warn, &expected, found, Some(remedy));
+                    self.report_with(
+                        "metadata.scopes",
+                        CheckOutcome::Warn,
+                        &expected,
+                        found,
+                        Some(remedy),
+                    );
                 }
             }
         }
@@ -312,44 +420,75 @@ impl Run<'_, '_> {
         let wanted = [&mapping.email, &mapping.given_name, &mapping.family_name];
         let expected = format!("claims {}", wanted.map(|names| names.join(" or ")).join(", "));
         match document.list("claims_supported") {
-            None => self.report("metadata.claims", CheckOutcome::Inconclusive, &expected, unlisted("claims")),
+            None => self.report(
+                "metadata.claims",
+                CheckOutcome::Inconclusive,
+                &expected,
+                unlisted("claims"),
+            ),
             Some(listed) => {
-                let is_listed = |names: &&Vec<String>| names.iter().any(|name| listed.contains(&name.as_str()));
-                let missing: Vec<String> =
-                    wanted.iter().filter(|names| !is_listed(names)).map(|names| names.join(" or ")).collect();
+                let is_listed =
+                    |names: &&Vec<String>| names.iter().any(|name| listed.contains(&name.as_str()));
+                let missing: Vec<String> = wanted
+                    .iter()
+                    .filter(|names| !is_listed(names))
+                    .map(|names| names.join(" or "))
+                    .collect();
                 if missing.is_empty() {
                     self.report("metadata.claims", CheckOutcome::Pass, &expected, "all are listed");
                 } else {
-                    let remedy = (Party::CustomerIdpAdmin, advice::add_claims(self.vendor).0.to_owned());
+                    let remedy =
+                        (Party::CustomerIdpAdmin, advice::add_claims(self.vendor).0.to_owned());
                     let found = format!("not listed: {}; a test login tells", missing.join(", "));
-                    self.report_with("metadata.claims", CheckOutcome::Warn, &expected, found, Some(remedy));
+                    self.report_with(
+                        "metadata.claims",
+                        CheckOutcome::Warn,
+                        &expected,
+                        found,
+                        Some(remedy),
+                    );
                 }
             }
         }
         let method = settings.auth_method.name();
         let expected = format!("the token endpoint takes {method}");
         // OIDC Discovery 3: what is not listed is client_secret_basic.
-        let listed = document.list("token_endpoint_auth_methods_supported").unwrap_or_else(|| vec!["client_secret_basic"]);
+        let listed = document
+            .list("token_endpoint_auth_methods_supported")
+            .unwrap_or_else(|| vec!["client_secret_basic"]);
         if listed.contains(&method) {
             self.report("metadata.auth_method", CheckOutcome::Pass, &expected, "it is listed");
         } else {
-            let is_hopeless = !listed.iter().any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"));
+            let is_hopeless = !listed
+                .iter()
+                .any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"));
             let outcome = if is_hopeless { CheckOutcome::Fail } else { CheckOutcome::Warn };
             let found = self.redacted(&format!("listed: {}", listed.join(", ")));
-            let remedy = (Party::Support, "enter the method that the client is registered with".to_owned());
+            let remedy =
+                (Party::Support, "enter the method that the client is registered with".to_owned());
             self.report_with("metadata.auth_method", outcome, &expected, found, Some(remedy));
         }
     }
 
     fn algs(&mut self, document: &Document<'_>) -> Vec<SigningAlg> {
-        const EXPECTED: &str = "ID tokens are signed with an algorithm that is accepted (RS, PS, ES 256-512, EdDSA)";
+        const EXPECTED: &str =
+            "ID tokens are signed with an algorithm that is accepted (RS, PS, ES 256-512, EdDSA)";
         let listed = document.list("id_token_signing_alg_values_supported");
-        let accepted = accepted_algs(&self.probe.connection.settings.id_token_signing_algs, listed.as_deref());
+        let accepted =
+            accepted_algs(&self.probe.connection.settings.id_token_signing_algs, listed.as_deref());
         let names: Vec<&str> = accepted.iter().map(|alg| alg.name()).collect();
         if accepted.is_empty() {
-            let found = self.redacted(&format!("listed: {}", listed.unwrap_or_default().join(", ")));
-            let remedy = (Party::CustomerIdpAdmin, "switch the client's ID tokens to RS256".to_owned());
-            self.report_with("metadata.signing_algs", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
+            let found =
+                self.redacted(&format!("listed: {}", listed.unwrap_or_default().join(", ")));
+            let remedy =
+                (Party::CustomerIdpAdmin, "switch the client's ID tokens to RS256".to_owned());
+            self.report_with(
+                "metadata.signing_algs",
+                CheckOutcome::Fail,
+                EXPECTED,
+                found,
+                Some(remedy),
+            );
         } else {
             self.report("metadata.signing_algs", CheckOutcome::Pass, EXPECTED, names.join(", "));
         }
@@ -357,7 +496,8 @@ impl Run<'_, '_> {
     }
 
     fn endpoints(&mut self, document: &Document<'_>, algs: Vec<SigningAlg>) -> Found {
-        const EXPECTED: &str = "authorization_endpoint, token_endpoint and jwks_uri are https URLs of public hosts";
+        const EXPECTED: &str =
+            "authorization_endpoint, token_endpoint and jwks_uri are https URLs of public hosts";
         let mut wrong = Vec::new();
         let mut endpoint = |name: &str, is_needed: bool| -> Option<Url> {
             let text = document.0.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -380,9 +520,18 @@ impl Run<'_, '_> {
         if wrong.is_empty() {
             self.report("metadata.endpoints", CheckOutcome::Pass, EXPECTED, "they are");
         } else {
-            let remedy = (Party::CustomerIdpAdmin, "mend the metadata document, or enter manual endpoints".to_owned());
+            let remedy = (
+                Party::CustomerIdpAdmin,
+                "mend the metadata document, or enter manual endpoints".to_owned(),
+            );
             let text = self.redacted(&wrong.join("; "));
-            self.report_with("metadata.endpoints", CheckOutcome::Fail, EXPECTED, text, Some(remedy));
+            self.report_with(
+                "metadata.endpoints",
+                CheckOutcome::Fail,
+                EXPECTED,
+                text,
+                Some(remedy),
+            );
         }
         found
     }
@@ -390,12 +539,22 @@ impl Run<'_, '_> {
     /// What a login makes of the document: the last word, whatever else was found.
     fn usable(&mut self, document: &Map<String, Value>, url: &Url) {
         const EXPECTED: &str = "a login can use the document";
-        let problem = match Metadata::read(document, self.probe.connection, url, &self.probe.http.addresses) {
+        let problem = match Metadata::read(
+            document,
+            self.probe.connection,
+            url,
+            &self.probe.http.addresses,
+        ) {
             Ok(_) => return self.report("metadata.usable", CheckOutcome::Pass, EXPECTED, "it can"),
             Err(Problem::Document(detail)) => detail,
-            Err(Problem::Address { host, kind }) => format!("{host} has a {kind} address, which is not called"),
+            Err(Problem::Address { host, kind }) => {
+                format!("{host} has a {kind} address, which is not called")
+            }
         };
-        let remedy = (Party::CustomerIdpAdmin, "mend the metadata document, or enter manual endpoints".to_owned());
+        let remedy = (
+            Party::CustomerIdpAdmin,
+            "mend the metadata document, or enter manual endpoints".to_owned(),
+        );
         let found = self.redacted(&problem);
         self.report_with("metadata.usable", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
     }
@@ -414,30 +573,69 @@ impl Run<'_, '_> {
     }
 
     async fn keys(&mut self, found: &Found) {
-        let expected = format!("a published key for {}", found.algs.iter().map(|alg| alg.name()).collect::<Vec<_>>().join(", "));
+        let expected = format!(
+            "a published key for {}",
+            found.algs.iter().map(|alg| alg.name()).collect::<Vec<_>>().join(", ")
+        );
         let Some(url) = &found.jwks else {
-            return self.report("jwks.keys", CheckOutcome::Fail, &expected, "there is no usable jwks_uri");
+            return self.report(
+                "jwks.keys",
+                CheckOutcome::Fail,
+                &expected,
+                "there is no usable jwks_uri",
+            );
         };
-        let Ok(request) = Request::get(url.as_str()).header(ACCEPT, "application/json").body(Bytes::new()) else { return };
+        let Ok(request) =
+            Request::get(url.as_str()).header(ACCEPT, "application/json").body(Bytes::new())
+        else {
+            return;
+        };
         let keys = match self.call(request).await {
-            Ok(answer) if answer.status == StatusCode::OK => KeySet::parse(&answer.body).map_err(|detail| (detail, None)),
+            Ok(answer) if answer.status == StatusCode::OK => {
+                KeySet::parse(&answer.body).map_err(|detail| (detail, None))
+            }
             Ok(answer) => Err((redirect_or_status(&answer), None)),
             Err(error) => Err(self.unreachable(&error)),
         };
-        let remedy =
-            || Some((Party::CustomerIdpAdmin, "have the IdP publish the key that signs the client's ID tokens".to_owned()));
+        let remedy = || {
+            Some((
+                Party::CustomerIdpAdmin,
+                "have the IdP publish the key that signs the client's ID tokens".to_owned(),
+            ))
+        };
         match keys {
             Err((detail, own)) => {
                 let text = self.redacted(&detail);
-                self.report_with("jwks.keys", CheckOutcome::Fail, &expected, text, own.or_else(remedy));
+                self.report_with(
+                    "jwks.keys",
+                    CheckOutcome::Fail,
+                    &expected,
+                    text,
+                    own.or_else(remedy),
+                );
             }
             Ok(keys) => {
-                let usable: Vec<&str> =
-                    found.algs.iter().filter(|alg| keys.candidates(**alg, None).next().is_some()).map(|alg| alg.name()).collect();
+                let usable: Vec<&str> = found
+                    .algs
+                    .iter()
+                    .filter(|alg| keys.candidates(**alg, None).next().is_some())
+                    .map(|alg| alg.name())
+                    .collect();
                 if usable.is_empty() {
-                    self.report_with("jwks.keys", CheckOutcome::Fail, &expected, "none of its keys is for these", remedy());
+                    self.report_with(
+                        "jwks.keys",
+                        CheckOutcome::Fail,
+                        &expected,
+                        "none of its keys is for these",
+                        remedy(),
+                    );
                 } else {
-                    self.report("jwks.keys", CheckOutcome::Pass, &expected, format!("there are keys for {}", usable.join(", ")));
+                    self.report(
+                        "jwks.keys",
+                        CheckOutcome::Pass,
+                        &expected,
+                        format!("there are keys for {}", usable.join(", ")),
+                    );
                 }
             }
         }
@@ -447,7 +645,12 @@ impl Run<'_, '_> {
         const ID: &str = "client.credentials";
         const EXPECTED: &str = "the IdP accepts client id and secret";
         let Some(token) = token else {
-            return self.report(ID, CheckOutcome::Fail, EXPECTED, "there is no usable token endpoint");
+            return self.report(
+                ID,
+                CheckOutcome::Fail,
+                EXPECTED,
+                "there is no usable token endpoint",
+            );
         };
         let method = self.probe.connection.settings.auth_method;
         let secret = self.probe.connection.secrets.active.expose().to_owned();
@@ -479,10 +682,17 @@ impl Run<'_, '_> {
                 );
             }
             if answer.is_rejection() {
-                let explained =
-                    advice::explain_aadsts(&answer.description).map_or_else(String::new, |meaning| format!("; {meaning}"));
-                let remedy = (Party::Support, advice::client_credentials(self.vendor, method.name()));
-                return self.report_with(ID, CheckOutcome::Fail, EXPECTED, format!("{said}{explained}"), Some(remedy));
+                let explained = advice::explain_aadsts(&answer.description)
+                    .map_or_else(String::new, |meaning| format!("; {meaning}"));
+                let remedy =
+                    (Party::Support, advice::client_credentials(self.vendor, method.name()));
+                return self.report_with(
+                    ID,
+                    CheckOutcome::Fail,
+                    EXPECTED,
+                    format!("{said}{explained}"),
+                    Some(remedy),
+                );
             }
             if !is_last {
                 continue;
@@ -500,11 +710,13 @@ impl Run<'_, '_> {
                 && control.rejects_by_name()
                 && !answer.error.is_empty();
             if !is_told_apart {
-                let found = format!("{said}; and the same with a wrong secret, so a test login must tell");
+                let found =
+                    format!("{said}; and the same with a wrong secret, so a test login must tell");
                 return self.report(ID, CheckOutcome::Inconclusive, EXPECTED, found);
             }
             if answer.error == "unauthorized_client" {
-                let remedy = (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
+                let remedy =
+                    (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
                 let found = format!("{said}: the secret seems right, the grant is not allowed");
                 return self.report_with(ID, CheckOutcome::Warn, EXPECTED, found, Some(remedy));
             }
@@ -516,7 +728,12 @@ impl Run<'_, '_> {
         }
     }
 
-    fn token_request(&self, token: &Url, form: &[(&str, String)], secret: &str) -> Result<Request<Bytes>, CallError> {
+    fn token_request(
+        &self,
+        token: &Url,
+        form: &[(&str, String)],
+        secret: &str,
+    ) -> Result<Request<Bytes>, CallError> {
         let client_id = &self.probe.connection.settings.client_id;
         let mut body = form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form.iter().map(|(name, value)| (*name, value.as_str())));
@@ -528,17 +745,27 @@ impl Run<'_, '_> {
                 body.append_pair("client_id", client_id).append_pair("client_secret", secret);
             }
             TokenEndpointAuthMethod::ClientSecretBasic => {
-                if let Ok(mut value) = HeaderValue::from_str(&format!("Basic {}", basic(client_id, secret))) {
+                if let Ok(mut value) =
+                    HeaderValue::from_str(&format!("Basic {}", basic(client_id, secret)))
+                {
                     value.set_sensitive(true);
                     request = request.header(AUTHORIZATION, value);
                 }
             }
         }
         let request = request.body(Bytes::from(body.finish()));
-        request.map_err(|error| CallError::Unusable { host: host_of(token.as_str()), detail: error.to_string() })
+        request.map_err(|error| CallError::Unusable {
+            host: host_of(token.as_str()),
+            detail: error.to_string(),
+        })
     }
 
-    async fn token_answer(&mut self, token: &Url, form: &[(&str, String)], secret: &str) -> Result<TokenAnswer, CallError> {
+    async fn token_answer(
+        &mut self,
+        token: &Url,
+        form: &[(&str, String)],
+        secret: &str,
+    ) -> Result<TokenAnswer, CallError> {
         let request = self.token_request(token, form, secret)?;
         let answer = self.call(request).await?;
         if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS {
@@ -546,7 +773,8 @@ impl Run<'_, '_> {
             return Err(CallError::Unavailable { host: host_of(token.as_str()), detail });
         }
         let document = json::parse_object(&answer.body).unwrap_or_default();
-        let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(TokenAnswer {
             status: answer.status.as_u16(),
             error: text("error"),
@@ -560,9 +788,15 @@ impl Run<'_, '_> {
         let redirect_uri = self.probe.redirect_uri.to_owned();
         let expected = format!("{redirect_uri} is registered with the client");
         let Some(authorization) = authorization else {
-            return self.report(ID, CheckOutcome::Fail, &expected, "there is no usable authorization endpoint");
+            return self.report(
+                ID,
+                CheckOutcome::Fail,
+                &expected,
+                "there is no usable authorization endpoint",
+            );
         };
-        let remedy = (Party::CustomerIdpAdmin, advice::register_redirect_uri(self.vendor, &redirect_uri));
+        let remedy =
+            (Party::CustomerIdpAdmin, advice::register_redirect_uri(self.vendor, &redirect_uri));
         match self.browse(authorization, &redirect_uri).await {
             Err(error) => {
                 let (found, _) = self.unreachable(&error);
@@ -575,18 +809,28 @@ impl Run<'_, '_> {
                 let said = if error.is_empty() { "nothing" } else { error.as_str() };
                 let found = self.redacted(&format!("the IdP answers there: {said}"));
                 if !is_told_apart || error.is_empty() {
-                    let found = format!("{found}; an unregistered one isn't refused for sure, so a test login must tell");
+                    let found = format!(
+                        "{found}; an unregistered one isn't refused for sure, so a test login must tell"
+                    );
                     return self.report(ID, CheckOutcome::Inconclusive, &expected, found);
                 }
                 match error.as_str() {
-                    "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
+                    "login_required"
+                    | "interaction_required"
+                    | "consent_required"
+                    | "account_selection_required" => {
                         self.report(ID, CheckOutcome::Pass, &expected, found);
                     }
                     // It is registered, and every login would end so.
-                    "unauthorized_client" | "unsupported_response_type" | "invalid_scope" | "invalid_request" => {
+                    "unauthorized_client"
+                    | "unsupported_response_type"
+                    | "invalid_scope"
+                    | "invalid_request" => {
                         let what = match error.as_str() {
                             "invalid_scope" => "allow the client the scopes that are asked for",
-                            "invalid_request" => "see in the IdP's log what it refuses of the request",
+                            "invalid_request" => {
+                                "see in the IdP's log what it refuses of the request"
+                            }
                             _ => advice::allow_code_flow(self.vendor),
                         };
                         let remedy = (Party::CustomerIdpAdmin, what.to_owned());
@@ -596,14 +840,19 @@ impl Run<'_, '_> {
                 }
             }
             Ok(End::Page { status, text }) => {
-                let explained = advice::explain_aadsts(&text).map_or_else(String::new, |meaning| format!("; {meaning}"));
+                let explained = advice::explain_aadsts(&text)
+                    .map_or_else(String::new, |meaning| format!("; {meaning}"));
                 let is_error = is_error_page(status, &text);
                 let text = self.redacted(&text);
                 if is_error {
-                    let found = format!("an error page (HTTP {}): {text}{explained}", status.as_u16());
+                    let found =
+                        format!("an error page (HTTP {}): {text}{explained}", status.as_u16());
                     self.report_with(ID, CheckOutcome::Fail, &expected, found, Some(remedy));
                 } else {
-                    let found = format!("a page (HTTP {}) that a person must go on from; a test login tells", status.as_u16());
+                    let found = format!(
+                        "a page (HTTP {}) that a person must go on from; a test login tells",
+                        status.as_u16()
+                    );
                     self.report(ID, CheckOutcome::Inconclusive, &expected, found);
                 }
             }
@@ -632,7 +881,9 @@ impl Run<'_, '_> {
                 .append_pair("code_challenge", &challenge)
                 .append_pair("code_challenge_method", "S256")
                 .append_pair("prompt", "none");
-            for (name, value) in settings.authorization_params.iter().filter(|(name, _)| *name != "prompt") {
+            for (name, value) in
+                settings.authorization_params.iter().filter(|(name, _)| *name != "prompt")
+            {
                 query.append_pair(name, value);
             }
         }
@@ -640,16 +891,31 @@ impl Run<'_, '_> {
         for _ in 0..=MAX_HOPS {
             let host = url.host_str().unwrap_or_default().to_owned();
             let own = cookies.entry(host.clone()).or_default();
-            let cookie = own.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
+            let cookie = own
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join("; ");
             let mut request = Request::get(url.as_str()).header(ACCEPT, "text/html");
-            if let Some(cookie) = HeaderValue::from_str(&cookie).ok().filter(|cookie| !cookie.is_empty()) {
+            if let Some(cookie) =
+                HeaderValue::from_str(&cookie).ok().filter(|cookie| !cookie.is_empty())
+            {
                 request = request.header(COOKIE, cookie);
             }
             let request = request.body(Bytes::new());
-            let request = request.map_err(|error| CallError::Unusable { host: host.clone(), detail: error.to_string() })?;
+            let request = request.map_err(|error| CallError::Unusable {
+                host: host.clone(),
+                detail: error.to_string(),
+            })?;
             let answer = self.call(request).await?;
             let own = cookies.entry(host).or_default();
-            for cookie in answer.headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok()).take(MAX_COOKIES) {
+            for cookie in answer
+                .headers
+                .get_all(SET_COOKIE)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .take(MAX_COOKIES)
+            {
                 let pair = cookie.split(';').next().unwrap_or_default();
                 if let Some((name, value)) = pair.split_once('=') {
                     own.retain(|(known, _)| known != name.trim());
@@ -660,21 +926,31 @@ impl Run<'_, '_> {
             if !answer.status.is_redirection() {
                 return Ok(End::Page { status: answer.status, text: visible_text(&answer.body) });
             }
-            let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let target = url
-                .join(location)
-                .map_err(|_| CallError::Unusable { host: host_of(url.as_str()), detail: "a redirect to nowhere".to_owned() })?;
+            let location = answer
+                .headers
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
+            let target = url.join(location).map_err(|_| CallError::Unusable {
+                host: host_of(url.as_str()),
+                detail: "a redirect to nowhere".to_owned(),
+            })?;
             if is_at(&target, redirect_uri) {
                 return Ok(End::CameBack(error_in(&target)));
             }
             if target.origin().ascii_serialization() == self.probe.public_origin {
                 // Ours all the same: nothing of it is called.
-                return Ok(End::Page { status: answer.status, text: "a redirect to another of our pages".to_owned() });
+                return Ok(End::Page {
+                    status: answer.status,
+                    text: "a redirect to another of our pages".to_owned(),
+                });
             }
-            check_endpoint_url(target.as_str(), &self.probe.http.addresses).map_err(|(detail, _)| CallError::Unusable {
-                host: host_of(target.as_str()),
-                detail: format!("a redirect whose target {detail}"),
-            })?;
+            check_endpoint_url(target.as_str(), &self.probe.http.addresses).map_err(
+                |(detail, _)| CallError::Unusable {
+                    host: host_of(target.as_str()),
+                    detail: format!("a redirect whose target {detail}"),
+                },
+            )?;
             url = target;
         }
         Ok(End::TooFar)
@@ -684,20 +960,37 @@ impl Run<'_, '_> {
         const EXPECTED: &str = "people can be logged out at the IdP too";
         let style = self.probe.connection.settings.logout_style;
         match (style, end_session) {
-            (LogoutStyle::None, _) => {
-                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, "logout at the IdP is switched off")
-            }
+            (LogoutStyle::None, _) => self.report(
+                "logout.endpoint",
+                CheckOutcome::Pass,
+                EXPECTED,
+                "logout at the IdP is switched off",
+            ),
             (LogoutStyle::Auth0V2 | LogoutStyle::Cognito, _) => {
-                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, "by the product's own logout");
+                self.report(
+                    "logout.endpoint",
+                    CheckOutcome::Pass,
+                    EXPECTED,
+                    "by the product's own logout",
+                );
             }
-            (_, Some(url)) => {
-                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, format!("at {}", host_of(url.as_str())))
-            }
+            (_, Some(url)) => self.report(
+                "logout.endpoint",
+                CheckOutcome::Pass,
+                EXPECTED,
+                format!("at {}", host_of(url.as_str())),
+            ),
             (LogoutStyle::Auto, None) if matches!(self.vendor, Vendor::Auth0) => {
-                self.report("logout.endpoint", CheckOutcome::Pass, EXPECTED, "by Auth0's own logout");
+                self.report(
+                    "logout.endpoint",
+                    CheckOutcome::Pass,
+                    EXPECTED,
+                    "by Auth0's own logout",
+                );
             }
             (LogoutStyle::Auto | LogoutStyle::RpInitiated, None) => {
-                let found = "there is no end_session_endpoint: a logout ends the session here alone";
+                let found =
+                    "there is no end_session_endpoint: a logout ends the session here alone";
                 self.report("logout.endpoint", CheckOutcome::Warn, EXPECTED, found);
             }
         }
@@ -706,7 +999,12 @@ impl Run<'_, '_> {
     async fn certificate(&mut self, token: Option<&Url>) {
         const EXPECTED: &str = "the token endpoint's certificate is valid for two weeks and more";
         let Some(token) = token.filter(|token| token.scheme() == "https") else {
-            return self.report("tls.certificate", CheckOutcome::Inconclusive, EXPECTED, "it isn't called over https");
+            return self.report(
+                "tls.certificate",
+                CheckOutcome::Inconclusive,
+                EXPECTED,
+                "it isn't called over https",
+            );
         };
         match self.probe.http.certificate_expiry(token).await {
             Err(error) => {
@@ -721,7 +1019,13 @@ impl Run<'_, '_> {
                     return self.report("tls.certificate", CheckOutcome::Pass, EXPECTED, found);
                 }
                 let remedy = (Party::CustomerIdpAdmin, "renew the certificate".to_owned());
-                self.report_with("tls.certificate", CheckOutcome::Warn, EXPECTED, found, Some(remedy));
+                self.report_with(
+                    "tls.certificate",
+                    CheckOutcome::Warn,
+                    EXPECTED,
+                    found,
+                    Some(remedy),
+                );
             }
         }
     }
@@ -820,7 +1124,9 @@ fn error_in(target: &Url) -> String {
 /// Whether a page refuses the request: by its status, or by a name for that which products write on pages that are otherwise fine.
 /// Too many requests, and a server's own trouble, refuse nothing.
 fn is_error_page(status: StatusCode, text: &str) -> bool {
-    let is_named = ["redirect_uri_mismatch", "AADSTS50011", "AADSTS700016", "AADSTS90002"].iter().any(|name| text.contains(name));
+    let is_named = ["redirect_uri_mismatch", "AADSTS50011", "AADSTS700016", "AADSTS90002"]
+        .iter()
+        .any(|name| text.contains(name));
     is_named || status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
@@ -838,8 +1144,11 @@ fn visible_text(body: &[u8]) -> String {
     let mut out = String::new();
     // Entra's pages have their error in a script alone.
     if let Some(start) = text.find("AADSTS") {
-        let sentence: String =
-            text[start..].chars().take_while(|c| !matches!(c, '"' | '<' | '\\' | '\n')).take(MAX_SHOWN).collect();
+        let sentence: String = text[start..]
+            .chars()
+            .take_while(|c| !matches!(c, '"' | '<' | '\\' | '\n'))
+            .take(MAX_SHOWN)
+            .collect();
         out.push_str(&sentence);
         out.push(' ');
     }
@@ -850,7 +1159,8 @@ fn visible_text(body: &[u8]) -> String {
         let tag = &rest[start..];
         // What stands between these is no text.
         let silent = ["script", "style", "head"].into_iter().find(|name| {
-            let ends = tag.as_bytes().get(name.len() + 1).is_none_or(|next| !next.is_ascii_alphanumeric());
+            let ends =
+                tag.as_bytes().get(name.len() + 1).is_none_or(|next| !next.is_ascii_alphanumeric());
             ends && tag.get(1..=name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name))
         });
         let end = match silent {
@@ -888,9 +1198,15 @@ mod tests {
         assert_eq!(text, "Error no &amp; way");
         let entra = br#"<html><head></head><header>Sorry</header><script>$Config={"strServiceExceptionMessage":"AADSTS50011: The redirect URI is wrong."}</script>"#;
         let text = visible_text(entra);
-        assert!(text.starts_with("AADSTS50011: The redirect URI is wrong. ") && text.contains("Sorry"), "{text}");
+        assert!(
+            text.starts_with("AADSTS50011: The redirect URI is wrong. ") && text.contains("Sorry"),
+            "{text}"
+        );
         assert!(is_error_page(StatusCode::OK, &text) && !is_error_page(StatusCode::OK, "Log in"));
-        assert!(!is_error_page(StatusCode::TOO_MANY_REQUESTS, "") && is_error_page(StatusCode::BAD_REQUEST, ""));
+        assert!(
+            !is_error_page(StatusCode::TOO_MANY_REQUESTS, "")
+                && is_error_page(StatusCode::BAD_REQUEST, "")
+        );
         for page in ["", "<", "<script>", "</script", "<a<b>c", "\u{fffd}<\u{fffd}>", "<style"] {
             visible_text(page.as_bytes());
         }
@@ -907,7 +1223,8 @@ mod tests {
         ] {
             assert_eq!(is_at(&Url::parse(target).expect("a URL"), ours), expected, "{target}");
         }
-        let in_fragment = Url::parse(&format!("{ours}#error=unauthorized_client&state=x")).expect("a URL");
+        let in_fragment =
+            Url::parse(&format!("{ours}#error=unauthorized_client&state=x")).expect("a URL");
         assert_eq!(error_in(&in_fragment), "unauthorized_client");
     }
 
@@ -922,8 +1239,18 @@ mod tests {
         for (answer, expected) in [
             (answer(401, "invalid_client", ""), true),
             (answer(401, "", ""), true),
-            (answer(401, "unauthorized_client", "Invalid client or Invalid client credentials"), true),
-            (answer(400, "unauthorized_client", "AADSTS700016: Application with identifier 'x' was not found"), true),
+            (
+                answer(401, "unauthorized_client", "Invalid client or Invalid client credentials"),
+                true,
+            ),
+            (
+                answer(
+                    400,
+                    "unauthorized_client",
+                    "AADSTS700016: Application with identifier 'x' was not found",
+                ),
+                true,
+            ),
             (answer(400, "unauthorized_client", "the client may not use this grant"), false),
             (answer(400, "invalid_grant", ""), false),
             (answer(400, "unsupported_grant_type", ""), false),

@@ -84,7 +84,8 @@ where
     R: Default,
 {
     let _call = Call::begins(method);
-    let respond = |refusal: Refusal| Ok(CallContext::without_account(method).reject(refusal).into_http());
+    let respond =
+        |refusal: Refusal| Ok(CallContext::without_account(method).reject(refusal).into_http());
     // Whoever asks how it goes must get an answer from a full house too.
     let is_exempt = request.uri().path().starts_with("/grpc.health.");
     let room = if is_exempt { None } else { Some(room.try_acquire_owned()) };

@@ -91,8 +91,8 @@ impl Callers {
     /// It can't be read, or what is wrong in it.
     pub fn open(file: PathBuf) -> Result<WatchedCallers, String> {
         Watched::open(vec![file], |contents: &[Contents]| {
-            let text =
-                std::str::from_utf8(contents.first().map_or(&[][..], |bytes| bytes)).map_err(|_| "it is no UTF-8".to_owned())?;
+            let text = std::str::from_utf8(contents.first().map_or(&[][..], |bytes| bytes))
+                .map_err(|_| "it is no UTF-8".to_owned())?;
             Self::parse(text)
         })
     }
@@ -116,7 +116,10 @@ impl Callers {
         for entry in file.caller {
             let name = entry.name.trim();
             let wrong = |what: &str| format!("caller {name:?} {what}");
-            if name.is_empty() || name.len() > 64 || callers.callers.iter().any(|known| known.name == name) {
+            if name.is_empty()
+                || name.len() > 64
+                || callers.callers.iter().any(|known| known.name == name)
+            {
                 return Err(wrong("needs a name of its own, of at most 64 bytes"));
             }
             if entry.roles.is_empty() {
@@ -140,9 +143,15 @@ impl Callers {
                     return Err(wrong("has a san that is empty or stands twice"));
                 }
             }
-            callers.callers.push(Caller { name: name.into(), roles: entry.roles.into_iter().collect() });
+            callers
+                .callers
+                .push(Caller { name: name.into(), roles: entry.roles.into_iter().collect() });
         }
-        if callers.callers.is_empty() { Err("it names no [[caller]]".to_owned()) } else { Ok(callers) }
+        if callers.callers.is_empty() {
+            Err("it names no [[caller]]".to_owned())
+        } else {
+            Ok(callers)
+        }
     }
 
     fn by_token(&self, token: &str) -> Option<&Caller> {
@@ -211,21 +220,33 @@ impl Interceptor for Authorizer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let method = request.extensions().get::<Method>().map_or("other", |method| method.0);
         let refused = |refusal| CallContext::without_account(method).reject(refusal);
-        let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else { return Ok(request) };
+        let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else {
+            return Ok(request);
+        };
         let token = match request.metadata().get("authorization").map(|value| value.to_str()) {
             None => None,
-            Some(Ok(value)) if value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) => {
+            Some(Ok(value))
+                if value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) =>
+            {
                 Some(value[7..].trim())
             }
-            Some(_) => return Err(refused(Refusal::caller_unknown("the authorization header is no bearer token"))),
+            Some(_) => {
+                return Err(refused(Refusal::caller_unknown(
+                    "the authorization header is no bearer token",
+                )));
+            }
         };
         let caller = match token {
             // One who shows a token is known by it, or not at all.
-            Some(token) => callers.by_token(token).ok_or("the bearer token is not one that is known"),
+            Some(token) => {
+                callers.by_token(token).ok_or("the bearer token is not one that is known")
+            }
             None => {
                 let peer = request.extensions().get::<Peer>();
                 let caller = peer.and_then(|peer| callers.by_certificate(peer));
-                caller.ok_or("neither a bearer token nor a client certificate that is known was shown")
+                caller.ok_or(
+                    "neither a bearer token nor a client certificate that is known was shown",
+                )
             }
         };
         let caller = caller.map_err(|why| refused(Refusal::caller_unknown(why)))?;
@@ -245,7 +266,9 @@ mod tests {
     #[test]
     fn a_token_that_was_made_is_one_that_is_known() {
         let (token, hash) = new_token(&crate::entropy::SystemEntropy);
-        let file = format!("[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n");
+        let file = format!(
+            "[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n"
+        );
         let callers = Callers::parse(&file).expect("read");
         assert!(callers.by_token(&token).is_some_and(|caller| caller.name == "web"));
         assert!(callers.by_token(&hash).is_none());
@@ -254,17 +277,31 @@ mod tests {
     #[test]
     fn a_callers_file_is_read_or_told_what_is_wrong() {
         let hash = "ab".repeat(32);
-        let good =
-            format!("[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\nsan = [\"web.example\"]\n");
+        let good = format!(
+            "[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\nsan = [\"web.example\"]\n"
+        );
         let callers = Callers::parse(&good).expect("read");
         assert!(callers.need_certificates() && callers.tokens.len() == 1);
         for (bad, expected) in [
             (String::new(), "no [[caller]]"),
             ("[[caller]]\nname = \"a\"\nroles = [\"root\"]\n".to_owned(), "line 3"),
-            ("[[caller]]\nname = \"a\"\nroles = [\"login\"]\n".to_owned(), "needs token_sha256 or san"),
-            ("[[caller]]\nname = \"a\"\nroles = []\nsan = [\"x\"]\n".to_owned(), "needs one of the roles"),
-            ("[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken_sha256 = [\"s3cret\"]\n".to_owned(), "64 hex digits"),
-            ("[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken = \"s3cret\"\n".to_owned(), "unknown field"),
+            (
+                "[[caller]]\nname = \"a\"\nroles = [\"login\"]\n".to_owned(),
+                "needs token_sha256 or san",
+            ),
+            (
+                "[[caller]]\nname = \"a\"\nroles = []\nsan = [\"x\"]\n".to_owned(),
+                "needs one of the roles",
+            ),
+            (
+                "[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken_sha256 = [\"s3cret\"]\n"
+                    .to_owned(),
+                "64 hex digits",
+            ),
+            (
+                "[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken = \"s3cret\"\n".to_owned(),
+                "unknown field",
+            ),
             (format!("{good}{}", good.replace("web\"", "other\"")), "stands twice"),
             (format!("{good}{good}"), "a name of its own"),
         ] {

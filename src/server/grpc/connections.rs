@@ -29,7 +29,10 @@ impl ConnectionRpc {
     }
 
     fn shown(&self, connection: &Connection) -> pb::Connection {
-        convert::connection_to_pb(connection, &CustomerUris::new(&self.public_origin, &connection.slug))
+        convert::connection_to_pb(
+            connection,
+            &CustomerUris::new(&self.public_origin, &connection.slug),
+        )
     }
 
     fn shown_with(&self, connection: &Connection, summary: LoginSummary) -> pb::Connection {
@@ -51,7 +54,8 @@ impl ConnectionService for ConnectionRpc {
         let connection = request.into_inner().connection.unwrap_or_default();
         let ctx = CallContext::new("CreateConnection", &connection.slug);
         let new = convert::new_connection(connection).map_err(reject_violations(&ctx))?;
-        let created = self.admin.create(new, &actor).await.map_err(|error| ctx.reject(error.into()))?;
+        let created =
+            self.admin.create(new, &actor).await.map_err(|error| ctx.reject(error.into()))?;
         ctx.log_change(created.revision);
         Ok(Response::new(pb::CreateConnectionResponse { connection: Some(self.shown(&created)) }))
     }
@@ -65,8 +69,13 @@ impl ConnectionService for ConnectionRpc {
         let wanted = convert::slug_alone(&request.slug).map_err(reject_violations(&ctx))?;
         let found = self.admin.get(&wanted).await.map_err(|error| ctx.reject(error.into()))?;
         let summaries = self.admin.summaries(std::slice::from_ref(&found)).await;
-        let summary = summaries.map_err(|error| ctx.reject(error.into()))?.remove(&wanted).unwrap_or_default();
-        Ok(Response::new(pb::GetConnectionResponse { connection: Some(self.shown_with(&found, summary)) }))
+        let summary = summaries
+            .map_err(|error| ctx.reject(error.into()))?
+            .remove(&wanted)
+            .unwrap_or_default();
+        Ok(Response::new(pb::GetConnectionResponse {
+            connection: Some(self.shown_with(&found, summary)),
+        }))
     }
 
     async fn list_connections(
@@ -74,8 +83,13 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
         let ctx = CallContext::new("ListConnections", "");
-        let (page_size, after) = convert::page(&request.into_inner()).map_err(reject_violations(&ctx))?;
-        let page = self.admin.list(after.as_ref(), page_size).await.map_err(|error| ctx.reject(error.into()))?;
+        let (page_size, after) =
+            convert::page(&request.into_inner()).map_err(reject_violations(&ctx))?;
+        let page = self
+            .admin
+            .list(after.as_ref(), page_size)
+            .await
+            .map_err(|error| ctx.reject(error.into()))?;
         let summaries = self.admin.summaries(&page.connections).await;
         let mut summaries = summaries.map_err(|error| ctx.reject(error.into()))?;
         let mut shown = |connection: &Connection| {
@@ -94,9 +108,13 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
         let actor = actor(&request);
         let request = request.into_inner();
-        let ctx = CallContext::new("UpdateConnection", request.connection.as_ref().map_or("", |connection| &connection.slug));
+        let ctx = CallContext::new(
+            "UpdateConnection",
+            request.connection.as_ref().map_or("", |connection| &connection.slug),
+        );
         let edit = convert::connection_edit(request).map_err(reject_violations(&ctx))?;
-        let updated = self.admin.update(edit, &actor).await.map_err(|error| ctx.reject(error.into()))?;
+        let updated =
+            self.admin.update(edit, &actor).await.map_err(|error| ctx.reject(error.into()))?;
         ctx.log_change(updated.connection.revision);
         let connection = Some(self.shown(&updated.connection));
         Ok(Response::new(pb::UpdateConnectionResponse { connection, effect: updated.effect }))
@@ -110,7 +128,10 @@ impl ConnectionService for ConnectionRpc {
         let request = request.into_inner();
         let ctx = CallContext::new("DeleteConnection", &request.slug);
         let (wanted, revision) = convert::deletion(&request).map_err(reject_violations(&ctx))?;
-        self.admin.delete(&wanted, revision, &actor).await.map_err(|error| ctx.reject(error.into()))?;
+        self.admin
+            .delete(&wanted, revision, &actor)
+            .await
+            .map_err(|error| ctx.reject(error.into()))?;
         ctx.log_change(revision);
         Ok(Response::new(pb::DeleteConnectionResponse {}))
     }
@@ -124,13 +145,16 @@ impl ConnectionService for ConnectionRpc {
         let request = request.into_inner();
         let ctx = CallContext::new("CheckConnection", &request.slug);
         let request = convert::check_request(request).map_err(reject_violations(&ctx))?;
-        let to_check = self.admin.to_check(request).await.map_err(|error| ctx.reject(error.into()))?;
+        let to_check =
+            self.admin.to_check(request).await.map_err(|error| ctx.reject(error.into()))?;
         // Room for all results: telling never waits, whether somebody reads or not.
         let (found, results) = mpsc::channel(64);
         let admin = Arc::clone(&self.admin);
         let work = async move {
             let mut tell = |result: CheckResult| {
-                let _ = found.try_send(Ok(convert::found(pb::check_connection_response::Found::Result(result.into()))));
+                let _ = found.try_send(Ok(convert::found(
+                    pb::check_connection_response::Found::Result(result.into()),
+                )));
             };
             let record = admin.check(&to_check, &mut tell).await;
             let last = match record {
@@ -153,11 +177,14 @@ impl ConnectionService for ConnectionRpc {
         let actor = actor(&request);
         let request = request.into_inner();
         let ctx = CallContext::new("ActivateConnection", &request.slug);
-        let (wanted, revision) = convert::slug_and_revision(&request.slug, request.revision).map_err(reject_violations(&ctx))?;
+        let (wanted, revision) = convert::slug_and_revision(&request.slug, request.revision)
+            .map_err(reject_violations(&ctx))?;
         let activated = self.admin.activate(&wanted, revision, request.force, &actor).await;
         let activated = activated.map_err(|error| ctx.reject(error.into()))?;
         ctx.log_change(activated.revision);
-        Ok(Response::new(pb::ActivateConnectionResponse { connection: Some(self.shown(&activated)) }))
+        Ok(Response::new(pb::ActivateConnectionResponse {
+            connection: Some(self.shown(&activated)),
+        }))
     }
 
     async fn get_setup_guide(
@@ -167,7 +194,11 @@ impl ConnectionService for ConnectionRpc {
         let request = request.into_inner();
         let ctx = CallContext::new("GetSetupGuide", &request.slug);
         let (wanted, vendor) = convert::guide_request(&request).map_err(reject_violations(&ctx))?;
-        let text = if request.ready { self.admin.ready_note(&wanted).await } else { self.admin.guide(&wanted, vendor).await };
+        let text = if request.ready {
+            self.admin.ready_note(&wanted).await
+        } else {
+            self.admin.guide(&wanted, vendor).await
+        };
         let markdown = text.map_err(|error| ctx.reject(error.into()))?;
         Ok(Response::new(pb::GetSetupGuideResponse { markdown }))
     }
@@ -178,14 +209,18 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::ListLoginAttemptsResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("ListLoginAttempts", &request.slug);
-        let (wanted, limit) = convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT)
-            .map_err(reject_violations(&ctx))?;
+        let (wanted, limit) =
+            convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT)
+                .map_err(reject_violations(&ctx))?;
         let found = self.admin.attempts(&wanted, limit).await;
         let (attempts, summary, connection) = found.map_err(|error| ctx.reject(error.into()))?;
         let redirect_uri = CustomerUris::new(&self.public_origin, &wanted).redirect_uri();
         let method = connection.settings.auth_method.name();
         Ok(Response::new(pb::ListLoginAttemptsResponse {
-            attempts: attempts.into_iter().map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, method)).collect(),
+            attempts: attempts
+                .into_iter()
+                .map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, method))
+                .collect(),
             summary: Some(summary.into()),
         }))
     }
@@ -196,7 +231,8 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::ListConnectionChangesResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("ListConnectionChanges", &request.slug);
-        let (wanted, before, limit) = convert::changes_request(&request).map_err(reject_violations(&ctx))?;
+        let (wanted, before, limit) =
+            convert::changes_request(&request).map_err(reject_violations(&ctx))?;
         let changes = self.admin.changes(&wanted, before, limit).await;
         let (changes, next) = changes.map_err(|error| ctx.reject(error.into()))?;
         Ok(Response::new(pb::ListConnectionChangesResponse {

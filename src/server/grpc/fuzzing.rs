@@ -20,11 +20,17 @@ pub fn callback(bytes: &[u8]) {
         && let Ok(request) = LoginRequest::parse(message)
         && let Some((text, _)) = request.return_to
     {
-        let rule = ReturnRule::new("https://ours.example".to_owned(), vec!["https://reports.ours.example".to_owned()]);
+        let rule = ReturnRule::new(
+            "https://ours.example".to_owned(),
+            vec!["https://reports.ours.example".to_owned()],
+        );
         if let Ok(return_to) = rule.check(&text) {
             let base = url::Url::parse("https://ours.example/app/").expect("a URL");
             let led_to = base.join(return_to.as_str()).expect("what was accepted is a URL");
-            assert!(matches!(led_to.host_str(), Some("ours.example" | "reports.ours.example")), "{led_to}");
+            assert!(
+                matches!(led_to.host_str(), Some("ours.example" | "reports.ours.example")),
+                "{led_to}"
+            );
         }
     }
 }

@@ -21,10 +21,14 @@ impl IdentityRpc {
 
 #[tonic::async_trait]
 impl IdentityService for IdentityRpc {
-    async fn get_identity(&self, request: Request<pb::GetIdentityRequest>) -> Result<Response<pb::GetIdentityResponse>, Status> {
+    async fn get_identity(
+        &self,
+        request: Request<pb::GetIdentityRequest>,
+    ) -> Result<Response<pb::GetIdentityResponse>, Status> {
         let token = request.into_inner().identity_token;
         let ctx = CallContext::new("GetIdentity", "");
-        let identity = self.identities.verify(&token).await.map_err(|error| ctx.reject(error.into()))?;
+        let identity =
+            self.identities.verify(&token).await.map_err(|error| ctx.reject(error.into()))?;
         Ok(Response::new(pb::GetIdentityResponse { identity: Some(identity.into()) }))
     }
 

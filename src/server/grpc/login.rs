@@ -44,13 +44,19 @@ impl LoginRpc {
         }
         let (reason, owner, idp_error) = end.err().map(Refusal::kept).unwrap_or_default();
         let claims_present = progress.claims_missing.as_ref().map(|missing| {
-            REQUIRED_CLAIMS.into_iter().filter(|name| !missing.iter().any(|own| own == name)).map(str::to_owned).collect()
+            REQUIRED_CLAIMS
+                .into_iter()
+                .filter(|name| !missing.iter().any(|own| own == name))
+                .map(str::to_owned)
+                .collect()
         });
         let connection = progress.connection.as_ref();
-        let is_test = connection.is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
-        let tested = connection
-            .filter(|_| is_test && end.is_ok())
-            .map(|connection| Tested { incarnation: connection.incarnation, digest: connection.proof_digest() });
+        let is_test = connection
+            .is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
+        let tested = connection.filter(|_| is_test && end.is_ok()).map(|connection| Tested {
+            incarnation: connection.incarnation,
+            digest: connection.proof_digest(),
+        });
         let attempt = Attempt {
             time: self.clock.unix_millis(),
             reason: reason.to_owned(),
@@ -59,7 +65,12 @@ impl LoginRpc {
             idp_error,
             claims_present,
             issuer: progress.issuer.clone(),
-            phases: progress.phases.0.iter().map(|(phase, took)| ((*phase).to_owned(), micros(*took))).collect(),
+            phases: progress
+                .phases
+                .0
+                .iter()
+                .map(|(phase, took)| ((*phase).to_owned(), micros(*took)))
+                .collect(),
             is_test,
         };
         self.attempts.record(account, attempt, tested);
@@ -88,10 +99,14 @@ fn micros(duration: Duration) -> u64 {
 
 #[tonic::async_trait]
 impl LoginService for LoginRpc {
-    async fn begin_login(&self, request: Request<pb::BeginLoginRequest>) -> Result<Response<pb::BeginLoginResponse>, Status> {
+    async fn begin_login(
+        &self,
+        request: Request<pb::BeginLoginRequest>,
+    ) -> Result<Response<pb::BeginLoginResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("BeginLogin", &request.slug);
-        let request = LoginRequest::parse(request).map_err(|violations| ctx.reject(Refusal::violations(violations)))?;
+        let request = LoginRequest::parse(request)
+            .map_err(|violations| ctx.reject(Refusal::violations(violations)))?;
         let begun = self.login.begin(request).await.map_err(|error| ctx.reject(error.into()))?;
         telemetry::login_begun(ctx.as_str());
         Ok(Response::new(begun.into()))
@@ -103,13 +118,27 @@ impl LoginService for LoginRpc {
     ) -> Result<Response<pb::CompleteLoginResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("CompleteLogin", &request.slug);
-        let callback = Callback::parse(request).map_err(|violations| ctx.reject(Refusal::violations(violations)))?;
+        let callback = Callback::parse(request)
+            .map_err(|violations| ctx.reject(Refusal::violations(violations)))?;
         // Asked before the state is spent.
-        self.identities.as_ref().map_or(Ok(()), |identities| identities.ready()).map_err(|error| ctx.reject(error.into()))?;
+        self.identities
+            .as_ref()
+            .map_or(Ok(()), |identities| identities.ready())
+            .map_err(|error| ctx.reject(error.into()))?;
         let account = callback.slug.clone();
-        let mut guard = RecordOnDrop { rpc: self, account, progress: LoginProgress::default(), is_recorded: false };
-        let completed = self.login.complete(callback, &mut guard.progress).await.map_err(Refusal::from);
-        let issued = |identity| self.identities.as_ref().map_or(Ok(String::new()), |identities| identities.issue(identity));
+        let mut guard = RecordOnDrop {
+            rpc: self,
+            account,
+            progress: LoginProgress::default(),
+            is_recorded: false,
+        };
+        let completed =
+            self.login.complete(callback, &mut guard.progress).await.map_err(Refusal::from);
+        let issued = |identity| {
+            self.identities
+                .as_ref()
+                .map_or(Ok(String::new()), |identities| identities.issue(identity))
+        };
         let completed = match completed {
             Ok(completed) => match issued(&completed.identity) {
                 Ok(identity_token) => Ok((completed, identity_token)),
@@ -125,11 +154,19 @@ impl LoginService for LoginRpc {
         Ok(Response::new(pb::CompleteLoginResponse { identity_token, ..completed.into() }))
     }
 
-    async fn logout_url(&self, request: Request<pb::LogoutUrlRequest>) -> Result<Response<pb::LogoutUrlResponse>, Status> {
+    async fn logout_url(
+        &self,
+        request: Request<pb::LogoutUrlRequest>,
+    ) -> Result<Response<pb::LogoutUrlResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("LogoutUrl", &request.slug);
-        let request = convert::logout_request(request).map_err(|violations| ctx.reject(Refusal::violations(violations)))?;
-        let target = self.login.logout_url(request).await.map_err(|error| ctx.reject(error.into()))?;
-        Ok(Response::new(pb::LogoutUrlResponse { redirect_url: target.redirect_url, ends_idp_session: target.ends_idp_session }))
+        let request = convert::logout_request(request)
+            .map_err(|violations| ctx.reject(Refusal::violations(violations)))?;
+        let target =
+            self.login.logout_url(request).await.map_err(|error| ctx.reject(error.into()))?;
+        Ok(Response::new(pb::LogoutUrlResponse {
+            redirect_url: target.redirect_url,
+            ends_idp_session: target.ends_idp_session,
+        }))
     }
 }

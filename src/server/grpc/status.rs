@@ -166,7 +166,10 @@ impl Refusal {
 
     /// A calling program without the role.
     pub(in crate::server) fn caller_not_allowed(caller: &str, role: &str) -> Self {
-        Self::new(Reason::CallerNotAllowed, format!("the caller {caller:?} has not the role {role:?} that this service is for"))
+        Self::new(
+            Reason::CallerNotAllowed,
+            format!("the caller {caller:?} has not the role {role:?} that this service is for"),
+        )
     }
 
     /// No room, or no time left.
@@ -186,8 +189,10 @@ impl Refusal {
 
     /// Fields that are missing or malformed, or addresses that must not be called.
     pub(in crate::server) fn violations(violations: Vec<Violation>) -> Self {
-        let is_all_addresses = !violations.is_empty() && violations.iter().all(|violation| violation.forbidden_address);
-        let reason = if is_all_addresses { Reason::ProviderAddressForbidden } else { Reason::BadRequest };
+        let is_all_addresses = !violations.is_empty()
+            && violations.iter().all(|violation| violation.forbidden_address);
+        let reason =
+            if is_all_addresses { Reason::ProviderAddressForbidden } else { Reason::BadRequest };
         let texts: Vec<_> = violations
             .iter()
             .take(MAX_VIOLATIONS)
@@ -237,7 +242,8 @@ impl CallContext {
         let owner = owner.name();
         telemetry::refused(self.method, &self.slug, name, owner);
         let trace_id = current_trace_id();
-        let (method, slug, detail) = (self.method, self.slug.as_str(), refusal.detail.as_deref().unwrap_or_default());
+        let (method, slug, detail) =
+            (self.method, self.slug.as_str(), refusal.detail.as_deref().unwrap_or_default());
         let message = cut(&refusal.message, MAX_MESSAGE);
         match refusal.reason {
             Reason::Internal => {
@@ -275,8 +281,11 @@ impl CallContext {
                 "a call was refused"
             ),
         }
-        let mut metadata: HashMap<String, String> =
-            refusal.metadata.into_iter().map(|(name, value)| (name.to_owned(), cut(&value, MAX_METADATA))).collect();
+        let mut metadata: HashMap<String, String> = refusal
+            .metadata
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), cut(&value, MAX_METADATA)))
+            .collect();
         if !self.slug.is_empty() {
             metadata.insert("slug".to_owned(), self.slug.clone());
         }
@@ -292,7 +301,10 @@ impl CallContext {
         metadata.insert("retry".to_owned(), retry_text.to_owned());
         let mut details = ErrorDetails::with_error_info(name, DOMAIN, metadata);
         for violation in refusal.violations.iter().take(MAX_VIOLATIONS) {
-            details.add_bad_request_violation(cut(&violation.field, 64), cut(&violation.description, 120));
+            details.add_bad_request_violation(
+                cut(&violation.field, 64),
+                cut(&violation.description, 120),
+            );
         }
         if retry == Retry::Call {
             details.set_retry_info(Some(refusal.retry_after.unwrap_or(RETRY_DELAY)));
@@ -325,33 +337,44 @@ impl From<LoginError> for Refusal {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::BadRequest(violations) => Self::violations(violations),
-            LoginError::RateLimited { retry_after } => {
-                Self { retry_after: Some(retry_after), ..Self::because(Reason::RateLimited, &error) }
-            }
+            LoginError::RateLimited { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::because(Reason::RateLimited, &error)
+            },
             LoginError::ConnectionNotFound => Self::because(Reason::ConnectionNotFound, &error),
             LoginError::ConnectionDisabled => Self::because(Reason::ConnectionDisabled, &error),
             LoginError::ConnectionChanged => Self::because(Reason::ConnectionChanged, &error),
             LoginError::State(StateError::Invalid) => Self::because(Reason::StateInvalid, &error),
             LoginError::State(StateError::Expired) => Self::because(Reason::StateExpired, &error),
-            LoginError::State(StateError::BrowserMismatch) => Self::because(Reason::BrowserMismatch, &error),
+            LoginError::State(StateError::BrowserMismatch) => {
+                Self::because(Reason::BrowserMismatch, &error)
+            }
             LoginError::StateUsed => Self::because(Reason::StateUsed, &error),
             LoginError::IssuerMismatch { .. } => Self::because(Reason::IssuerMismatch, &error),
             LoginError::IdpRefused(refusal) => {
                 let message = format!("the IdP refused the login: {}", refusal.error);
-                Self::new(Reason::IdpRefused, message).with("idp_error", refusal.error).logged(refusal.description)
+                Self::new(Reason::IdpRefused, message)
+                    .with("idp_error", refusal.error)
+                    .logged(refusal.description)
             }
             LoginError::Provider(error) => error.into(),
             LoginError::Exchange(error) => error.into(),
             LoginError::IdToken(error) => {
                 let reason = match error {
-                    IdTokenError::UnknownKey(_) | IdTokenError::Signature(_) => Reason::IdTokenSignatureInvalid,
+                    IdTokenError::UnknownKey(_) | IdTokenError::Signature(_) => {
+                        Reason::IdTokenSignatureInvalid
+                    }
                     IdTokenError::Invalid(_) => Reason::IdTokenInvalid,
                     IdTokenError::Nonce => Reason::NonceMismatch,
                 };
                 Self::because(reason, &error)
             }
-            LoginError::UserInfo(UserInfoError::Call(error)) => Self::call(error, Reason::UserinfoInvalid),
-            LoginError::UserInfo(error @ UserInfoError::Invalid(_)) => Self::because(Reason::UserinfoInvalid, &error),
+            LoginError::UserInfo(UserInfoError::Call(error)) => {
+                Self::call(error, Reason::UserinfoInvalid)
+            }
+            LoginError::UserInfo(error @ UserInfoError::Invalid(_)) => {
+                Self::because(Reason::UserinfoInvalid, &error)
+            }
             LoginError::Claims { error, issuer } => Self::claims(error, &issuer),
             LoginError::Store(error) => error.into(),
             LoginError::DeadlineExceeded => Self::because(Reason::ProviderUnavailable, &error),
@@ -373,11 +396,16 @@ impl Refusal {
         let message = error.to_string();
         match error {
             ClaimsError::Missing(names) => {
-                let refusal = Self::new(Reason::ClaimMissing, message).with("claim", names.join(", "));
+                let refusal =
+                    Self::new(Reason::ClaimMissing, message).with("claim", names.join(", "));
                 Self { help: Some(advice::add_claims(Vendor::of(issuer))), ..refusal }
             }
-            ClaimsError::NotAllowed { claim, .. } => Self::new(Reason::ClaimNotAllowed, message).with("claim", claim),
-            ClaimsError::EmailDomainNotAllowed(_) => Self::new(Reason::EmailDomainNotAllowed, message),
+            ClaimsError::NotAllowed { claim, .. } => {
+                Self::new(Reason::ClaimNotAllowed, message).with("claim", claim)
+            }
+            ClaimsError::EmailDomainNotAllowed(_) => {
+                Self::new(Reason::EmailDomainNotAllowed, message)
+            }
             ClaimsError::EmailNotVerified => Self::new(Reason::EmailNotVerified, message),
         }
     }
@@ -400,10 +428,14 @@ impl From<ExchangeError> for Refusal {
         match error {
             ExchangeError::Call(error) => Self::call(error, Reason::TokenResponseInvalid),
             ExchangeError::ClientRejected { idp_error, description } => {
-                Self::new(Reason::ClientRejected, message).with("idp_error", idp_error).logged(description)
+                Self::new(Reason::ClientRejected, message)
+                    .with("idp_error", idp_error)
+                    .logged(description)
             }
             ExchangeError::CodeRejected { idp_error, description } => {
-                Self::new(Reason::CodeRejected, message).with("idp_error", idp_error).logged(description)
+                Self::new(Reason::CodeRejected, message)
+                    .with("idp_error", idp_error)
+                    .logged(description)
             }
             ExchangeError::ResponseInvalid(_) => Self::new(Reason::TokenResponseInvalid, message),
         }
@@ -415,10 +447,15 @@ impl From<StoreError> for Refusal {
         let detail = Some(error.to_string());
         match error {
             StoreError::Unavailable { .. } => {
-                Self::new(Reason::StoreUnavailable, "a store of the service is unavailable").logged(detail)
+                Self::new(Reason::StoreUnavailable, "a store of the service is unavailable")
+                    .logged(detail)
             }
-            StoreError::Full { .. } => Self::new(Reason::Overloaded, "too many logins are under way").logged(detail),
-            StoreError::Unreadable(_) => Self::new(Reason::Internal, "what is stored can't be read").logged(detail),
+            StoreError::Full { .. } => {
+                Self::new(Reason::Overloaded, "too many logins are under way").logged(detail)
+            }
+            StoreError::Unreadable(_) => {
+                Self::new(Reason::Internal, "what is stored can't be read").logged(detail)
+            }
         }
     }
 }
@@ -431,9 +468,10 @@ impl From<ConnectionError> for Refusal {
             ConnectionError::NotFound => Self::because(Reason::ConnectionNotFound, &error),
             ConnectionError::Conflict { .. } => Self::because(Reason::RevisionConflict, &error),
             ConnectionError::CheckRequired(_) => Self::because(Reason::CheckRequired, &error),
-            ConnectionError::RateLimited { retry_after } => {
-                Self { retry_after: Some(retry_after), ..Self::because(Reason::RateLimited, &error) }
-            }
+            ConnectionError::RateLimited { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::because(Reason::RateLimited, &error)
+            },
             ConnectionError::Store(error) => error.into(),
         }
     }
@@ -442,13 +480,18 @@ impl From<ConnectionError> for Refusal {
 /// Gives tonic's own refusals (an oversized message, undecodable protobuf) a reason of the table too.
 pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
     let has_details = response.headers().contains_key("grpc-status-details-bin");
-    let Some(status) = Status::from_header_map(response.headers()).filter(|_| !has_details) else { return response };
+    let Some(status) = Status::from_header_map(response.headers()).filter(|_| !has_details) else {
+        return response;
+    };
     let refusal = match status.code() {
         Code::OutOfRange => Refusal::new(Reason::BadRequest, "the message is too large"),
-        Code::Internal => Refusal::new(Reason::Internal, "the message is no valid protocol buffer of this method"),
+        Code::Internal => {
+            Refusal::new(Reason::Internal, "the message is no valid protocol buffer of this method")
+        }
         _ => return response,
     };
-    let status = CallContext::without_account("other").reject(refusal.logged(Some(shown(status.message()))));
+    let status =
+        CallContext::without_account("other").reject(refusal.logged(Some(shown(status.message()))));
     let (mut head, body) = response.into_parts();
     match status.add_header(&mut head.headers) {
         Ok(()) | Err(_) => http::Response::from_parts(head, body),
@@ -481,8 +524,9 @@ mod tests {
         for reason in Reason::ALL {
             let (name, code, owner, retry) = reason.row();
             let snake = |camel: String| {
-                let words =
-                    camel.char_indices().map(|(i, c)| if i > 0 && c.is_uppercase() { format!("_{c}") } else { c.to_string() });
+                let words = camel.char_indices().map(|(i, c)| {
+                    if i > 0 && c.is_uppercase() { format!("_{c}") } else { c.to_string() }
+                });
                 words.collect::<String>()
             };
             let (code, owner, retry) = (
@@ -497,11 +541,13 @@ mod tests {
 
     #[test]
     fn a_status_stays_small_whatever_is_in_it() {
-        let violations = (0..100).map(|_| Violation::new("ü".repeat(500), "\u{1f43c}".repeat(500))).collect();
+        let violations =
+            (0..100).map(|_| Violation::new("ü".repeat(500), "\u{1f43c}".repeat(500))).collect();
         let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
         let status = CallContext::new("Test", &"x".repeat(63)).reject(refusal);
         let headers = status.into_http::<()>().into_parts().0.headers;
-        let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let size: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         assert!(size < 4096, "{size} bytes");
     }
 }

@@ -12,8 +12,9 @@ use ::redis::cluster_async::ClusterConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind,
+    TlsCertificates, TlsMode,
 };
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -67,7 +68,10 @@ impl RedisPendingLogins {
     }
 
     /// Runs a command; once more over a new connection where the one in use turned out to be dead or no master's.
-    async fn run<T: FromRedisValue>(&self, command: impl Fn(Attempt) -> Cmd) -> Result<T, StoreError> {
+    async fn run<T: FromRedisValue>(
+        &self,
+        command: impl Fn(Attempt) -> Cmd,
+    ) -> Result<T, StoreError> {
         let unavailable = |detail| {
             store_failed("redis");
             StoreError::Unavailable { store: "redis", detail }
@@ -89,7 +93,8 @@ impl RedisPendingLogins {
             Ok(Err(error)) => return Err(unavailable(safe_text(&error))),
             Err(_) => return Err(unavailable(format!("no answer within {COMMAND_DEADLINE:?}"))),
         };
-        ::redis::from_redis_value(answer).map_err(|_| unavailable("an answer of another type".to_owned()))
+        ::redis::from_redis_value(answer)
+            .map_err(|_| unavailable("an answer of another type".to_owned()))
     }
 }
 
@@ -100,7 +105,10 @@ enum Attempt {
 }
 
 impl Inner {
-    async fn attempt(self: &Arc<Self>, command: &Cmd) -> Result<::redis::Value, (RedisError, Option<Arc<Link>>)> {
+    async fn attempt(
+        self: &Arc<Self>,
+        command: &Cmd,
+    ) -> Result<::redis::Value, (RedisError, Option<Arc<Link>>)> {
         let link = self.link().await.map_err(|error| (error, None))?;
         let answer = match &*link {
             Link::One(connection) => connection.clone().req_packed_command(command).await,
@@ -130,8 +138,11 @@ impl Inner {
                     *inner.connecting.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     link
                 });
-                let gave_up = |_| RedisError::from((ErrorKind::Io, "the attempt to connect was given up"));
-                async move { task.await.unwrap_or_else(|error| Err(gave_up(error))) }.boxed().shared()
+                let gave_up =
+                    |_| RedisError::from((ErrorKind::Io, "the attempt to connect was given up"));
+                async move { task.await.unwrap_or_else(|error| Err(gave_up(error))) }
+                    .boxed()
+                    .shared()
             })
             .clone()
         };
@@ -144,13 +155,20 @@ impl Inner {
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let connected = async {
             Ok(match &self.source {
-                Source::Single(client) => Link::One(client.get_multiplexed_async_connection_with_config(&config).await?),
-                Source::Sentinel(client) => Link::One(client.lock().await.get_async_connection_with_config(&config).await?),
+                Source::Single(client) => {
+                    Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+                }
+                Source::Sentinel(client) => {
+                    Link::One(client.lock().await.get_async_connection_with_config(&config).await?)
+                }
                 Source::Cluster(client) => Link::Cluster(client.get_async_connection().await?),
             })
         };
-        let too_slow = |_| RedisError::from((ErrorKind::Io, "the attempt to connect took too long"));
-        tokio::time::timeout(CONNECT_DEADLINE, connected).await.unwrap_or_else(|elapsed| Err(too_slow(elapsed)))
+        let too_slow =
+            |_| RedisError::from((ErrorKind::Io, "the attempt to connect took too long"));
+        tokio::time::timeout(CONNECT_DEADLINE, connected)
+            .await
+            .unwrap_or_else(|elapsed| Err(too_slow(elapsed)))
     }
 
     /// Has the next command connect anew, unless that has happened already.
@@ -180,7 +198,10 @@ impl PendingLogins for RedisPendingLogins {
                 command
             })
             .await?;
-        was_set.map(|_| ()).ok_or_else(|| StoreError::Unavailable { store: "redis", detail: "the key is in use".to_owned() })
+        was_set.map(|_| ()).ok_or_else(|| StoreError::Unavailable {
+            store: "redis",
+            detail: "the key is in use".to_owned(),
+        })
     }
 
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
@@ -209,7 +230,12 @@ fn source(url: &RedisUrl, ca: Option<Vec<u8>>) -> RedisResult<Source> {
     let certificates = || TlsCertificates { client_tls: None, root_cert: ca.clone() };
     let info = |(host, port): &(String, u16)| -> RedisResult<ConnectionInfo> {
         let addr = if url.tls {
-            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+            ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: false,
+                tls_params: None,
+            }
         } else {
             ConnectionAddr::Tcp(host.clone(), *port)
         };
@@ -225,8 +251,13 @@ fn source(url: &RedisUrl, ca: Option<Vec<u8>>) -> RedisResult<Source> {
     let infos = url.nodes.iter().map(info).collect::<RedisResult<Vec<_>>>()?;
     Ok(match &url.kind {
         RedisKind::Single => {
-            let first = infos.into_iter().next().ok_or((ErrorKind::InvalidClientConfig, "no host"))?;
-            Source::Single(if url.tls { Client::build_with_tls(first, certificates())? } else { Client::open(first)? })
+            let first =
+                infos.into_iter().next().ok_or((ErrorKind::InvalidClientConfig, "no host"))?;
+            Source::Single(if url.tls {
+                Client::build_with_tls(first, certificates())?
+            } else {
+                Client::open(first)?
+            })
         }
         RedisKind::Cluster => {
             let mut builder = ClusterClient::builder(infos)
@@ -243,10 +274,11 @@ fn source(url: &RedisUrl, ca: Option<Vec<u8>>) -> RedisResult<Source> {
         }
         RedisKind::Sentinel { service, username, password } => {
             let addrs = infos.iter().map(|info| info.addr().clone());
-            let mut builder = SentinelClientBuilder::new(addrs, service, SentinelServerType::Master)?
-                .set_client_to_redis_db(url.db)
-                .set_client_to_redis_tcp_settings(tcp())
-                .set_client_to_sentinel_tcp_settings(tcp());
+            let mut builder =
+                SentinelClientBuilder::new(addrs, service, SentinelServerType::Master)?
+                    .set_client_to_redis_db(url.db)
+                    .set_client_to_redis_tcp_settings(tcp())
+                    .set_client_to_sentinel_tcp_settings(tcp());
             if let Some(username) = &url.username {
                 builder = builder.set_client_to_redis_username(username);
             }
@@ -276,7 +308,10 @@ fn is_of_the_connection(error: &RedisError) -> bool {
     let is_no_master = matches!(
         error.kind(),
         ErrorKind::Server(
-            ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown
+            ServerErrorKind::ReadOnly
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::ClusterDown
         )
     );
     is_no_master || error.is_io_error() || error.is_connection_dropped() || error.is_timeout()

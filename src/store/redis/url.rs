@@ -62,22 +62,32 @@ impl RedisUrl {
             "rediss" => true,
             _ => return Err(FORMS),
         };
-        let (authority, tail) = rest.find(['/', '?', '#']).map_or((rest, ""), |end| rest.split_at(end));
-        let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+        let (authority, tail) =
+            rest.find(['/', '?', '#']).map_or((rest, ""), |end| rest.split_at(end));
+        let (user, hosts) =
+            authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
         // The hosts apart, it is a URL like any other.
         let url = Url::parse(&format!("redis://{user}@host{tail}")).map_err(|_| FORMS)?;
         if url.fragment().is_some() {
             return Err(FORMS);
         }
         let default_port = if kind == "sentinel" { SENTINEL_PORT } else { REDIS_PORT };
-        let nodes: Option<Vec<_>> = hosts.split(',').map(|node| host_and_port(node, default_port)).collect();
+        let nodes: Option<Vec<_>> =
+            hosts.split(',').map(|node| host_and_port(node, default_port)).collect();
         let nodes = nodes.ok_or("names a host that is none, or a port that is none")?;
         let secret = |text: &str| decoded(text).filter(|text| !text.is_empty());
-        let query = |name: &str| url.query_pairs().find(|(own, _)| own == name).map(|(_, value)| value.into_owned());
-        let mut path: Vec<&str> = url.path().split('/').skip(1).filter(|part| !part.is_empty()).collect();
+        let query = |name: &str| {
+            url.query_pairs().find(|(own, _)| own == name).map(|(_, value)| value.into_owned())
+        };
+        let mut path: Vec<&str> =
+            url.path().split('/').skip(1).filter(|part| !part.is_empty()).collect();
         let kind = match kind {
             "single" if nodes.len() == 1 => RedisKind::Single,
-            "single" => return Err("names several hosts: redis+sentinel:// or redis+cluster:// take several"),
+            "single" => {
+                return Err(
+                    "names several hosts: redis+sentinel:// or redis+cluster:// take several",
+                );
+            }
             "cluster" => RedisKind::Cluster,
             "sentinel" => {
                 if path.is_empty() {
@@ -100,7 +110,8 @@ impl RedisUrl {
             return Err("names a database, of which a Cluster has one alone");
         }
         let is_known = |(name, _): (std::borrow::Cow<'_, str>, _)| {
-            matches!(kind, RedisKind::Sentinel { .. }) && matches!(&*name, "sentinel_username" | "sentinel_password")
+            matches!(kind, RedisKind::Sentinel { .. })
+                && matches!(&*name, "sentinel_username" | "sentinel_password")
         };
         if !url.query_pairs().all(is_known) {
             return Err("has a parameter that is not known");
@@ -118,7 +129,10 @@ impl RedisUrl {
 
 fn host_and_port(node: &str, default_port: u16) -> Option<(String, u16)> {
     let url = Url::parse(&format!("redis://{node}")).ok()?;
-    let is_bare = url.path().is_empty() && url.query().is_none() && url.username().is_empty() && url.password().is_none();
+    let is_bare = url.path().is_empty()
+        && url.query().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
     let host = match url.host()? {
         Host::Ipv6(ip) => ip.to_string(),
         other => other.to_string(),
@@ -151,11 +165,21 @@ mod tests {
         assert_eq!(single.nodes, [("redis.example".to_owned(), 6379)]);
         assert_eq!(single.username.as_deref(), Some("u"));
         assert_eq!(single.password.as_ref().map(ExposeSecret::expose_secret), Some("p@s+s"));
-        let sentinel = RedisUrl::parse("redis+sentinel://:p@a:1,b,[::1]:2/mymaster/1?sentinel_password=q").expect("Sentinels");
+        let sentinel =
+            RedisUrl::parse("redis+sentinel://:p@a:1,b,[::1]:2/mymaster/1?sentinel_password=q")
+                .expect("Sentinels");
         let hosts = [("a".to_owned(), 1), ("b".to_owned(), 26379), ("::1".to_owned(), 2)];
-        assert_eq!((sentinel.nodes.as_slice(), sentinel.db, sentinel.username), (hosts.as_slice(), 1, None));
-        let RedisKind::Sentinel { service, password, .. } = sentinel.kind else { panic!("Sentinels") };
-        assert_eq!((service.as_str(), password.as_ref().map(ExposeSecret::expose_secret)), ("mymaster", Some("q")));
+        assert_eq!(
+            (sentinel.nodes.as_slice(), sentinel.db, sentinel.username),
+            (hosts.as_slice(), 1, None)
+        );
+        let RedisKind::Sentinel { service, password, .. } = sentinel.kind else {
+            panic!("Sentinels")
+        };
+        assert_eq!(
+            (service.as_str(), password.as_ref().map(ExposeSecret::expose_secret)),
+            ("mymaster", Some("q"))
+        );
         let cluster = RedisUrl::parse("redis+cluster://a:7000,b:7001").expect("a Cluster");
         assert!(matches!(cluster.kind, RedisKind::Cluster) && cluster.nodes.len() == 2);
     }

@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
-use crate::model::connection::{ClientSecret, ClientSecrets, Connection, ConnectionSettings, Issuer};
+use crate::model::connection::{
+    ClientSecret, ClientSecrets, Connection, ConnectionSettings, Issuer,
+};
 use crate::model::proving::ChangeRecord;
 use crate::model::slug::Slug;
 use crate::store::seal::{CannotOpen, Keyring};
@@ -52,14 +54,16 @@ pub(super) struct Row {
 
 impl RowCodec {
     pub(super) fn connection(&self, row: Row) -> Result<Connection, StoreError> {
-        let slug = Slug::parse(&row.slug).ok_or_else(|| StoreError::Unreadable("its slug isn't one".to_owned()))?;
+        let slug = Slug::parse(&row.slug)
+            .ok_or_else(|| StoreError::Unreadable("its slug isn't one".to_owned()))?;
         let unreadable = |what: &str| StoreError::Unreadable(format!("{slug}: {what}"));
-        let settings: ConnectionSettings =
-            serde_json::from_str(&row.settings).map_err(|error| unreadable(&format!("settings: {error}")))?;
+        let settings: ConnectionSettings = serde_json::from_str(&row.settings)
+            .map_err(|error| unreadable(&format!("settings: {error}")))?;
         let opened = |sealed: &[u8]| -> Result<ClientSecret, StoreError> {
             let secret = self.keyring.open(&secret_context(slug.as_str()), sealed);
             let secret = secret.map_err(|error| unreadable(&format!("client secret: {error}")))?;
-            let secret = std::str::from_utf8(&secret).map_err(|_| unreadable("client secret: not text"))?;
+            let secret =
+                std::str::from_utf8(&secret).map_err(|_| unreadable("client secret: not text"))?;
             Ok(ClientSecret::new(secret.to_owned()))
         };
         let secrets = ClientSecrets {
@@ -90,7 +94,11 @@ impl RowCodec {
     }
 
     pub(super) fn sealed(&self, slug: &Slug, secret: &ClientSecret) -> Vec<u8> {
-        self.keyring.seal(self.entropy.as_ref(), &secret_context(slug.as_str()), secret.expose().as_bytes())
+        self.keyring.seal(
+            self.entropy.as_ref(),
+            &secret_context(slug.as_str()),
+            secret.expose().as_bytes(),
+        )
     }
 
     /// What a change leaves in the log.
@@ -106,19 +114,36 @@ impl RowCodec {
         to_json(&record)
     }
 
-    pub(super) fn signing_key(&self, row: (i64, i64, Vec<u8>)) -> Result<StoredSigningKey, StoreError> {
+    pub(super) fn signing_key(
+        &self,
+        row: (i64, i64, Vec<u8>),
+    ) -> Result<StoredSigningKey, StoreError> {
         let (generation, create_time, sealed) = row;
         let opened = self.keyring.open(&signing_key_context(generation), &sealed);
-        let pkcs8 = opened.map_err(|error| StoreError::Unreadable(format!("signing key {generation}: {error}")))?;
-        Ok(StoredSigningKey { generation: from_sql(generation), created_at: from_sql(create_time), pkcs8 })
+        let pkcs8 = opened.map_err(|error| {
+            StoreError::Unreadable(format!("signing key {generation}: {error}"))
+        })?;
+        Ok(StoredSigningKey {
+            generation: from_sql(generation),
+            created_at: from_sql(create_time),
+            pkcs8,
+        })
     }
 
     pub(super) fn sealed_signing_key(&self, key: &StoredSigningKey) -> Vec<u8> {
-        self.keyring.seal(self.entropy.as_ref(), &signing_key_context(to_sql(key.generation)), &key.pkcs8)
+        self.keyring.seal(
+            self.entropy.as_ref(),
+            &signing_key_context(to_sql(key.generation)),
+            &key.pkcs8,
+        )
     }
 
     /// The same value under the newest key; `None`: it is under it already.
-    pub(super) fn resealed(&self, context: &str, sealed: &[u8]) -> Result<Option<Vec<u8>>, CannotOpen> {
+    pub(super) fn resealed(
+        &self,
+        context: &str,
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, CannotOpen> {
         if self.keyring.is_newest(sealed) {
             return Ok(None);
         }
@@ -170,7 +195,8 @@ macro_rules! columns {
     };
 }
 
-pub(super) const NEXT_CHANGE: &str = "UPDATE change_counter SET latest = latest + 1 WHERE id = 1 RETURNING latest";
+pub(super) const NEXT_CHANGE: &str =
+    "UPDATE change_counter SET latest = latest + 1 WHERE id = 1 RETURNING latest";
 pub(super) const RECORD_CHANGE: &str = "INSERT INTO connection_changes (slug, change) VALUES ($1, $2) \
      ON CONFLICT (slug) DO UPDATE SET change = excluded.change";
 pub(super) const INSERT: &str = concat!(
@@ -178,25 +204,30 @@ pub(super) const INSERT: &str = concat!(
     columns!()
 );
 pub(super) const SELECT: &str = concat!("SELECT ", columns!(), " FROM connections WHERE slug = $1");
-pub(super) const SELECT_PAGE: &str = concat!("SELECT ", columns!(), " FROM connections WHERE slug > $1 ORDER BY slug LIMIT $2");
+pub(super) const SELECT_PAGE: &str =
+    concat!("SELECT ", columns!(), " FROM connections WHERE slug > $1 ORDER BY slug LIMIT $2");
 pub(super) const UPDATE: &str = concat!(
     "UPDATE connections SET revision = $1, settings = $2, client_secret = $3, pinned_issuer = CASE WHEN $4 THEN pinned_issuer ELSE NULL END, update_time = $5, standby_secret = $8, secret_expire = $9, standby_expire = $10 WHERE slug = $6 AND revision = $7 RETURNING ",
     columns!()
 );
 pub(super) const DELETE: &str = "DELETE FROM connections WHERE slug = $1 AND revision = $2";
-pub(super) const PIN_ISSUER: &str =
-    "UPDATE connections SET pinned_issuer = $1 WHERE slug = $2 AND revision = $3 AND pinned_issuer IS NULL";
+pub(super) const PIN_ISSUER: &str = "UPDATE connections SET pinned_issuer = $1 WHERE slug = $2 AND revision = $3 AND pinned_issuer IS NULL";
 pub(super) const LOG: &str = "INSERT INTO connection_log (slug, record) VALUES ($1, $2)";
 /// Each column takes the other's value of before.
 pub(super) const SWITCH_SECRET: &str = "UPDATE connections SET client_secret = standby_secret, standby_secret = client_secret, \
      secret_expire = standby_expire, standby_expire = secret_expire, secret_switched = $1, revision = $2 \
      WHERE slug = $3 AND revision = $4 AND standby_secret IS NOT NULL AND (standby_expire IS NULL OR standby_expire > $1) \
      AND (secret_switched IS NULL OR secret_switched <= $5)";
-pub(super) const RECORD_CHECK: &str = "UPDATE connections SET last_check = $1 WHERE slug = $2 AND incarnation = $3";
-pub(super) const RECORD_PROPOSAL: &str = "UPDATE connections SET last_proposal = $1 WHERE slug = $2 AND incarnation = $3";
-pub(super) const CHANGES_OF: &str = "SELECT id, record FROM connection_log WHERE slug = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-pub(super) const SECRETS_EXPIRING: &str = "SELECT COUNT(*) FROM connections WHERE secret_expire < $1 OR standby_expire < $1";
-pub(super) const ADD_ATTEMPT: &str = "INSERT INTO login_attempts (slug, time, reason, attempt) VALUES ($1, $2, $3, $4)";
+pub(super) const RECORD_CHECK: &str =
+    "UPDATE connections SET last_check = $1 WHERE slug = $2 AND incarnation = $3";
+pub(super) const RECORD_PROPOSAL: &str =
+    "UPDATE connections SET last_proposal = $1 WHERE slug = $2 AND incarnation = $3";
+pub(super) const CHANGES_OF: &str =
+    "SELECT id, record FROM connection_log WHERE slug = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+pub(super) const SECRETS_EXPIRING: &str =
+    "SELECT COUNT(*) FROM connections WHERE secret_expire < $1 OR standby_expire < $1";
+pub(super) const ADD_ATTEMPT: &str =
+    "INSERT INTO login_attempts (slug, time, reason, attempt) VALUES ($1, $2, $3, $4)";
 /// Of so many attempts one has its account's old ones cut.
 pub(super) const CUT_ONE_IN: u64 = 16;
 /// The latest ones stay.
@@ -205,9 +236,9 @@ pub(super) const CUT_ATTEMPTS: &str = "DELETE FROM login_attempts WHERE slug = $
 pub(super) const COUNT_LOGINS: &str = "INSERT INTO login_counts (slug, last_success, foreign_callbacks) \
      SELECT slug, $2, $3 FROM connections WHERE slug = $1 ON CONFLICT (slug) DO UPDATE SET last_success = COALESCE(excluded.last_success, login_counts.last_success), \
      foreign_callbacks = login_counts.foreign_callbacks + excluded.foreign_callbacks";
-pub(super) const RECORD_TEST: &str =
-    "UPDATE connections SET test_login_digest = $1, test_login_time = $2 WHERE slug = $3 AND incarnation = $4";
-pub(super) const ATTEMPTS: &str = "SELECT attempt FROM login_attempts WHERE slug = $1 ORDER BY id DESC LIMIT $2";
+pub(super) const RECORD_TEST: &str = "UPDATE connections SET test_login_digest = $1, test_login_time = $2 WHERE slug = $3 AND incarnation = $4";
+pub(super) const ATTEMPTS: &str =
+    "SELECT attempt FROM login_attempts WHERE slug = $1 ORDER BY id DESC LIMIT $2";
 pub(super) const COUNTS: &str = "SELECT slug, last_success, foreign_callbacks FROM login_counts WHERE slug >= $1 AND slug <= $2";
 pub(super) const FAILURES: &str = "SELECT slug, reason, COUNT(*) FROM login_attempts \
      WHERE slug >= $1 AND slug <= $2 AND time >= $3 AND reason <> '' GROUP BY slug, reason";
@@ -216,20 +247,21 @@ pub(super) const FORGET_ATTEMPTS_OF: &str = "DELETE FROM login_attempts WHERE sl
 pub(super) const FORGET_COUNTS_OF: &str = "DELETE FROM login_counts WHERE slug = $1";
 
 pub(super) const LATEST_CHANGE: &str = "SELECT latest FROM change_counter WHERE id = 1";
-pub(super) const CHANGES_SINCE: &str = "SELECT change, slug FROM connection_changes WHERE change > $1 ORDER BY change LIMIT 1000";
+pub(super) const CHANGES_SINCE: &str =
+    "SELECT change, slug FROM connection_changes WHERE change > $1 ORDER BY change LIMIT 1000";
 
-pub(super) const SIGNING_KEYS: &str = "SELECT generation, create_time, private_key FROM signing_keys ORDER BY generation";
-pub(super) const ADD_SIGNING_KEY: &str =
-    "INSERT INTO signing_keys (generation, create_time, private_key) VALUES ($1, $2, $3) ON CONFLICT (generation) DO NOTHING";
+pub(super) const SIGNING_KEYS: &str =
+    "SELECT generation, create_time, private_key FROM signing_keys ORDER BY generation";
+pub(super) const ADD_SIGNING_KEY: &str = "INSERT INTO signing_keys (generation, create_time, private_key) VALUES ($1, $2, $3) ON CONFLICT (generation) DO NOTHING";
 pub(super) const FORGET_SIGNING_KEY: &str = "DELETE FROM signing_keys WHERE generation = $1";
-pub(super) const SEALED_SECRETS: &str =
-    "SELECT slug, client_secret, standby_secret FROM connections WHERE slug > $1 ORDER BY slug LIMIT 500";
+pub(super) const SEALED_SECRETS: &str = "SELECT slug, client_secret, standby_secret FROM connections WHERE slug > $1 ORDER BY slug LIMIT 500";
 /// Of either column: which one a value stands in can change meanwhile.
 pub(super) const RESEAL_SECRET: &str = "UPDATE connections SET \
      client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
      standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
      WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)";
-pub(super) const RESEAL_SIGNING_KEY: &str = "UPDATE signing_keys SET private_key = $1 WHERE generation = $2 AND private_key = $3";
+pub(super) const RESEAL_SIGNING_KEY: &str =
+    "UPDATE signing_keys SET private_key = $1 WHERE generation = $2 AND private_key = $3";
 /// How often the store is gone through, until nothing is left to do.
 pub(super) const RESEAL_PASSES: u32 = 5;
 

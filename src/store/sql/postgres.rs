@@ -14,8 +14,8 @@ use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
 use crate::store::seal::CannotOpen;
 use crate::store::{
-    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
-    SigningKeys, StoreError, StoredSigningKey,
+    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections,
+    LoginAttempts, Reseal, Resealed, SigningKeys, StoreError, StoredSigningKey,
 };
 
 /// The store; see [`Connections`] for its law.
@@ -31,9 +31,10 @@ impl PostgresConnections {
     /// It isn't one of PostgreSQL.
     pub fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(sql::unavailable("postgresql"))?;
-        Ok(options
-            .application_name("peerpanda-sso")
-            .options([("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", STATEMENT_TIMEOUT)]))
+        Ok(options.application_name("peerpanda-sso").options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("lock_timeout", STATEMENT_TIMEOUT),
+        ]))
     }
 
     /// Connects, and brings the tables up to date; replicas that start at once wait for each other (sqlx takes an
@@ -62,7 +63,9 @@ impl PostgresConnections {
             if !is_read_only(&error) || !is_up_to_date(&migrator, &pool).await.map_err(&failed)? {
                 return Err(failed(error));
             }
-            tracing::warn!("the database takes no writes: people can log in, and support can change nothing");
+            tracing::warn!(
+                "the database takes no writes: people can log in, and support can change nothing"
+            );
         }
         Ok(Self { pool, codec })
     }
@@ -74,7 +77,10 @@ fn is_read_only(error: &sqlx::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = cause {
         let answer = current.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-        if answer.and_then(|answer| answer.code()).is_some_and(|code| code == READ_ONLY_SQL_TRANSACTION) {
+        if answer
+            .and_then(|answer| answer.code())
+            .is_some_and(|code| code == READ_ONLY_SQL_TRANSACTION)
+        {
             return true;
         }
         cause = current.source();
@@ -83,7 +89,9 @@ fn is_read_only(error: &sqlx::Error) -> bool {
 }
 
 async fn is_up_to_date(migrator: &Migrator, pool: &PgPool) -> Result<bool, sqlx::Error> {
-    let done: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(pool).await?;
+    let done: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
+        .fetch_all(pool)
+        .await?;
     Ok(migrator.iter().all(|migration| done.contains(&migration.version)))
 }
 

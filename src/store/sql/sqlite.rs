@@ -14,8 +14,8 @@ use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
 use crate::store::seal::CannotOpen;
 use crate::store::{
-    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections, LoginAttempts, Reseal, Resealed,
-    SigningKeys, StoreError, StoredSigningKey,
+    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections,
+    LoginAttempts, Reseal, Resealed, SigningKeys, StoreError, StoredSigningKey,
 };
 
 /// The store; see [`Connections`] for its law.

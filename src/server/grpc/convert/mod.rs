@@ -12,15 +12,18 @@ use serde_json::{Map, Value};
 use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal, SecretsEdit};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::connection::{
-    ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource, RequiredClaim, TokenEndpointAuthMethod,
+    ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource,
+    RequiredClaim, TokenEndpointAuthMethod,
 };
 use crate::model::draft::{Draft, DraftEndpoints, DraftField};
 use crate::model::identity::{EmailVerification, Identity};
 use crate::model::login::{
-    AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt, RawIdToken, StateParameter,
+    AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt,
+    RawIdToken, StateParameter,
 };
 use crate::model::proving::{
-    Attempt, ChangeRecord, CheckOutcome, CheckRecord, CheckResult, LoginSummary, Party, REQUIRED_CLAIMS,
+    Attempt, ChangeRecord, CheckOutcome, CheckRecord, CheckResult, LoginSummary, Party,
+    REQUIRED_CLAIMS,
 };
 use crate::model::slug::{SLUG_RULE, Slug};
 use crate::model::{Violation, shown};
@@ -29,8 +32,12 @@ use crate::oidc::idps::vendor::Vendor;
 use crate::pb;
 
 /// Fields of Connection that an update names and that are no settings.
-const SECRET_FIELDS: [&str; 4] =
-    ["client_secret", "client_secret_expire_time", "standby_client_secret", "standby_client_secret_expire_time"];
+const SECRET_FIELDS: [&str; 4] = [
+    "client_secret",
+    "client_secret_expire_time",
+    "standby_client_secret",
+    "standby_client_secret_expire_time",
+];
 const PAGE_TOKEN_RULE: &str = "must be the next_page_token of the page before";
 
 /// What came of a request's form.
@@ -62,27 +69,41 @@ impl Parsed<pb::BeginLoginRequest> for LoginRequest {
             ui_locales: form.ui_locales(message.ui_locales),
             acr_values: message.acr_values,
         };
-        if hints.login_hint.as_ref().is_some_and(|hint| hint.len() > 512 || hint.chars().any(char::is_control)) {
+        if hints
+            .login_hint
+            .as_ref()
+            .is_some_and(|hint| hint.len() > 512 || hint.chars().any(char::is_control))
+        {
             form.wrong("login_hint", "must be at most 512 bytes without control characters");
         }
         if hints.prompt.contains(&Prompt::None) && hints.max_age == Some(Duration::ZERO) {
-            form.wrong("max_age", "must not be 0 together with prompt none: the two contradict each other");
+            form.wrong(
+                "max_age",
+                "must not be 0 together with prompt none: the two contradict each other",
+            );
         }
-        let is_acr = |value: &String| (1..=256).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic());
+        let is_acr = |value: &String| {
+            (1..=256).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic())
+        };
         if hints.acr_values.len() > 16 || !hints.acr_values.iter().all(is_acr) {
             form.wrong("acr_values", "must be at most 16, each 1 to 256 visible ASCII characters");
         }
         if message.iss.as_ref().is_some_and(|iss| iss.len() > MAX_URL) {
             form.wrong("iss", "must be at most 2048 bytes");
         }
-        if message
-            .client_key
-            .as_ref()
-            .is_some_and(|key| !(1..=256).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()))
-        {
+        if message.client_key.as_ref().is_some_and(|key| {
+            !(1..=256).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic())
+        }) {
             form.wrong("client_key", "must be 1 to 256 visible ASCII characters");
         }
-        form.done(slug, |slug| Self { slug, return_to, browser_binding, iss: message.iss, client_key: message.client_key, hints })
+        form.done(slug, |slug| Self {
+            slug,
+            return_to,
+            browser_binding,
+            iss: message.iss,
+            client_key: message.client_key,
+            hints,
+        })
     }
 }
 
@@ -108,19 +129,27 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
                 if message.error_description.as_ref().is_some_and(|text| text.len() > 4096) {
                     form.wrong("error_description", "must be at most 4096 bytes");
                 }
-                Err(IdpRefusal { error: shown(&error), description: message.error_description.as_deref().map(shown) })
+                Err(IdpRefusal {
+                    error: shown(&error),
+                    description: message.error_description.as_deref().map(shown),
+                })
             }
             None => {
                 // RFC 6749 A.11
-                let fits = (1..=4096).contains(&message.code.len()) && message.code.bytes().all(|b| (0x20..0x7f).contains(&b));
+                let fits = (1..=4096).contains(&message.code.len())
+                    && message.code.bytes().all(|b| (0x20..0x7f).contains(&b));
                 if !fits {
-                    form.wrong("code", "must be 1 to 4096 visible ASCII characters, or error must be given");
+                    form.wrong(
+                        "code",
+                        "must be 1 to 4096 visible ASCII characters, or error must be given",
+                    );
                 }
                 Ok(AuthorizationCode::new(message.code))
             }
         };
         // A cookie is whatever the browser sent: one that can't be ours is just not the one that the login began with.
-        let browser_binding = message.browser_binding.filter(|text| !text.is_empty()).map(BrowserBinding::new);
+        let browser_binding =
+            message.browser_binding.filter(|text| !text.is_empty()).map(BrowserBinding::new);
         form.done(slug, |slug| Self {
             slug,
             state: StateParameter::new(message.state),
@@ -135,12 +164,16 @@ pub(in crate::server) fn logout_request(message: pb::LogoutUrlRequest) -> Checke
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let id_token_hint = message.id_token_hint.filter(|hint| !hint.is_empty());
-    let is_token = |hint: &String| hint.len() <= 65_536 && hint.bytes().all(|b| b.is_ascii_graphic());
+    let is_token =
+        |hint: &String| hint.len() <= 65_536 && hint.bytes().all(|b| b.is_ascii_graphic());
     if !id_token_hint.as_ref().is_none_or(is_token) {
         form.wrong("id_token_hint", "must be an ID token of at most 65536 bytes");
     }
     let state = message.state.filter(|state| !state.is_empty());
-    if state.as_ref().is_some_and(|state| state.len() > 512 || !state.bytes().all(|b| b.is_ascii_graphic())) {
+    if state
+        .as_ref()
+        .is_some_and(|state| state.len() > 512 || !state.bytes().all(|b| b.is_ascii_graphic()))
+    {
         form.wrong("state", "must be at most 512 visible ASCII characters");
     }
     let post_logout_redirect_uri = message.post_logout_redirect_uri.filter(|uri| !uri.is_empty());
@@ -160,12 +193,17 @@ pub(in crate::server) fn new_connection(mut message: pb::Connection) -> Checked<
     let named = |_: &str| true;
     let secrets = form.secrets(&mut message, named);
     // An empty standby secret is none.
-    let secrets = SecretsEdit { standby: secrets.standby.filter(|secret| !secret.expose().trim().is_empty()), ..secrets };
+    let secrets = SecretsEdit {
+        standby: secrets.standby.filter(|secret| !secret.expose().trim().is_empty()),
+        ..secrets
+    };
     let draft = form.draft(message);
     form.done(slug, |slug| NewConnection { slug, draft, secrets })
 }
 
-pub(in crate::server) fn connection_edit(message: pb::UpdateConnectionRequest) -> Checked<ConnectionEdit> {
+pub(in crate::server) fn connection_edit(
+    message: pb::UpdateConnectionRequest,
+) -> Checked<ConnectionEdit> {
     let mut form = Form::default();
     let mut connection = message.connection.unwrap_or_default();
     let slug = form.slug(&connection.slug);
@@ -174,10 +212,19 @@ pub(in crate::server) fn connection_edit(message: pb::UpdateConnectionRequest) -
     let fields = form.fields(&paths);
     let secrets = form.secrets(&mut connection, |name| paths.iter().any(|path| path == name));
     let draft = form.draft(connection);
-    form.done(slug, |slug| ConnectionEdit { slug, revision, fields, draft, secrets, force: message.force })
+    form.done(slug, |slug| ConnectionEdit {
+        slug,
+        revision,
+        fields,
+        draft,
+        secrets,
+        force: message.force,
+    })
 }
 
-pub(in crate::server) fn check_request(message: pb::CheckConnectionRequest) -> Checked<CheckRequest> {
+pub(in crate::server) fn check_request(
+    message: pb::CheckConnectionRequest,
+) -> Checked<CheckRequest> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let proposal = match (message.proposal, message.update_mask) {
@@ -205,7 +252,12 @@ pub(in crate::server) fn slug_and_revision(slug: &str, revision: u64) -> Checked
 }
 
 /// An account, and how many to show of it; see [`page_size`].
-pub(in crate::server) fn slug_and_size(slug: &str, size: i32, default: u32, most: u32) -> Checked<(Slug, u32)> {
+pub(in crate::server) fn slug_and_size(
+    slug: &str,
+    size: i32,
+    default: u32,
+    most: u32,
+) -> Checked<(Slug, u32)> {
     let mut form = Form::default();
     let slug = form.slug(slug);
     let size = page_size(size, default, most).unwrap_or_else(|violations| {
@@ -224,7 +276,9 @@ fn page_size(size: i32, default: u32, most: u32) -> Checked<u32> {
     }
 }
 
-pub(in crate::server) fn changes_request(message: &pb::ListConnectionChangesRequest) -> Checked<(Slug, Option<i64>, u32)> {
+pub(in crate::server) fn changes_request(
+    message: &pb::ListConnectionChangesRequest,
+) -> Checked<(Slug, Option<i64>, u32)> {
     let (slug, size) = slug_and_size(&message.slug, message.page_size, 100, 1000)?;
     let before = match message.page_token.as_str() {
         "" => None,
@@ -236,7 +290,9 @@ pub(in crate::server) fn changes_request(message: &pb::ListConnectionChangesRequ
     Ok((slug, before, size))
 }
 
-pub(in crate::server) fn guide_request(message: &pb::GetSetupGuideRequest) -> Checked<(Slug, Option<Vendor>)> {
+pub(in crate::server) fn guide_request(
+    message: &pb::GetSetupGuideRequest,
+) -> Checked<(Slug, Option<Vendor>)> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
     let vendor = match pb::IdentityProvider::try_from(message.idp) {
@@ -259,13 +315,16 @@ pub(in crate::server) fn deletion(message: &pb::DeleteConnectionRequest) -> Chec
     slug_and_revision(&message.slug, message.revision)
 }
 
-pub(in crate::server) fn page(message: &pb::ListConnectionsRequest) -> Checked<(u32, Option<Slug>)> {
+pub(in crate::server) fn page(
+    message: &pb::ListConnectionsRequest,
+) -> Checked<(u32, Option<Slug>)> {
     let page_size = page_size(message.page_size, 100, 1000)?;
     if message.page_token.is_empty() {
         return Ok((page_size, None));
     }
     let after = BASE64_URL_SAFE_NO_PAD.decode(&message.page_token).ok();
-    let after = after.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| Slug::parse(&text));
+    let after =
+        after.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| Slug::parse(&text));
     match after {
         Some(after) => Ok((page_size, Some(after))),
         None => Err(vec![Violation::new("page_token", PAGE_TOKEN_RULE)]),
@@ -318,18 +377,29 @@ impl Form {
             match DraftField::parse(path) {
                 Some(field) => fields.push(field),
                 None if SECRET_FIELDS.contains(&path.as_str()) => {}
-                None => self.wrong("update_mask", format!("{:?} is not a field that an update can set", shown(path))),
+                None => self.wrong(
+                    "update_mask",
+                    format!("{:?} is not a field that an update can set", shown(path)),
+                ),
             }
         }
         fields
     }
 
     /// Takes the secrets out of a message: none is left in it.
-    fn secrets(&mut self, message: &mut pb::Connection, is_named: impl Fn(&str) -> bool) -> SecretsEdit {
+    fn secrets(
+        &mut self,
+        message: &mut pb::Connection,
+        is_named: impl Fn(&str) -> bool,
+    ) -> SecretsEdit {
         let active = ClientSecret::new(std::mem::take(&mut message.client_secret));
         let standby = ClientSecret::new(std::mem::take(&mut message.standby_client_secret));
-        let active_expire = self.time("client_secret_expire_time", message.client_secret_expire_time.take());
-        let standby_expire = self.time("standby_client_secret_expire_time", message.standby_client_secret_expire_time.take());
+        let active_expire =
+            self.time("client_secret_expire_time", message.client_secret_expire_time.take());
+        let standby_expire = self.time(
+            "standby_client_secret_expire_time",
+            message.standby_client_secret_expire_time.take(),
+        );
         SecretsEdit {
             active: is_named("client_secret").then_some(active),
             active_expire: is_named("client_secret_expire_time").then_some(active_expire),
@@ -364,7 +434,13 @@ impl Form {
                 "login" => prompts.push(Prompt::Login),
                 "consent" => prompts.push(Prompt::Consent),
                 "select_account" => prompts.push(Prompt::SelectAccount),
-                other => self.wrong("prompt", format!("must be of none, login, consent, select_account, not {:?}", shown(other))),
+                other => self.wrong(
+                    "prompt",
+                    format!(
+                        "must be of none, login, consent, select_account, not {:?}",
+                        shown(other)
+                    ),
+                ),
             }
         }
         if values.len() > 1 && prompts.contains(&Prompt::None) {
@@ -387,7 +463,9 @@ impl Form {
     fn ui_locales(&mut self, locales: Vec<String>) -> Vec<String> {
         let is_tag = |tag: &String| {
             (1..=35).contains(&tag.len())
-                && tag.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+                && tag
+                    .split('-')
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
         };
         if locales.len() > 16 || !locales.iter().all(is_tag) {
             self.wrong("ui_locales", "must be at most 16 BCP 47 language tags");
@@ -448,10 +526,17 @@ impl Form {
     fn auth_method(&mut self, number: i32) -> Option<TokenEndpointAuthMethod> {
         match pb::TokenEndpointAuthMethod::try_from(number) {
             Ok(pb::TokenEndpointAuthMethod::Unspecified) => None,
-            Ok(pb::TokenEndpointAuthMethod::ClientSecretBasic) => Some(TokenEndpointAuthMethod::ClientSecretBasic),
-            Ok(pb::TokenEndpointAuthMethod::ClientSecretPost) => Some(TokenEndpointAuthMethod::ClientSecretPost),
+            Ok(pb::TokenEndpointAuthMethod::ClientSecretBasic) => {
+                Some(TokenEndpointAuthMethod::ClientSecretBasic)
+            }
+            Ok(pb::TokenEndpointAuthMethod::ClientSecretPost) => {
+                Some(TokenEndpointAuthMethod::ClientSecretPost)
+            }
             Err(_) => {
-                self.wrong("token_endpoint_auth_method", format!("{number} is no TokenEndpointAuthMethod"));
+                self.wrong(
+                    "token_endpoint_auth_method",
+                    format!("{number} is no TokenEndpointAuthMethod"),
+                );
                 None
             }
         }
@@ -487,7 +572,10 @@ impl From<CompletedLogin> for pb::CompleteLoginResponse {
     fn from(completed: CompletedLogin) -> Self {
         Self {
             identity: Some(completed.identity.into()),
-            return_to: completed.return_to.map(|return_to| return_to.as_str().to_owned()).unwrap_or_default(),
+            return_to: completed
+                .return_to
+                .map(|return_to| return_to.as_str().to_owned())
+                .unwrap_or_default(),
             id_token: completed.id_token.expose().to_owned(),
             connection_state: state_to_pb(completed.connection_state).into(),
             identity_token: String::new(),
@@ -531,12 +619,16 @@ impl From<Identity> for pb::Identity {
 }
 
 /// A connection as support sees it: everything but the secret.
-pub(in crate::server) fn connection_to_pb(connection: &Connection, uris: &CustomerUris<'_>) -> pb::Connection {
+pub(in crate::server) fn connection_to_pb(
+    connection: &Connection,
+    uris: &CustomerUris<'_>,
+) -> pb::Connection {
     let settings = &connection.settings;
     let (discovery_url, endpoints) = match &settings.source {
         MetadataSource::Discovery(url) => (url.to_string(), None),
         MetadataSource::Manual(endpoints) => {
-            let optional = |url: &Option<url::Url>| url.as_ref().map(url::Url::to_string).unwrap_or_default();
+            let optional =
+                |url: &Option<url::Url>| url.as_ref().map(url::Url::to_string).unwrap_or_default();
             let endpoints = pb::ProviderEndpoints {
                 authorization_endpoint: endpoints.authorization.to_string(),
                 token_endpoint: endpoints.token.to_string(),
@@ -548,7 +640,9 @@ pub(in crate::server) fn connection_to_pb(connection: &Connection, uris: &Custom
         }
     };
     let auth_method = match settings.auth_method {
-        TokenEndpointAuthMethod::ClientSecretBasic => pb::TokenEndpointAuthMethod::ClientSecretBasic,
+        TokenEndpointAuthMethod::ClientSecretBasic => {
+            pb::TokenEndpointAuthMethod::ClientSecretBasic
+        }
         TokenEndpointAuthMethod::ClientSecretPost => pb::TokenEndpointAuthMethod::ClientSecretPost,
     };
     let logout_style = match settings.logout_style {
@@ -571,7 +665,12 @@ pub(in crate::server) fn connection_to_pb(connection: &Connection, uris: &Custom
         standby_client_secret: String::new(),
         client_secret_expire_time: connection.secrets.active_expire.map(timestamp_millis),
         standby_client_secret_expire_time: connection.secrets.standby_expire.map(timestamp_millis),
-        standby_secret_fingerprint: connection.secrets.standby.as_ref().map(ClientSecret::fingerprint).unwrap_or_default(),
+        standby_secret_fingerprint: connection
+            .secrets
+            .standby
+            .as_ref()
+            .map(ClientSecret::fingerprint)
+            .unwrap_or_default(),
         secret_switch_time: connection.secret_switched.map(timestamp_millis),
         last_check: connection.latest_check().map(|check| summary_of_check(check, connection)),
         test_login_time: connection
@@ -590,7 +689,11 @@ pub(in crate::server) fn connection_to_pb(connection: &Connection, uris: &Custom
         }),
         allowed_email_domains: settings.allowed_email_domains.clone(),
         require_verified_email: settings.require_verified_email,
-        id_token_signing_algs: settings.id_token_signing_algs.iter().map(|alg| alg.name().to_owned()).collect(),
+        id_token_signing_algs: settings
+            .id_token_signing_algs
+            .iter()
+            .map(|alg| alg.name().to_owned())
+            .collect(),
         additional_audiences: settings.additional_audiences.clone(),
         logout_style: logout_style.into(),
         revision: connection.revision,
@@ -605,13 +708,19 @@ pub(in crate::server) fn connection_to_pb(connection: &Connection, uris: &Custom
         required_claims: settings
             .required_claims
             .iter()
-            .map(|claim| pb::RequiredClaim { name: claim.name.clone(), values: claim.values.clone() })
+            .map(|claim| pb::RequiredClaim {
+                name: claim.name.clone(),
+                values: claim.values.clone(),
+            })
             .collect(),
     }
 }
 
 /// `connection`: as it was checked, or as it is.
-pub(in crate::server) fn summary_of_check(check: &CheckRecord, connection: &Connection) -> pb::CheckSummary {
+pub(in crate::server) fn summary_of_check(
+    check: &CheckRecord,
+    connection: &Connection,
+) -> pb::CheckSummary {
     pb::CheckSummary {
         time: Some(timestamp_millis(check.time)),
         revision: check.revision,
@@ -622,7 +731,9 @@ pub(in crate::server) fn summary_of_check(check: &CheckRecord, connection: &Conn
     }
 }
 
-pub(in crate::server) fn found(found: pb::check_connection_response::Found) -> pb::CheckConnectionResponse {
+pub(in crate::server) fn found(
+    found: pb::check_connection_response::Found,
+) -> pb::CheckConnectionResponse {
     pb::CheckConnectionResponse { found: Some(found) }
 }
 
@@ -663,11 +774,19 @@ impl From<LoginSummary> for pb::LoginSummary {
     }
 }
 
-pub(in crate::server) fn attempt_to_pb(attempt: Attempt, redirect_uri: &str, method: &str) -> pb::LoginAttempt {
+pub(in crate::server) fn attempt_to_pb(
+    attempt: Attempt,
+    redirect_uri: &str,
+    method: &str,
+) -> pb::LoginAttempt {
     let vendor = Vendor::of(attempt.issuer.as_deref().unwrap_or_default());
     let remedy = advice::for_refusal(&attempt.reason, vendor, redirect_uri, method);
     let missing = attempt.claims_present.as_ref().map(|present| {
-        REQUIRED_CLAIMS.into_iter().filter(|name| !present.iter().any(|own| own == name)).map(str::to_owned).collect()
+        REQUIRED_CLAIMS
+            .into_iter()
+            .filter(|name| !present.iter().any(|own| own == name))
+            .map(str::to_owned)
+            .collect()
     });
     pb::LoginAttempt {
         time: Some(timestamp_millis(attempt.time)),
@@ -724,7 +843,9 @@ fn timestamp_millis(unix_millis: u64) -> prost_types::Timestamp {
 
 /// google.protobuf.Struct has one kind of number, so integers above 2^53 lose their last digits there.
 fn to_struct(object: Map<String, Value>) -> prost_types::Struct {
-    prost_types::Struct { fields: object.into_iter().map(|(name, value)| (name, to_value(value))).collect() }
+    prost_types::Struct {
+        fields: object.into_iter().map(|(name, value)| (name, to_value(value))).collect(),
+    }
 }
 
 fn to_value(value: Value) -> prost_types::Value {
@@ -733,7 +854,9 @@ fn to_value(value: Value) -> prost_types::Value {
         Value::Bool(value) => Kind::BoolValue(value),
         Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         Value::String(text) => Kind::StringValue(text),
-        Value::Array(items) => Kind::ListValue(prost_types::ListValue { values: items.into_iter().map(to_value).collect() }),
+        Value::Array(items) => Kind::ListValue(prost_types::ListValue {
+            values: items.into_iter().map(to_value).collect(),
+        }),
         Value::Object(object) => Kind::StructValue(to_struct(object)),
     };
     prost_types::Value { kind: Some(kind) }
