@@ -103,7 +103,7 @@ async fn token(
     Form(form): Form<std::collections::HashMap<String, String>>,
 ) -> Json<Value> {
     tokio::time::sleep(Duration::from_millis(idp.delay.load(Ordering::Relaxed))).await;
-    let now = SystemClock.unix_seconds();
+    let now = SystemClock.unix_seconds().0;
     let claims = json!({
         "iss": idp.issuer(number), "sub": "alice", "aud": "client", "iat": now, "exp": now + 300, "nonce": form["code"],
         "email": "alice@example.com", "given_name": "Alice", "family_name": "Example",
@@ -186,7 +186,8 @@ impl Program {
                 client_secret: "secret".to_owned(),
                 ..pb::Connection::default()
             };
-            let request = pb::CreateConnectionRequest { connection: Some(connection) };
+            let request =
+                pb::CreateConnectionRequest { connection: Some(connection), validate_only: false };
             let created = self
                 .admin
                 .create_connection(request)

@@ -4,14 +4,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::model::time::{UnixMillis, UnixSeconds, millis};
+
 /// Tells the time of day.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since the Unix epoch.
-    fn unix_millis(&self) -> u64;
+    /// The time to the millisecond.
+    fn unix_millis(&self) -> UnixMillis;
 
     /// Whole seconds since the Unix epoch, as JWT's NumericDate (RFC 7519 2) counts them.
-    fn unix_seconds(&self) -> u64 {
-        self.unix_millis() / 1000
+    fn unix_seconds(&self) -> UnixSeconds {
+        self.unix_millis().seconds()
     }
 }
 
@@ -21,9 +23,9 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    fn unix_millis(&self) -> u64 {
+    fn unix_millis(&self) -> UnixMillis {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+        UnixMillis(millis(since_epoch))
     }
 }
 
@@ -35,18 +37,17 @@ impl ManualClock {
     /// Starts at the operating system's time.
     #[must_use]
     pub fn starting_now() -> Self {
-        Self(AtomicU64::new(SystemClock.unix_millis()))
+        Self(AtomicU64::new(SystemClock.unix_millis().0))
     }
 
     /// Moves forward.
     pub fn advance(&self, by: Duration) {
-        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.0.fetch_add(millis(by), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
-    fn unix_millis(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+    fn unix_millis(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
     }
 }

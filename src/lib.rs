@@ -34,6 +34,7 @@ pub mod login;
 pub mod model;
 pub mod oidc;
 pub mod pb;
+pub mod rate_limit;
 pub mod server;
 pub mod store;
 pub mod telemetry;

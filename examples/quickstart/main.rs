@@ -74,6 +74,7 @@ async fn main() -> Result<(), Failure> {
     let client = idp::Client::generate();
     let created = connections
         .create_connection(pb::CreateConnectionRequest {
+            validate_only: false,
             connection: Some(pb::Connection {
                 slug: "demo".to_owned(),
                 display_name: "The quickstart's account".to_owned(),

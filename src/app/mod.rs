@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Database};
-use crate::connections::ConnectionAdmin;
+use crate::connections::{AutomaticChanges, ConnectionAdmin};
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::identity_token::{Identities, IdentityPolicy};
+use crate::identity_token::{IdentityTokenPolicy, IdentityTokens};
 use crate::login::attempts::AttemptLog;
 use crate::login::{Login, LoginPolicy};
 use crate::model::connection::EXPIRES_SOON;
@@ -25,14 +25,16 @@ use crate::server::grpc::auth::{Callers, WatchedCallers};
 use crate::server::http;
 use crate::server::tls::{self, WatchedTls};
 use crate::server::{Health, Server, ServerConfig, Support};
-use crate::store::cache::{KnownConnections, POLL_INTERVAL};
+use crate::store::cache::{ConnectionCache, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::seal::Keyring;
 use crate::store::sql::RowCodec;
 use crate::store::sql::postgres::PostgresConnections;
 use crate::store::sql::sqlite::SqliteConnections;
-use crate::store::{Connections, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys};
+use crate::store::{
+    Connections, DeferredStore, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys,
+};
 use crate::telemetry::traces::Traces;
 use crate::telemetry::{Metrics, secrets_expiring};
 
@@ -95,39 +97,39 @@ impl App {
         let (login_addr, admin_addr) = (address(&login_listener)?, address(&admin_listener)?);
 
         let pending = open_pending_logins(&config, &environment)?;
-        let connections = Arc::new(KnownConnections::new(
-            Arc::clone(&environment.clock),
+        let sql = Sql::default();
+        let clock = &environment.clock;
+        let connections = Arc::new(ConnectionCache::new(
+            Arc::clone(&sql.connections),
+            Arc::clone(clock),
             config.known_connections,
         ));
-        let identities = config.identity_audience.clone().map(|audience| {
-            let policy = IdentityPolicy {
+        let identity_tokens = config.identity_audience.clone().map(|audience| {
+            let policy = IdentityTokenPolicy {
                 issuer: config.public_origin.clone(),
                 audience,
                 ttl: config.identity_ttl,
                 key_lifetime: config.identity_key_lifetime,
             };
-            Arc::new(Identities::new(
+            Arc::new(IdentityTokens::new(
                 policy,
-                Arc::clone(&environment.clock),
+                Arc::clone(&sql.signing_keys),
+                Arc::clone(clock),
                 Arc::clone(&environment.entropy),
             ))
         });
-        let (attempts, attempts_writer) = AttemptLog::start(Arc::clone(&environment.clock));
-        let attempts = Arc::new(attempts);
-        let sql = Sql {
-            connections: Arc::clone(&connections),
-            identities: identities.clone(),
-            attempts: Arc::clone(&attempts),
-        };
-        let opening = open_sql(&config, &environment, sql).await?;
+        let (attempts, writer) = AttemptLog::new(Arc::clone(clock), Arc::clone(&sql.attempts));
+        let (attempts, attempts_writer) = (Arc::new(attempts), tokio::spawn(writer));
+        let opening = open_sql(&config, &environment, sql.clone()).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
             propagate_trace_context: config.trace_providers,
         })?;
         let admin = ConnectionAdmin::new(
+            Arc::clone(&sql.connections),
+            Arc::clone(&sql.attempts),
             Arc::clone(&connections),
-            Arc::clone(&attempts),
             http.clone(),
             Arc::clone(&environment.clock),
             Arc::clone(&environment.entropy),
@@ -153,20 +155,29 @@ impl App {
             },
             &config.keyring,
             Arc::clone(&connections),
+            Arc::new(AutomaticChanges::new(
+                Arc::clone(&sql.connections),
+                Arc::clone(&connections),
+                Arc::clone(clock),
+            )),
+            Arc::clone(&attempts),
             Arc::clone(&pending),
             Arc::new(providers),
             Arc::clone(&environment.clock),
-            environment.entropy,
+            Arc::clone(&environment.entropy),
         );
 
         let health = Health::new();
         let operations = metrics_listener.zip(metrics).map(|(listener, metrics)| {
-            http::serve(listener, metrics, health.readiness(), identities.clone())
+            http::serve(listener, metrics, health.readiness(), identity_tokens.clone())
         });
-        let mut stores =
-            Stores { health: health.clone(), identities: identities.clone(), ..Stores::default() };
+        let mut stores = Stores {
+            health: health.clone(),
+            identity_tokens: identity_tokens.clone(),
+            ..Stores::default()
+        };
         let maintenance = Maintenance {
-            connections: Arc::clone(&connections),
+            store: Arc::clone(&sql.connections),
             attempts: Arc::clone(&attempts),
             clock: Arc::clone(&environment.clock),
         };
@@ -186,10 +197,9 @@ impl App {
         let support = Support {
             admin: Arc::new(admin),
             attempts: Arc::clone(&attempts),
-            clock: environment.clock,
             public_origin: config.public_origin,
         };
-        let server = Server::start(server_config, login, identities, support, health);
+        let server = Server::start(server_config, login, identity_tokens, support, health);
         tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
         Ok(Self {
             login_addr,
@@ -296,20 +306,29 @@ fn open_listener_security(config: &Config) -> Result<ListenerSecurity, String> {
     Ok((tls.map(Arc::new), callers.transpose()?.map(Arc::new)))
 }
 
-/// Who reads SQL.
+/// The stores in SQL, which may be opened some time after the start.
+#[derive(Clone)]
 struct Sql {
-    connections: Arc<KnownConnections>,
-    identities: Option<Arc<Identities>>,
-    attempts: Arc<AttemptLog>,
+    connections: Arc<DeferredStore<dyn Connections>>,
+    signing_keys: Arc<DeferredStore<dyn SigningKeys>>,
+    attempts: Arc<DeferredStore<dyn LoginAttempts>>,
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self {
+            connections: Arc::new(DeferredStore::new("connections")),
+            signing_keys: Arc::new(DeferredStore::new("signing keys")),
+            attempts: Arc::new(DeferredStore::new("login attempts")),
+        }
+    }
 }
 
 impl Sql {
     fn open<S: Connections + SigningKeys + LoginAttempts + 'static>(&self, opened: S) {
         let opened = Arc::new(opened);
         self.attempts.open(Arc::clone(&opened) as Arc<dyn LoginAttempts>);
-        if let Some(identities) = &self.identities {
-            identities.open(Arc::clone(&opened) as Arc<dyn SigningKeys>);
-        }
+        self.signing_keys.open(Arc::clone(&opened) as Arc<dyn SigningKeys>);
         self.connections.open(opened);
     }
 }
@@ -366,7 +385,7 @@ fn open_pending_logins(
 #[derive(Default)]
 struct Stores {
     health: Health,
-    identities: Option<Arc<Identities>>,
+    identity_tokens: Option<Arc<IdentityTokens>>,
     connections_away: Option<String>,
     pending_away: Option<String>,
     keys_away: Option<String>,
@@ -374,14 +393,17 @@ struct Stores {
 
 impl Stores {
     /// Looks for changes of other replicas, and whether the stores answer.
-    async fn probe_stores(&mut self, connections: &KnownConnections, pending: &dyn PendingLogins) {
+    async fn probe_stores(&mut self, connections: &ConnectionCache, pending: &dyn PendingLogins) {
         let (polled, pinged) = tokio::join!(with_timeout(connections.poll()), pending.ping());
         let pinged = pinged.map_err(|error| error.to_string());
-        let kept = match &self.identities {
-            Some(identities) => with_timeout(identities.keep_keys()).await,
+        let kept = match &self.identity_tokens {
+            Some(identity_tokens) => with_timeout(identity_tokens.keep_keys()).await,
             None => Ok(()),
         };
-        let can_sign = self.identities.as_ref().is_none_or(|identities| identities.ready().is_ok());
+        let can_sign = self
+            .identity_tokens
+            .as_ref()
+            .is_none_or(|identity_tokens| identity_tokens.ready().is_ok());
         self.health.set(pinged.is_ok() && connections.was_read() && can_sign, polled.is_ok()).await;
         log_transition("signing keys", &mut self.keys_away, kept.err());
         log_transition("connections", &mut self.connections_away, polled.err());
@@ -407,7 +429,7 @@ fn log_transition(store: &str, before: &mut Option<String>, now: Option<String>)
 
 async fn watch_stores(
     mut stores: Stores,
-    connections: Arc<KnownConnections>,
+    connections: Arc<ConnectionCache>,
     pending: Arc<dyn PendingLogins>,
     login: Arc<Login>,
 ) {
@@ -423,7 +445,7 @@ async fn watch_stores(
 
 /// What is done now and then.
 struct Maintenance {
-    connections: Arc<KnownConnections>,
+    store: Arc<DeferredStore<dyn Connections>>,
     attempts: Arc<AttemptLog>,
     clock: Arc<dyn Clock>,
 }
@@ -437,9 +459,9 @@ async fn run_maintenance(maintenance: Maintenance) {
         if let Err(error) = maintenance.attempts.forget_old().await {
             tracing::debug!(%error, "old login attempts could not be forgotten");
         }
-        let millis = u64::try_from(EXPIRES_SOON.as_millis()).unwrap_or(u64::MAX);
-        let soon = maintenance.clock.unix_millis().saturating_add(millis);
-        if let Ok(count) = maintenance.connections.secrets_expiring_before(soon).await {
+        let soon = maintenance.clock.unix_millis().after(EXPIRES_SOON);
+        let expiring = maintenance.store.call(|store| store.secrets_expiring_before(soon));
+        if let Ok(count) = expiring.await {
             secrets_expiring(count);
         }
     }

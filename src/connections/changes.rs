@@ -1,70 +1,98 @@
-//! What a change of a connection is, in words: for the record, and for who is about to make it.
+//! The differences between two versions of a connection: which fields differ, for the record of
+//! changes, and which logins the difference affects.
+
+use std::fmt;
 
 use serde_json::Value;
 
-use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings};
+use crate::model::change::FieldChange;
+use crate::model::connection::{ClientSecret, ClientSecrets, ConnectionSettings};
+use crate::model::time::UnixMillis;
 
-/// Name, before and after of each field that differs; secrets as fingerprints.
+/// Which logins a change of the settings affects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// None.
+    None,
+    /// Logins that end from now on.
+    NewRules,
+    /// Logins that are under way can't be finished.
+    OtherClient,
+    /// In addition, the IdP's people are other people than before.
+    OtherIdp,
+}
+
+impl Effect {
+    /// Of a change from `old` to `new`.
+    #[must_use]
+    pub fn of(old: &ConnectionSettings, new: &ConnectionSettings) -> Self {
+        if old.login_digest() == new.login_digest() {
+            Self::None
+        } else if !new.has_idp_of(old) {
+            Self::OtherIdp
+        } else if old.client_id != new.client_id {
+            Self::OtherClient
+        } else {
+            Self::NewRules
+        }
+    }
+}
+
+/// A sentence for support; empty for [`Effect::None`].
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "",
+            Self::NewRules => "every login that ends from now on follows the new settings",
+            Self::OtherClient => {
+                "logins that began before the change end with CONNECTION_CHANGED and must begin again"
+            }
+            Self::OtherIdp => {
+                "logins that began before the change end with CONNECTION_CHANGED if issuer or client \
+                 differ, and people of another issuer are other people"
+            }
+        })
+    }
+}
+
+/// The fields that differ, by their names in the contract; secrets as fingerprints.
 pub(super) fn fields(
     old: Option<(&ConnectionSettings, &ClientSecrets)>,
     new: (&ConnectionSettings, &ClientSecrets),
-) -> Vec<(String, String, String)> {
-    let before = old.map(|(settings, secrets)| shown(settings, secrets)).unwrap_or_default();
-    let after = shown(new.0, new.1);
-    let was = |name: &str| {
-        before
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, value)| value.clone())
-            .unwrap_or_default()
+) -> Vec<FieldChange> {
+    let before = old.map(|(settings, secrets)| texts(settings, secrets)).unwrap_or_default();
+    let value_before = |field: &str| {
+        let found = before.iter().find(|(name, _)| name == field);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    let pairs = after.into_iter().map(|(name, value)| (was(&name), name, value));
-    pairs
-        .filter(|(was, _, value)| was != value)
-        .map(|(was, name, value)| (name, cut(was), cut(value)))
+    let after = texts(new.0, new.1).into_iter();
+    let changes = after.map(|(field, after)| (value_before(&field), field, after));
+    let changes = changes.filter(|(before, _, after)| before != after);
+    changes
+        .map(|(before, field, after)| FieldChange { field, before: cut(before), after: cut(after) })
         .collect()
 }
 
-/// Which logins a change of the settings affects; empty: none.
-pub(super) fn effect(old: &Connection, new: &ConnectionSettings) -> String {
-    if old.settings.login_digest() == new.login_digest() {
-        return String::new();
-    }
-    let is_other_idp = !new.has_idp_of(&old.settings);
-    if is_other_idp || old.settings.client_id != new.client_id {
-        let people =
-            if is_other_idp { ", and people of another issuer are other people" } else { "" };
-        return format!(
-            "logins begun before it end with CONNECTION_CHANGED if issuer or client differ, and begin again{people}"
-        );
-    }
-    "every login that ends from now on follows the new settings".to_owned()
-}
-
-/// Every field as text, under its name in the contract.
-fn shown(settings: &ConnectionSettings, secrets: &ClientSecrets) -> Vec<(String, String)> {
+/// Every field as text.
+fn texts(settings: &ConnectionSettings, secrets: &ClientSecrets) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     if let Ok(Value::Object(object)) = serde_json::to_value(settings) {
         for (name, value) in object {
             match (name.as_str(), value) {
                 ("source", Value::Object(source)) => {
-                    let by_kind = |kind: &str| source.get(kind).map(text).unwrap_or_default();
-                    fields.push(("discovery_url".to_owned(), by_kind("discovery")));
-                    fields.push(("endpoints".to_owned(), by_kind("manual")));
+                    let of_kind = |kind: &str| source.get(kind).map(text).unwrap_or_default();
+                    fields.push(("discovery_url".to_owned(), of_kind("discovery")));
+                    fields.push(("endpoints".to_owned(), of_kind("manual")));
                 }
                 ("auth_method", value) => {
-                    fields.push(("token_endpoint_auth_method".to_owned(), text(&value)))
+                    fields.push(("token_endpoint_auth_method".to_owned(), text(&value)));
                 }
                 (_, value) => fields.push((name, text(&value))),
             }
         }
     }
-    let time = |expires: Option<u64>| {
-        let at =
-            expires.map(|millis| std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis));
-        at.map(|at| humantime::format_rfc3339_seconds(at).to_string()).unwrap_or_default()
-    };
-    let standby = secrets.standby.as_ref().map(|secret| secret.fingerprint()).unwrap_or_default();
+    let time = |time: Option<UnixMillis>| time.map(|time| time.to_string()).unwrap_or_default();
+    let standby = secrets.standby.as_ref().map(ClientSecret::fingerprint).unwrap_or_default();
     fields.extend([
         ("client_secret".to_owned(), secrets.active.fingerprint()),
         ("client_secret_expire_time".to_owned(), time(secrets.active_expire)),
@@ -84,13 +112,13 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Of what is too long to keep, its beginning, and how much more there is.
+/// The beginning of a value that is too long to keep, and its length.
 fn cut(text: String) -> String {
-    match text.char_indices().nth(MAX_SHOWN) {
+    match text.char_indices().nth(MAX_KEPT) {
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
         None => text,
     }
 }
 
-/// Characters of a field's value.
-const MAX_SHOWN: usize = 500;
+/// Characters of a field's value that are kept.
+const MAX_KEPT: usize = 500;

@@ -1,14 +1,12 @@
-//! CheckConnection: what is right and what is wrong at the customer's IdP, found without the customer.
+//! CheckConnection: what is right and what is wrong at the customer's IdP, found without a person.
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{ConnectionAdmin, ConnectionError, SecretsEdit};
-use crate::clock::Clock;
-use crate::login::limiter::Limiter;
-use crate::model::connection::{Connection, CustomerUris};
+use super::{ConnectionAdmin, ConnectionError};
+use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
+use crate::model::connection::{Connection, CustomerUris, SecretsEdit};
 use crate::model::draft::{Draft, DraftField};
-use crate::model::proving::{CheckOutcome, CheckRecord, CheckResult};
 use crate::model::rate::Rate;
 use crate::model::slug::Slug;
 use crate::oidc::probe::{CHECK_DEADLINE, Probe, Seen};
@@ -18,11 +16,11 @@ use crate::oidc::probe::{CHECK_DEADLINE, Probe, Seen};
 pub struct CheckRequest {
     /// The account.
     pub slug: Slug,
-    /// The connection as an update with these would make it.
+    /// `Some`: check the connection as an update with these fields would make it.
     pub proposal: Option<Proposal>,
 }
 
-/// What an update would take.
+/// What an update would change.
 #[derive(Debug)]
 pub struct Proposal {
     /// Which settings to take from `draft`.
@@ -33,57 +31,43 @@ pub struct Proposal {
     pub secrets: SecretsEdit,
 }
 
-/// What is checked.
+/// The connection that a check looks at.
 #[derive(Debug)]
-pub struct ToCheck {
-    /// As it is, or as it would be.
+pub struct CheckTarget {
+    /// As it is, or as it is proposed.
     pub connection: Connection,
-    /// Whether it would be.
     is_proposal: bool,
 }
 
-/// How often an account may be checked.
-pub(super) struct CheckRate(Limiter<Slug>);
-
-impl CheckRate {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self(Limiter::new(CHECKS, clock))
-    }
-}
-
 impl ConnectionAdmin {
-    /// The connection to check, as it is or as it is proposed.
+    /// Reads what to check; counts against the account's rate of checks.
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn to_check(&self, request: CheckRequest) -> Result<ToCheck, ConnectionError> {
+    pub async fn check_target(
+        &self,
+        request: CheckRequest,
+    ) -> Result<CheckTarget, ConnectionError> {
         let mut connection = self.get(&request.slug).await?;
         let is_proposal = request.proposal.is_some();
         if let Some(Proposal { fields, draft, secrets }) = request.proposal {
-            let settings = self.edited(&connection, &fields, draft)?;
-            let keeps_pin = settings.has_idp_of(&connection.settings);
-            connection.pinned_issuer = connection.pinned_issuer.filter(|_| keeps_pin);
-            connection.settings = settings;
-            connection.secrets =
-                secrets.apply_to(&connection.secrets).map_err(ConnectionError::Refused)?;
+            connection = self.edited(&connection, &fields, draft, secrets)?;
         }
-        self.check_rate
-            .0
-            .admit(&request.slug)
-            .map_err(|retry_after| ConnectionError::RateLimited { retry_after })?;
-        Ok(ToCheck { connection, is_proposal })
+        let limited = |retry_after| ConnectionError::RateLimited { retry_after };
+        self.check_rate.admit(&request.slug).map_err(limited)?;
+        Ok(CheckTarget { connection, is_proposal })
     }
 
-    /// Checks the connection, tells each result as it is found, and keeps the whole's.
+    /// Checks the connection, reports each result as it is found, and keeps the record of the whole.
     ///
     /// # Errors
     /// The record can't be kept.
     pub async fn check(
         &self,
-        to_check: &ToCheck,
+        target: &CheckTarget,
         report: &mut (dyn FnMut(CheckResult) + Send),
     ) -> Result<CheckRecord, ConnectionError> {
-        let ToCheck { connection, is_proposal } = to_check;
+        let CheckTarget { connection, is_proposal } = target;
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let last = connection.last_check.as_ref();
         let known_hosts = last.map(|last| last.hosts.clone()).unwrap_or_default();
@@ -96,31 +80,31 @@ impl ConnectionAdmin {
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
         };
-        let (mut failed, mut passed, mut has_warned, mut undecided) =
-            (Vec::new(), Vec::new(), false, false);
-        let mut noted = |result: CheckResult| {
+        let (mut failed, mut passed) = (Vec::new(), Vec::new());
+        let (mut has_warned, mut is_undecided) = (false, false);
+        let mut record = |result: CheckResult| {
             match result.outcome {
-                CheckOutcome::Fail => failed.push(result.id.to_owned()),
-                CheckOutcome::Pass => passed.push(result.id.to_owned()),
+                CheckOutcome::Fail => failed.push(result.id),
+                CheckOutcome::Pass => passed.push(result.id),
                 CheckOutcome::Warn => has_warned = true,
-                CheckOutcome::Inconclusive => undecided |= result.id.starts_with("client."),
+                CheckOutcome::Inconclusive => is_undecided |= result.id.is_decisive(),
             }
             report(result);
         };
-        let seen = match tokio::time::timeout(CHECK_DEADLINE, probe.run(&mut noted)).await {
+        let seen = match tokio::time::timeout(CHECK_DEADLINE, probe.run(&mut record)).await {
             Ok(seen) => seen,
             Err(_) => {
-                noted(CheckResult {
-                    id: "check.deadline",
+                record(CheckResult {
+                    id: CheckId::CheckDeadline,
                     outcome: CheckOutcome::Fail,
                     expected: "the IdP answers all requests in time".to_owned(),
-                    found: format!("it took more than {CHECK_DEADLINE:?}"),
+                    found: format!("the check took more than {CHECK_DEADLINE:?}"),
                     remedy: None,
                 });
                 Seen::default()
             }
         };
-        let outcome = match (failed.is_empty(), undecided, has_warned) {
+        let outcome = match (failed.is_empty(), is_undecided, has_warned) {
             (false, ..) => CheckOutcome::Fail,
             (true, true, _) => CheckOutcome::Inconclusive,
             (true, false, true) => CheckOutcome::Warn,
@@ -135,14 +119,14 @@ impl ConnectionAdmin {
             failed,
             passed,
         };
-        self.connections
-            .record_check(&connection.slug, connection.incarnation, &record, *is_proposal)
-            .await?;
+        let (slug, incarnation) = (&connection.slug, connection.incarnation);
+        let kept =
+            self.store.call(|store| store.record_check(slug, incarnation, &record, *is_proposal));
+        kept.await?;
         Ok(record)
     }
 }
 
-const CHECKS: Rate = Rate {
-    count: std::num::NonZeroU32::new(6).expect("not zero"),
-    period: Duration::from_secs(60),
-};
+/// How often an account may be checked.
+pub(super) const RATE: Rate =
+    Rate { count: NonZeroU32::new(6).expect("not zero"), period: Duration::from_secs(60) };

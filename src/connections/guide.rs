@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::{ConnectionAdmin, ConnectionError, is_checked};
+use super::{ConnectionAdmin, ConnectionError, MissingProof, is_checked};
+use crate::model::check::CheckId;
 use crate::model::connection::{Connection, CustomerUris, MetadataSource};
 use crate::model::slug::Slug;
 use crate::oidc::idps::vendor::Vendor;
@@ -46,11 +47,9 @@ impl ConnectionAdmin {
         let connection = self.get(slug).await?;
         let check = connection.latest_check().filter(|_| is_checked(&connection));
         let Some(check) = check else {
-            return Err(ConnectionError::CheckRequired(
-                "a check of these settings in which nothing fails is missing".to_owned(),
-            ));
+            return Err(ConnectionError::ProofMissing(MissingProof::Check));
         };
-        let proven = check.passed.iter().filter_map(|id| in_words(id));
+        let proven = check.passed.iter().filter_map(|id| in_words(*id));
         let proven: String = proven.fold(String::new(), |mut text, line| {
             let _ = writeln!(text, "- {line}");
             text
@@ -84,14 +83,14 @@ fn shown_name(connection: &Connection) -> &str {
 }
 
 /// What a check that has passed means to a customer.
-fn in_words(id: &str) -> Option<&'static str> {
+fn in_words(id: CheckId) -> Option<&'static str> {
     Some(match id {
-        "metadata.document" => "your IdP's configuration can be read",
-        "metadata.issuer" => "its issuer is the one that we expect",
-        "jwks.keys" => "its signing keys are published",
-        "client.credentials" => "it accepts the client id and the client secret",
-        "client.redirect_uri" => "our redirect URI is registered with the application",
-        "logout.endpoint" => "people can be logged out at your IdP, too",
+        CheckId::MetadataDocument => "your IdP's configuration can be read",
+        CheckId::MetadataIssuer => "its issuer is the one that we expect",
+        CheckId::JwksKeys => "its signing keys are published",
+        CheckId::ClientCredentials => "it accepts the client id and the client secret",
+        CheckId::ClientRedirectUri => "our redirect URI is registered with the application",
+        CheckId::LogoutEndpoint => "people can be logged out at your IdP, too",
         _ => return None,
     })
 }

@@ -1,140 +1,81 @@
-//! What support does with the accounts' connections: create, get, list, update, delete, check, activate, and the texts for
-//! customers. All but the check depends on no IdP being up. Must never give a client secret out.
+//! What support does with the accounts' connections: a verb is a file. Only a check calls the IdP.
+//! Never gives a client secret out.
 
+mod activate;
+mod attempts;
+mod automatic;
 mod changes;
 mod check;
+mod create;
 mod guide;
+mod update;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
-use crate::login::attempts::AttemptLog;
 use crate::model::Violation;
-use crate::model::connection::{
-    ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState,
-};
-use crate::model::draft::{Draft, DraftField, check_client_secret};
-use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
+use crate::model::address::AddressPolicy;
+use crate::model::cause::Cause;
+use crate::model::change::ChangeRecord;
+use crate::model::check::CheckRecord;
+use crate::model::connection::Connection;
 use crate::model::slug::Slug;
 use crate::oidc::http::HttpClient;
-use crate::store::cache::KnownConnections;
-use crate::store::{ChangeError, ChangeNote, ConnectionChange, StoreError};
+use crate::rate_limit::RateLimiter;
+use crate::store::cache::ConnectionCache;
+use crate::store::{
+    ChangeDetails, ChangeError, Connections, DeferredStore, LoginAttempts, StoreError,
+};
 
-pub use check::{CheckRequest, Proposal, ToCheck};
-
-use check::CheckRate;
+pub use attempts::AttemptList;
+pub use automatic::AutomaticChanges;
+pub use check::{CheckRequest, CheckTarget, Proposal};
+pub use create::NewConnection;
+pub use update::{ConnectionEdit, Updated};
 
 /// The verbs; one for the process.
 pub struct ConnectionAdmin {
-    connections: Arc<KnownConnections>,
-    attempts: Arc<AttemptLog>,
+    store: Arc<DeferredStore<dyn Connections>>,
+    attempts: Arc<DeferredStore<dyn LoginAttempts>>,
+    cache: Arc<ConnectionCache>,
     http: HttpClient,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     public_origin: String,
-    check_rate: CheckRate,
+    check_rate: RateLimiter<Slug>,
 }
 
-/// A connection to add.
+/// A page of a list.
 #[derive(Debug)]
-pub struct NewConnection {
-    /// The account.
-    pub slug: Slug,
-    /// Its settings, unchecked.
-    pub draft: Draft,
-    /// Its secrets.
-    pub secrets: SecretsEdit,
-}
-
-/// Secrets as they come, unchecked; `None`: not named.
-#[derive(Debug, Default)]
-pub struct SecretsEdit {
-    /// The one in use.
-    pub active: Option<ClientSecret>,
-    /// When it expires, in milliseconds since the Unix epoch; within: nothing is known.
-    pub active_expire: Option<Option<u64>>,
-    /// The other one; empty: none.
-    pub standby: Option<ClientSecret>,
-    /// When that one expires.
-    pub standby_expire: Option<Option<u64>>,
-}
-
-/// What to change of a connection.
-#[derive(Debug)]
-pub struct ConnectionEdit {
-    /// The account.
-    pub slug: Slug,
-    /// The revision that was read.
-    pub revision: u64,
-    /// Which settings to take from `draft`.
-    pub fields: Vec<DraftField>,
-    /// The new settings, unchecked.
-    pub draft: Draft,
-    /// The new secrets.
-    pub secrets: SecretsEdit,
-    /// Whether a check may be skipped.
-    pub force: bool,
-}
-
-/// A page of connections.
-#[derive(Debug)]
-pub struct Page {
-    /// By slug.
-    pub connections: Vec<Connection>,
-    /// The last slug of this page, where there is more.
-    pub next: Option<Slug>,
+pub struct Page<T, Next> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<Next>,
 }
 
 impl ConnectionAdmin {
-    /// `http`: the one client that calls IdPs, which knows where they may be.
+    /// `http`: the one client that calls IdPs.
     #[must_use]
     pub fn new(
-        connections: Arc<KnownConnections>,
-        attempts: Arc<AttemptLog>,
+        store: Arc<DeferredStore<dyn Connections>>,
+        attempts: Arc<DeferredStore<dyn LoginAttempts>>,
+        cache: Arc<ConnectionCache>,
         http: HttpClient,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         public_origin: String,
     ) -> Self {
-        let check_rate = CheckRate::new(Arc::clone(&clock));
-        Self { connections, attempts, http, clock, entropy, public_origin, check_rate }
+        let check_rate = RateLimiter::new(check::RATE, Arc::clone(&clock));
+        Self { store, attempts, cache, http, clock, entropy, public_origin, check_rate }
     }
 
-    /// Adds a connection. It isn't ACTIVE yet, since nothing of it is proven.
-    ///
-    /// # Errors
-    /// See [`ConnectionError`].
-    pub async fn create(
-        &self,
-        new: NewConnection,
-        actor: &str,
-    ) -> Result<Connection, ConnectionError> {
-        let settings = new.draft.check(self.http.addresses());
-        // One that isn't given is refused as an empty one is.
-        let none_yet = ClientSecrets::one(ClientSecret::new(String::new()));
-        let given = SecretsEdit {
-            active: new.secrets.active.or(Some(none_yet.active.clone())),
-            ..new.secrets
-        };
-        let (settings, secrets) = match (settings, given.apply_to(&none_yet)) {
-            (Ok(settings), Ok(secrets)) => (settings, secrets),
-            (settings, secrets) => {
-                let violations = settings.err().into_iter().chain(secrets.err());
-                return Err(ConnectionError::Refused(violations.flatten().collect()));
-            }
-        };
-        if settings.state == ConnectionState::Active {
-            return Err(ConnectionError::CheckRequired(
-                "a new connection is TESTING; ActivateConnection makes it ACTIVE".to_owned(),
-            ));
-        }
-        let fields = changes::fields(None, (&settings, &secrets));
-        let note =
-            ChangeNote { actor: actor.to_owned(), action: "create", fields, is_forced: false };
-        Ok(self.connections.create(&new.slug, &settings, &secrets, &note).await?)
+    /// Which addresses a connection may name.
+    #[must_use]
+    pub fn addresses(&self) -> &AddressPolicy {
+        self.http.addresses()
     }
 
     /// One connection, as stored now.
@@ -142,7 +83,8 @@ impl ConnectionAdmin {
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn get(&self, slug: &Slug) -> Result<Connection, ConnectionError> {
-        self.connections.read(slug).await?.ok_or(ConnectionError::NotFound)
+        let found = self.store.call(|store| store.get(slug)).await?;
+        found.ok_or(ConnectionError::NotFound)
     }
 
     /// Connections by slug, after `after`.
@@ -153,117 +95,27 @@ impl ConnectionAdmin {
         &self,
         after: Option<&Slug>,
         page_size: u32,
-    ) -> Result<Page, ConnectionError> {
+    ) -> Result<Page<Connection, Slug>, ConnectionError> {
+        let after = after.map(Slug::as_str);
         let one_more = page_size.saturating_add(1);
-        let mut connections = self.connections.list(after.map(Slug::as_str), one_more).await?;
-        let is_more = connections.len() > page_size as usize;
-        connections.truncate(page_size as usize);
-        let next = connections.last().filter(|_| is_more).map(|last| last.slug.clone());
-        Ok(Page { connections, next })
+        let found = self.store.call(|store| store.list(after, one_more)).await?;
+        Ok(page(found, page_size, |last| last.slug.clone()))
     }
 
-    /// Changes the named fields. What logins hang on is changed of an ACTIVE connection only where it has passed a check.
+    /// What was changed, newest first, before `before`.
     ///
     /// # Errors
     /// See [`ConnectionError`].
-    pub async fn update(
-        &self,
-        edit: ConnectionEdit,
-        actor: &str,
-    ) -> Result<Updated, ConnectionError> {
-        let old = self.get(&edit.slug).await?;
-        if old.revision != edit.revision {
-            return Err(ConnectionError::Conflict { current: old.revision });
-        }
-        let settings = self.edited(&old, &edit.fields, edit.draft)?;
-        let secrets = edit.secrets.apply_to(&old.secrets).map_err(ConnectionError::Refused)?;
-        let was_active = old.settings.state == ConnectionState::Active;
-        if settings.state == ConnectionState::Active && !was_active {
-            return Err(ConnectionError::CheckRequired(
-                "only ActivateConnection makes a connection ACTIVE".to_owned(),
-            ));
-        }
-        let effect = changes::effect(&old, &settings);
-        // Nobody tests it before it is everybody's, so the check alone must have proven it.
-        let is_proven =
-            old.check_of(&settings, &secrets.active).is_some_and(CheckRecord::has_passed);
-        let needs_proof = was_active
-            && settings.state == ConnectionState::Active
-            && !effect.is_empty()
-            && !is_proven;
-        if needs_proof && !edit.force {
-            return Err(ConnectionError::CheckRequired(format!(
-                "{effect}. Check the change first (CheckConnection with the proposal), set state to TESTING with it, or force it"
-            )));
-        }
-        let fields = changes::fields(Some((&old.settings, &old.secrets)), (&settings, &secrets));
-        let note = ChangeNote {
-            actor: actor.to_owned(),
-            action: "update",
-            fields,
-            is_forced: needs_proof,
-        };
-        let change = ConnectionChange {
-            slug: &edit.slug,
-            revision: edit.revision,
-            // The issuer that was read belongs to where it was read.
-            keep_pin: settings.has_idp_of(&old.settings),
-            settings: &settings,
-            secrets: &secrets,
-            note: &note,
-        };
-        Ok(Updated { connection: self.connections.update(&change).await?, effect })
-    }
-
-    /// Makes a connection ACTIVE: its present settings have passed a check, and a person has logged in by them; or by force.
-    ///
-    /// # Errors
-    /// See [`ConnectionError`].
-    pub async fn activate(
+    pub async fn changes(
         &self,
         slug: &Slug,
-        revision: u64,
-        force: bool,
-        actor: &str,
-    ) -> Result<Connection, ConnectionError> {
-        // The test login may have ended just now.
-        self.attempts.flush().await;
-        let old = self.get(slug).await?;
-        if old.revision != revision {
-            return Err(ConnectionError::Conflict { current: old.revision });
-        }
-        let digest = old.proof_digest();
-        let is_tested = old.test_login.as_ref().is_some_and(|(tested, _)| *tested == digest);
-        let missing = match (is_checked(&old), is_tested) {
-            (true, true) => None,
-            (false, true) => Some("a check of these settings that passes is missing"),
-            (true, false) => Some("a test login by these settings is missing"),
-            (false, false) => {
-                Some("a check of these settings that passes, and a test login by them, are missing")
-            }
-        };
-        if let Some(missing) = missing.filter(|_| !force) {
-            return Err(ConnectionError::CheckRequired(missing.to_owned()));
-        }
-        let settings =
-            ConnectionSettings { state: ConnectionState::Active, ..old.settings.clone() };
-        let fields =
-            changes::fields(Some((&old.settings, &old.secrets)), (&settings, &old.secrets));
-        let note = ChangeNote {
-            actor: actor.to_owned(),
-            action: "activate",
-            fields,
-            is_forced: missing.is_some(),
-        };
-        let change = ConnectionChange {
-            slug,
-            revision,
-            keep_pin: true,
-            settings: &settings,
-            secrets: &old.secrets,
-            note: &note,
-        };
-        Ok(self.connections.update(&change).await?)
+        before: Option<i64>,
+        page_size: u32,
+    ) -> Result<Page<ChangeRecord, i64>, ConnectionError> {
+        let one_more = page_size.saturating_add(1);
+        let found = self.store.call(|store| store.changes_of(slug, before, one_more)).await?;
+        let Page { items, next } = page(found, page_size, |last| last.id);
+        Ok(Page { items: items.into_iter().map(|change| change.record).collect(), next })
     }
 
     /// Deletes a connection.
@@ -276,128 +128,26 @@ impl ConnectionAdmin {
         revision: u64,
         actor: &str,
     ) -> Result<(), ConnectionError> {
-        let note =
-            ChangeNote { actor: actor.to_owned(), action: "delete", ..ChangeNote::default() };
-        Ok(self.connections.delete(slug, revision, &note).await?)
-    }
-
-    /// What was changed, newest first, before `before`; and where the next page begins.
-    ///
-    /// # Errors
-    /// See [`ConnectionError`].
-    pub async fn changes(
-        &self,
-        slug: &Slug,
-        before: Option<i64>,
-        page_size: u32,
-    ) -> Result<(Vec<ChangeRecord>, Option<i64>), ConnectionError> {
-        let mut found =
-            self.connections.changes_of(slug, before, page_size.saturating_add(1)).await?;
-        let is_more = found.len() > page_size as usize;
-        found.truncate(page_size as usize);
-        let next = found.last().filter(|_| is_more).map(|(id, _)| *id);
-        Ok((found.into_iter().map(|(_, record)| record).collect(), next))
-    }
-
-    /// The account's latest attempts, newest first, and how its logins went; `None` beside them: no connection is set up.
-    ///
-    /// # Errors
-    /// See [`ConnectionError`].
-    pub async fn attempts(
-        &self,
-        slug: &Slug,
-        limit: u32,
-    ) -> Result<(Vec<Attempt>, LoginSummary, Connection), ConnectionError> {
-        let connection = self.get(slug).await?;
-        let attempts = self.attempts.of(slug, limit).await?;
-        let summary = self.attempts.summaries(slug, slug).await?.remove(slug).unwrap_or_default();
-        Ok((attempts, summary, connection))
-    }
-
-    /// How logins went at these connections, which are in order.
-    ///
-    /// # Errors
-    /// See [`ConnectionError`].
-    pub async fn summaries(
-        &self,
-        connections: &[Connection],
-    ) -> Result<HashMap<Slug, LoginSummary>, ConnectionError> {
-        match (connections.first(), connections.last()) {
-            (Some(first), Some(last)) => {
-                Ok(self.attempts.summaries(&first.slug, &last.slug).await?)
-            }
-            _ => Ok(HashMap::new()),
-        }
-    }
-
-    /// The settings with these fields taken from `draft`.
-    fn edited(
-        &self,
-        old: &Connection,
-        fields: &[DraftField],
-        draft: Draft,
-    ) -> Result<ConnectionSettings, ConnectionError> {
-        let mut edited = Draft::from(&old.settings);
-        edited.take(fields, draft);
-        edited.check(self.http.addresses()).map_err(ConnectionError::Refused)
+        let details = ChangeDetails::new(actor, "delete", Vec::new());
+        let deleted = self.store.call(|store| store.delete(slug, revision, &details)).await;
+        self.cache.forget(slug).await;
+        Ok(deleted?)
     }
 }
 
-/// Whether the connection as it is has not failed its last check: what that couldn't tell, a test login does.
+/// Cuts the one item too many that tells whether there is a next page.
+fn page<T, Next>(mut items: Vec<T>, size: u32, position: impl Fn(&T) -> Next) -> Page<T, Next> {
+    let has_more = items.len() > size as usize;
+    items.truncate(size as usize);
+    let next = items.last().filter(|_| has_more).map(position);
+    Page { items, next }
+}
+
+/// Whether nothing failed when the connection as it is was last checked: a test login decides what a
+/// check can't.
 fn is_checked(connection: &Connection) -> bool {
     let check = connection.check_of(&connection.settings, &connection.secrets.active);
     check.is_some_and(CheckRecord::has_not_failed)
-}
-
-impl SecretsEdit {
-    fn apply_to(self, old: &ClientSecrets) -> Result<ClientSecrets, Vec<Violation>> {
-        let mut violations = Vec::new();
-        let mut checked = |secret: ClientSecret, field: &'static str| match check_client_secret(
-            secret.expose(),
-        ) {
-            Ok(text) => Some(ClientSecret::new(text)),
-            Err(violation) => {
-                violations.push(Violation { field: field.into(), ..violation });
-                None
-            }
-        };
-        let mut secrets = old.clone();
-        if let Some(active) = self.active.and_then(|secret| checked(secret, "client_secret")) {
-            // What was known of the old one says nothing of the new one.
-            if active.expose() != old.active.expose() {
-                secrets.active_expire = None;
-            }
-            secrets.active = active;
-        }
-        match self.standby {
-            None => {}
-            Some(secret) if secret.expose().trim().is_empty() => {
-                (secrets.standby, secrets.standby_expire) = (None, None);
-            }
-            Some(secret) => {
-                secrets.standby = checked(secret, "standby_client_secret");
-                secrets.standby_expire = None;
-            }
-        }
-        secrets.active_expire = self.active_expire.unwrap_or(secrets.active_expire);
-        secrets.standby_expire = self.standby_expire.unwrap_or(secrets.standby_expire);
-        if secrets.standby.is_none() && secrets.standby_expire.is_some() && violations.is_empty() {
-            violations.push(Violation::new(
-                "standby_client_secret_expire_time",
-                "needs standby_client_secret",
-            ));
-        }
-        if violations.is_empty() { Ok(secrets) } else { Err(violations) }
-    }
-}
-
-/// A changed connection.
-#[derive(Debug)]
-pub struct Updated {
-    /// As stored.
-    pub connection: Connection,
-    /// Which logins are affected, for a person; empty: none.
-    pub effect: String,
 }
 
 /// Why support's call was refused.
@@ -405,22 +155,31 @@ pub struct Updated {
 pub enum ConnectionError {
     /// Fields are missing or malformed.
     #[error("the connection is malformed")]
-    Refused(Vec<Violation>),
-    /// The account has one.
-    #[error("the account has a connection already")]
+    Invalid(Vec<Violation>),
+    /// The account has a connection.
+    #[error("the account already has a connection")]
     Exists,
-    /// It has none.
+    /// The account has none.
     #[error("no connection is set up for this account")]
     NotFound,
-    /// It changed since it was read.
+    /// The connection changed since it was read.
     #[error("the connection changed since it was read: its revision is {current}")]
     Conflict {
-        /// The revision in force.
+        /// The current revision.
         current: u64,
     },
-    /// Something isn't proven yet.
-    #[error("{0}")]
-    CheckRequired(String),
+    /// Only an activation makes a connection ACTIVE.
+    #[error("a connection becomes ACTIVE only by ActivateConnection")]
+    ActivationRequired,
+    /// A check or a test login is missing.
+    #[error("missing: {0}")]
+    ProofMissing(MissingProof),
+    /// An update of an ACTIVE connection whose settings have not passed a check.
+    #[error(
+        "{0}; check the change first (CheckConnection with the proposal), set the state to TESTING \
+         with it, or use force"
+    )]
+    ChangeUnproven(changes::Effect),
     /// Too many checks.
     #[error("too many checks of this account")]
     RateLimited {
@@ -430,6 +189,38 @@ pub enum ConnectionError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is missing before a connection is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MissingProof {
+    /// A check.
+    #[error("a check of these settings in which nothing fails")]
+    Check,
+    /// A test login.
+    #[error("a test login with these settings")]
+    TestLogin,
+    /// Both.
+    #[error("a check of these settings in which nothing fails, and a test login with them")]
+    Both,
+}
+
+impl ConnectionError {
+    /// What exactly happened; [`ConnectionError::Invalid`] is the door's own to tell by its fields.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Invalid(_) => Cause::FieldInvalid,
+            Self::Exists => Cause::ConnectionExists,
+            Self::NotFound => Cause::ConnectionNotSetUp,
+            Self::Conflict { .. } => Cause::RevisionConflict,
+            Self::ActivationRequired => Cause::ActivationRequired,
+            Self::ProofMissing(_) => Cause::ProofMissing,
+            Self::ChangeUnproven(_) => Cause::ChangeUnproven,
+            Self::RateLimited { .. } => Cause::CheckRate,
+            Self::Store(error) => error.cause(),
+        }
+    }
 }
 
 impl From<ChangeError> for ConnectionError {

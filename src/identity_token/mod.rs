@@ -25,12 +25,14 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
+use crate::model::cause::Cause;
 use crate::model::identity::Identity;
-use crate::store::{DeferredStore, SigningKeys, StoreError, StoredSigningKey, with_timeout};
+use crate::model::time::UnixSeconds;
+use crate::store::{DeferredStore, SigningKeys, StoreError, StoredSigningKey};
 
 /// For whom tokens are, and for how long.
 #[derive(Clone, Debug)]
-pub struct IdentityPolicy {
+pub struct IdentityTokenPolicy {
     /// `iss`: the service's public URL.
     pub issuer: String,
     /// `aud`: the backends that accept them.
@@ -43,7 +45,7 @@ pub struct IdentityPolicy {
 
 /// Why there is no token, or why one tells nobody's identity.
 #[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
+pub enum IdentityTokenError {
     /// The signing keys were not read yet, or can't be.
     #[error("no signing key is known yet")]
     NoKey,
@@ -58,12 +60,25 @@ pub enum IdentityError {
     Store(#[from] StoreError),
 }
 
+impl IdentityTokenError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::NoKey => Cause::SigningKeyUnavailable,
+            Self::Invalid(_) => Cause::IdentityTokenInvalid,
+            Self::Expired => Cause::IdentityTokenExpired,
+            Self::Store(error) => error.cause(),
+        }
+    }
+}
+
 /// Issues and reads identity tokens.
-pub struct Identities {
-    policy: IdentityPolicy,
+pub struct IdentityTokens {
+    policy: IdentityTokenPolicy,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    stored: DeferredStore<dyn SigningKeys>,
+    stored: Arc<DeferredStore<dyn SigningKeys>>,
     keys: ArcSwap<Keys>,
     /// Seconds since the Unix epoch.
     read_at: AtomicU64,
@@ -78,7 +93,7 @@ struct Keys {
 
 struct Key {
     generation: u64,
-    created_at: u64,
+    created_at: UnixSeconds,
     kid: String,
     pair: EcdsaKeyPair,
     public: ParsedPublicKey,
@@ -98,47 +113,40 @@ struct Payload<'a> {
     iss: String,
     sub: String,
     aud: String,
-    iat: u64,
-    exp: u64,
+    iat: UnixSeconds,
+    exp: UnixSeconds,
     jti: String,
     #[serde(flatten)]
     identity: Cow<'a, Identity>,
 }
 
-impl Identities {
-    /// Without keys until [`Identities::keep_keys`] has found or made one.
+impl IdentityTokens {
+    /// Without keys until [`IdentityTokens::keep_keys`] has found or made one.
     #[must_use]
-    pub fn new(policy: IdentityPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(
+        policy: IdentityTokenPolicy,
+        stored: Arc<DeferredStore<dyn SigningKeys>>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
         let keys = ArcSwap::from_pointee(Keys { jwks: jwks_of(&[]), ..Keys::default() });
-        Self {
-            policy,
-            clock,
-            entropy,
-            stored: DeferredStore::new("signing keys"),
-            keys,
-            read_at: AtomicU64::new(0),
-        }
-    }
-
-    /// Takes the store that could be opened; the first one stays.
-    pub fn open(&self, stored: Arc<dyn SigningKeys>) {
-        self.stored.open(stored);
+        Self { policy, clock, entropy, stored, keys, read_at: AtomicU64::new(0) }
     }
 
     /// Whether a token could be issued now; to be asked before a login is spent for it.
     ///
     /// # Errors
-    /// [`IdentityError::NoKey`]
-    pub fn ready(&self) -> Result<(), IdentityError> {
-        self.keys.load().signing.as_ref().map(|_| ()).ok_or(IdentityError::NoKey)
+    /// [`IdentityTokenError::NoKey`]
+    pub fn ready(&self) -> Result<(), IdentityTokenError> {
+        self.keys.load().signing.as_ref().map(|_| ()).ok_or(IdentityTokenError::NoKey)
     }
 
     /// A token that tells who this person is.
     ///
     /// # Errors
-    /// [`IdentityError::NoKey`]
-    pub fn issue(&self, identity: &Identity) -> Result<String, IdentityError> {
-        let key = self.keys.load().signing.clone().ok_or(IdentityError::NoKey)?;
+    /// [`IdentityTokenError::NoKey`]
+    pub fn issue(&self, identity: &Identity) -> Result<String, IdentityTokenError> {
+        let key = self.keys.load().signing.clone().ok_or(IdentityTokenError::NoKey)?;
         let now = self.clock.unix_seconds();
         let mut jti = [0; 16];
         self.entropy.fill(&mut jti);
@@ -147,7 +155,7 @@ impl Identities {
             sub: stable_id(identity),
             aud: self.policy.audience.clone(),
             iat: now,
-            exp: now.saturating_add(self.policy.ttl.as_secs()),
+            exp: now.after(self.policy.ttl),
             jti: BASE64_URL_SAFE_NO_PAD.encode(jti),
             identity: Cow::Borrowed(identity),
         };
@@ -156,61 +164,61 @@ impl Identities {
         let signature = key
             .pair
             .sign(&SystemRandom::new(), message.as_bytes())
-            .map_err(|_| IdentityError::NoKey)?;
+            .map_err(|_| IdentityTokenError::NoKey)?;
         Ok(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// Whose identity a token tells.
     ///
     /// # Errors
-    /// See [`IdentityError`].
-    pub async fn verify(&self, token: &str) -> Result<Identity, IdentityError> {
+    /// See [`IdentityTokenError`].
+    pub async fn verify(&self, token: &str) -> Result<Identity, IdentityTokenError> {
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(IdentityError::Invalid("it is no signed JWT"));
+            return Err(IdentityTokenError::Invalid("it is no signed JWT"));
         };
         let read: Value = decoded(header)?;
         if read.get("alg").and_then(Value::as_str) != Some(ALG) {
-            return Err(IdentityError::Invalid("its alg is not ES256"));
+            return Err(IdentityTokenError::Invalid("its alg is not ES256"));
         }
         // An ID token, or any other of the many things that are JWTs, says that it is something else (RFC 8725 3.11).
         if !read.get("typ").and_then(Value::as_str).is_some_and(|typ| typ.eq_ignore_ascii_case(TYP))
         {
-            return Err(IdentityError::Invalid("its typ is not identity+jwt"));
+            return Err(IdentityTokenError::Invalid("its typ is not identity+jwt"));
         }
         if read.get("crit").is_some() {
-            return Err(IdentityError::Invalid("it demands an extension (crit)"));
+            return Err(IdentityTokenError::Invalid("it demands an extension (crit)"));
         }
         let kid = read
             .get("kid")
             .and_then(Value::as_str)
-            .ok_or(IdentityError::Invalid("it names no key (kid)"))?;
+            .ok_or(IdentityTokenError::Invalid("it names no key (kid)"))?;
         let key = self
             .key(kid)
             .await?
-            .ok_or(IdentityError::Invalid("its key is not one of this service's"))?;
+            .ok_or(IdentityTokenError::Invalid("its key is not one of this service's"))?;
         let signature = BASE64_URL_SAFE_NO_PAD
             .decode(signature)
-            .map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
+            .map_err(|_| IdentityTokenError::Invalid(BAD_SIGNATURE))?;
         let signed = format!("{header}.{payload}");
         key.public
             .verify_sig(signed.as_bytes(), &signature)
-            .map_err(|_| IdentityError::Invalid(BAD_SIGNATURE))?;
+            .map_err(|_| IdentityTokenError::Invalid(BAD_SIGNATURE))?;
         let payload: Payload<'_> = decoded(payload)?;
         if payload.iss != self.policy.issuer {
-            return Err(IdentityError::Invalid("its iss is not this service"));
+            return Err(IdentityTokenError::Invalid("its iss is not this service"));
         }
         if payload.aud != self.policy.audience {
-            return Err(IdentityError::Invalid("its aud is another audience"));
+            return Err(IdentityTokenError::Invalid("its aud is another audience"));
         }
         let now = self.clock.unix_seconds();
         if now >= payload.exp {
-            return Err(IdentityError::Expired);
+            return Err(IdentityTokenError::Expired);
         }
-        if payload.iat > now.saturating_add(REPLICA_SKEW) {
-            return Err(IdentityError::Invalid("it was issued in the future"));
+        if payload.iat > now.after(REPLICA_SKEW) {
+            return Err(IdentityTokenError::Invalid("it was issued in the future"));
         }
         Ok(payload.identity.into_owned())
     }
@@ -225,32 +233,32 @@ impl Identities {
     ///
     /// # Errors
     /// The store failed, or holds a key that can't be used; what is known stays in use.
-    pub async fn keep_keys(&self) -> Result<(), IdentityError> {
-        let age = self.clock.unix_seconds().saturating_sub(self.read_at.load(Ordering::Acquire));
+    pub async fn keep_keys(&self) -> Result<(), IdentityTokenError> {
+        let read_at = UnixSeconds(self.read_at.load(Ordering::Acquire));
+        let age = self.clock.unix_seconds().since(read_at);
         if age < READ_INTERVAL && self.ready().is_ok() { Ok(()) } else { self.read_keys().await }
     }
 
     /// The key with this id; one that isn't known may have been made by another replica just now.
-    async fn key(&self, kid: &str) -> Result<Option<Arc<Key>>, IdentityError> {
+    async fn key(&self, kid: &str) -> Result<Option<Arc<Key>>, IdentityTokenError> {
         let find = || self.keys.load().published.iter().find(|key| key.kid == kid).cloned();
         if let Some(key) = find() {
             return Ok(Some(key));
         }
         let now = self.clock.unix_seconds();
-        let read_at = self.read_at.load(Ordering::Acquire);
-        if now < read_at.saturating_add(UNKNOWN_KEY_INTERVAL) {
+        let read_at = UnixSeconds(self.read_at.load(Ordering::Acquire));
+        if now < read_at.after(UNKNOWN_KEY_INTERVAL) {
             return Ok(None);
         }
         // A caller waits here, so the store has no longer than for everything else that callers wait for.
-        with_timeout("signing keys", self.read_keys()).await?;
+        self.read_keys().await?;
         Ok(find())
     }
 
-    async fn read_keys(&self) -> Result<(), IdentityError> {
-        let stored = self.stored.get().map_err(|_| IdentityError::NoKey)?;
+    async fn read_keys(&self) -> Result<(), IdentityTokenError> {
         let now = self.clock.unix_seconds();
-        self.read_at.store(now, Ordering::Release);
-        let mut keys = parsed(stored.signing_keys().await?);
+        self.read_at.store(now.0, Ordering::Release);
+        let mut keys = self.stored_keys().await?;
         // Before anything is written, which can fail where the keys themselves are good.
         self.publish(&keys, now);
         if self.is_due(&keys, now) {
@@ -259,56 +267,56 @@ impl Identities {
                 &ECDSA_P256_SHA256_FIXED_SIGNING,
                 &SystemRandom::new(),
             );
-            let pkcs8 = Zeroizing::new(pkcs8.map_err(|_| IdentityError::NoKey)?.as_ref().to_vec());
+            let pkcs8 =
+                Zeroizing::new(pkcs8.map_err(|_| IdentityTokenError::NoKey)?.as_ref().to_vec());
             // Of replicas that find at once that one is due, one's key is kept, and all read it.
-            stored
-                .add_signing_key(&StoredSigningKey { generation, created_at: now, pkcs8 })
-                .await?;
+            let key = StoredSigningKey { generation, created_at: now, pkcs8 };
+            self.stored.call(|store| store.add_signing_key(&key)).await?;
             tracing::info!(generation, "a new key for identity tokens was made");
-            keys = parsed(stored.signing_keys().await?);
+            keys = self.stored_keys().await?;
             self.publish(&keys, now);
         }
         let signing = self.signing_key(&keys, now);
         for key in keys.iter().filter(|key| self.is_over(key, signing.as_ref(), now)) {
-            stored.forget_signing_key(key.generation).await?;
+            self.stored.call(|store| store.forget_signing_key(key.generation)).await?;
         }
         Ok(())
     }
 
-    fn publish(&self, keys: &[Arc<Key>], now: u64) {
+    async fn stored_keys(&self) -> Result<Vec<Arc<Key>>, StoreError> {
+        Ok(parsed(self.stored.call(|store| store.signing_keys()).await?))
+    }
+
+    fn publish(&self, keys: &[Arc<Key>], now: UnixSeconds) {
         let signing = self.signing_key(keys, now);
         let keys: Vec<_> =
             keys.iter().filter(|key| !self.is_over(key, signing.as_ref(), now)).cloned().collect();
         self.keys.store(Arc::new(Keys { jwks: jwks_of(&keys), signing, published: keys }));
     }
 
-    fn is_due(&self, keys: &[Arc<Key>], now: u64) -> bool {
-        let lifetime = self.policy.key_lifetime.as_secs();
-        keys.last()
-            .is_none_or(|newest| now >= newest.created_at.saturating_add(lifetime - self.ahead()))
+    fn is_due(&self, keys: &[Arc<Key>], now: UnixSeconds) -> bool {
+        let lifetime = self.policy.key_lifetime;
+        keys.last().is_none_or(|newest| now >= newest.created_at.after(lifetime - self.ahead()))
     }
 
     /// The newest that has been published for long enough; the oldest where none has.
-    fn signing_key(&self, keys: &[Arc<Key>], now: u64) -> Option<Arc<Key>> {
-        let is_settled = |key: &&Arc<Key>| now >= key.created_at.saturating_add(self.ahead());
+    fn signing_key(&self, keys: &[Arc<Key>], now: UnixSeconds) -> Option<Arc<Key>> {
+        let is_settled = |key: &&Arc<Key>| now >= key.created_at.after(self.ahead());
         keys.iter().rev().find(is_settled).or_else(|| keys.first()).cloned()
     }
 
     /// Whether every token that the key signed has expired.
-    fn is_over(&self, key: &Key, signing: Option<&Arc<Key>>, now: u64) -> bool {
-        let in_use_since = |signing: &Arc<Key>| signing.created_at.saturating_add(self.ahead());
+    fn is_over(&self, key: &Key, signing: Option<&Arc<Key>>, now: UnixSeconds) -> bool {
+        let in_use_since = |signing: &Arc<Key>| signing.created_at.after(self.ahead());
         signing.is_some_and(|signing| {
             key.generation < signing.generation
-                && now
-                    >= in_use_since(signing)
-                        .saturating_add(self.policy.ttl.as_secs())
-                        .saturating_add(READ_INTERVAL * 4)
+                && now >= in_use_since(signing).after(self.policy.ttl + READ_INTERVAL * 4)
         })
     }
 
-    /// How long a key is published before it signs, in seconds.
-    fn ahead(&self) -> u64 {
-        (self.policy.key_lifetime.as_secs() / 4).min(PUBLISHED_AHEAD)
+    /// How long a key is published before it signs.
+    fn ahead(&self) -> Duration {
+        (self.policy.key_lifetime / 4).min(PUBLISHED_AHEAD)
     }
 }
 
@@ -367,26 +375,28 @@ fn stable_id(identity: &Identity) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(context.finish())
 }
 
-fn encoded(part: &impl Serialize) -> Result<String, IdentityError> {
-    let json =
-        serde_json::to_vec(part).map_err(|_| IdentityError::Invalid("the identity is no JSON"))?;
+fn encoded(part: &impl Serialize) -> Result<String, IdentityTokenError> {
+    let json = serde_json::to_vec(part)
+        .map_err(|_| IdentityTokenError::Invalid("the identity is no JSON"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
-fn decoded<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, IdentityError> {
-    let bytes =
-        BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| IdentityError::Invalid("it is no JWT"))?;
-    serde_json::from_slice(&bytes).map_err(|_| IdentityError::Invalid("it is no identity token"))
+fn decoded<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, IdentityTokenError> {
+    let bytes = BASE64_URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| IdentityTokenError::Invalid("it is no JWT"))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|_| IdentityTokenError::Invalid("it is no identity token"))
 }
 
 const ALG: &str = "ES256";
 const TYP: &str = "identity+jwt";
 const BAD_SIGNATURE: &str = "its signature is not this service's";
-/// Between the clocks of two replicas, in seconds.
-const REPLICA_SKEW: u64 = 60;
-/// How often the keys are read, in seconds.
-const READ_INTERVAL: u64 = 30;
-/// How often a token by an unknown key may have them read, in seconds.
-const UNKNOWN_KEY_INTERVAL: u64 = 5;
-/// How long a key is published before it signs, in seconds: longer than anybody keeps a key set.
-const PUBLISHED_AHEAD: u64 = 24 * 60 * 60;
+/// Between the clocks of two replicas, for which a token may seem to be issued in the future.
+const REPLICA_SKEW: Duration = Duration::from_secs(60);
+/// How often the keys are read.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a token by an unknown key may have them read.
+const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a key is published before it signs: longer than anybody keeps a key set.
+const PUBLISHED_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);

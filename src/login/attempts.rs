@@ -1,22 +1,28 @@
-//! What became of each account's latest logins, for support. Noted in memory by a login's last step and written in batches
-//! beside it: a login never waits for that, and where SQL can't keep up queue are dropped and counted. Holds no code, token,
-//! state, nor any claim's value.
+//! The log of each account's latest logins, for support. A login's last step puts its attempt into a
+//! queue in memory; a task writes the queue to SQL in batches. A login never waits for SQL: while SQL
+//! can't keep up, attempts are dropped and counted. Holds no code, token, state, nor any claim's value.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::complete::LoginProgress;
 use crate::clock::Clock;
-use crate::model::proving::{Attempt, LoginSummary};
+use crate::model::attempt::{Attempt, PhaseMicros, TestLogin};
+use crate::model::cause::Cause;
+use crate::model::connection::ConnectionState;
+use crate::model::identity::IdentityClaim;
 use crate::model::slug::Slug;
-use crate::store::{AttemptBatch, DeferredStore, LoginAttempts, StoreError, with_timeout};
+use crate::store::{
+    AccountAttempt, AttemptBatch, DeferredStore, LoginAttempts, ProvenLogin, StoreError,
+};
 use crate::telemetry::attempts_dropped;
+use crate::telemetry::traces::current_trace_id;
 
-/// The queue; one for the process.
+/// The log; one for the process.
 pub struct AttemptLog {
     queue: mpsc::Sender<Entry>,
     shared: Arc<Shared>,
@@ -24,57 +30,88 @@ pub struct AttemptLog {
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    stored: DeferredStore<dyn LoginAttempts>,
-    /// Callbacks by account since they were written last.
+    stored: Arc<DeferredStore<dyn LoginAttempts>>,
+    /// Callbacks with an unrecognized state since the last write.
     unrecognized: Mutex<HashMap<Slug, u64>>,
 }
 
 enum Entry {
-    Attempt(Slug, Box<Attempt>, Option<Tested>),
-    /// There is something among the unrecognized ones.
+    Attempt(Box<AccountAttempt>, Option<ProvenLogin>),
+    /// Wakes the writer: `Shared::unrecognized` is not empty.
     Unrecognized,
-    /// Tells when all before it is written.
+    /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
 
-/// By which settings a person has logged in as a trial.
-pub struct Tested {
-    /// Of the connection.
-    pub incarnation: u64,
-    /// Of what the login was done by; see [`Connection::proof_digest`](crate::model::connection::Connection::proof_digest).
-    pub digest: String,
+/// How a login ended that is to be recorded.
+pub(super) struct Ending<'a> {
+    /// `None`: it was completed.
+    pub(super) cause: Option<Cause>,
+    /// The IdP's error code.
+    pub(super) idp_error: Option<&'a str>,
 }
 
 impl AttemptLog {
-    /// An empty log, and what writes it: to be given up only after [`AttemptLog::flush`].
+    /// An empty log, and the task that writes it: to be run until [`AttemptLog::flush`] has returned
+    /// for the last time.
     #[must_use]
-    pub fn start(clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        stored: Arc<DeferredStore<dyn LoginAttempts>>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
-        let shared = Arc::new(Shared {
-            clock,
-            stored: DeferredStore::new(STORE),
-            unrecognized: Mutex::default(),
-        });
-        let writer = tokio::spawn(write(queued, Arc::clone(&shared)));
+        let shared = Arc::new(Shared { clock, stored, unrecognized: Mutex::default() });
+        let writer = write(queued, Arc::clone(&shared));
         (Self { queue, shared }, writer)
     }
 
-    /// Takes the store that could be opened; the first one stays.
-    pub fn open(&self, stored: Arc<dyn LoginAttempts>) {
-        self.shared.stored.open(stored);
+    /// Records the end of a login, as far as it went.
+    pub(super) fn record(&self, slug: &Slug, progress: &LoginProgress, ending: &Ending<'_>) {
+        if !progress.is_ours {
+            return self.record_unrecognized(slug);
+        }
+        let time = self.shared.clock.unix_millis();
+        let connection = progress.connection.as_ref();
+        let is_test = connection
+            .is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
+        let claims_present = progress.claims_missing.as_ref().map(|missing| {
+            let all = IdentityClaim::ALL.iter().copied();
+            all.filter(|claim| !missing.contains(claim)).collect()
+        });
+        let phase = |(phase, took): &(&'static str, Duration)| PhaseMicros {
+            phase: (*phase).to_owned(),
+            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        };
+        let attempt = Attempt {
+            time,
+            reason: ending.cause.map(Cause::reason),
+            cause: ending.cause,
+            trace_id: current_trace_id(),
+            idp_error: ending.idp_error.map(str::to_owned),
+            claims_present,
+            issuer: progress.issuer.clone(),
+            phases: progress.phases.0.iter().map(phase).collect(),
+            is_test,
+        };
+        let proven = connection.filter(|_| is_test && ending.cause.is_none());
+        let proven = proven.map(|connection| ProvenLogin {
+            slug: slug.clone(),
+            incarnation: connection.incarnation,
+            test_login: TestLogin { proof: connection.proof_digest(), time },
+        });
+        let attempt = Box::new(AccountAttempt { slug: slug.clone(), attempt });
+        if self.queue.try_send(Entry::Attempt(attempt, proven)).is_err() {
+            attempts_dropped(1);
+        }
     }
 
-    /// Notes a callback whose state was ours.
-    pub fn record(&self, slug: &Slug, attempt: Attempt, tested: Option<Tested>) {
-        self.send(Entry::Attempt(slug.clone(), Box::new(attempt), tested));
-    }
-
-    /// Counts a callback whose state was not ours. Anybody can make those, so they take no note's place.
-    pub fn record_unrecognized(&self, slug: &Slug) {
+    /// Counts a callback with a state that was not issued here. Anybody can send those, so they take
+    /// no attempt's place in the queue.
+    fn record_unrecognized(&self, slug: &Slug) {
         let is_first = {
-            let mut unrecognized =
-                self.shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner);
-            if unrecognized.len() >= MAX_UNRECOGNIZED_ACCOUNTS && !unrecognized.contains_key(slug) {
+            let mut unrecognized = self.shared.unrecognized();
+            let is_full = unrecognized.len() >= MAX_UNRECOGNIZED_ACCOUNTS;
+            if is_full && !unrecognized.contains_key(slug) {
                 return attempts_dropped(1);
             }
             *unrecognized.entry(slug.clone()).or_default() += 1;
@@ -85,13 +122,7 @@ impl AttemptLog {
         }
     }
 
-    fn send(&self, note: Entry) {
-        if self.queue.try_send(note).is_err() {
-            attempts_dropped(1);
-        }
-    }
-
-    /// Waits until what was queued so far is written, or SQL has failed; a few seconds at most.
+    /// Waits until everything recorded so far is written, or SQL has failed; a few seconds at most.
     pub async fn flush(&self) {
         let (notify, done) = oneshot::channel();
         let flushed = async {
@@ -99,54 +130,32 @@ impl AttemptLog {
                 let _ = done.await;
             }
         };
-        let _ = tokio::time::timeout(FLUSH_PATIENCE, flushed).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
     }
 
-    /// An account's attempts, newest first.
+    /// Deletes the attempts that are too old.
     ///
     /// # Errors
-    /// The store is unreachable.
-    pub async fn of(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError> {
-        self.flush().await;
-        with_timeout(STORE, self.shared.stored.get()?.attempts(slug, limit)).await
-    }
-
-    /// How logins went at the accounts from `first` to `last`, failures of the last 24 hours.
-    ///
-    /// # Errors
-    /// The store is unreachable.
-    pub async fn summaries(
-        &self,
-        first: &Slug,
-        last: &Slug,
-    ) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
-        let since = self.shared.clock.unix_millis().saturating_sub(millis(FAILURES_OF));
-        with_timeout(STORE, self.shared.stored.get()?.login_summaries(first, last, since)).await
-    }
-
-    /// Forgets what is too old: to be called now and then.
-    ///
-    /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     pub async fn forget_old(&self) -> Result<(), StoreError> {
-        let before = self.shared.clock.unix_millis().saturating_sub(millis(KEPT_FOR));
-        with_timeout(STORE, self.shared.stored.get()?.forget_attempts_before(before)).await
+        let before = self.shared.clock.unix_millis().before(KEPT_FOR);
+        self.shared.stored.call(|store| store.forget_attempts_before(before)).await
     }
 }
 
 impl Shared {
+    fn unrecognized(&self) -> std::sync::MutexGuard<'_, HashMap<Slug, u64>> {
+        self.unrecognized.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn add(&self, batch: &AttemptBatch) {
         if batch.is_empty() {
             return;
         }
-        let written = match self.stored.get() {
-            Ok(stored) => with_timeout(STORE, stored.add_attempts(batch)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            let dropped =
-                u64::try_from(batch.attempts.len() + batch.unrecognized.len()).unwrap_or(u64::MAX);
-            tracing::warn!(%error, dropped, "queue of logins could not be written");
+        if let Err(error) = self.stored.call(|store| store.add_attempts(batch)).await {
+            let dropped = batch.attempts.len() + batch.unrecognized.len();
+            let dropped = u64::try_from(dropped).unwrap_or(u64::MAX);
+            tracing::warn!(%error, dropped, "failed to write login attempts");
             attempts_dropped(dropped);
         }
     }
@@ -156,30 +165,24 @@ async fn write(mut queued: mpsc::Receiver<Entry>, shared: Arc<Shared>) {
     while let Some(first) = queued.recv().await {
         let mut batch = AttemptBatch::default();
         let mut flushed = Vec::new();
-        let mut size = 0_u64;
-        let until = Instant::now() + WRITE_EVERY;
+        let until = Instant::now() + WRITE_INTERVAL;
         let mut next = Some(first);
-        while let Some(note) = next {
-            size += 1;
-            match note {
-                Entry::Attempt(slug, attempt, tested) => {
-                    batch.tested.extend(tested.map(|tested| {
-                        (slug.clone(), tested.incarnation, tested.digest, attempt.time)
-                    }));
-                    batch.attempts.push((slug, *attempt));
+        while let Some(entry) = next {
+            match entry {
+                Entry::Attempt(attempt, proven) => {
+                    batch.attempts.push(*attempt);
+                    batch.tested.extend(proven);
                 }
                 Entry::Unrecognized => {}
                 Entry::Flush(notify) => flushed.push(notify),
             }
-            let is_due = !flushed.is_empty() || size >= MAX_BATCH;
-            next =
-                if is_due { None } else { timeout_at(until, queued.recv()).await.ok().flatten() };
+            let is_due = !flushed.is_empty() || batch.attempts.len() >= MAX_BATCH;
+            let more = timeout_at(until, queued.recv());
+            next = if is_due { None } else { more.await.ok().flatten() };
         }
         shared.add(&batch).await;
-        // Apart, so that these can't take others with them.
-        let unrecognized = std::mem::take(
-            &mut *shared.unrecognized.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        // Written apart, so that a failure loses no attempts.
+        let unrecognized = std::mem::take(&mut *shared.unrecognized());
         shared.add(&AttemptBatch { unrecognized, ..AttemptBatch::default() }).await;
         for notify in flushed {
             let _ = notify.send(());
@@ -187,19 +190,13 @@ async fn write(mut queued: mpsc::Receiver<Entry>, shared: Arc<Shared>) {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-const STORE: &str = "login attempts";
-/// Notes in memory that wait to be written: a few hundred bytes each.
+/// Attempts in memory that wait to be written: a few hundred bytes each.
 const MAX_QUEUED: usize = 4096;
-/// Accounts of which unrecognized callbacks are counted between two writes.
+/// Accounts whose unrecognized callbacks are counted between two writes.
 const MAX_UNRECOGNIZED_ACCOUNTS: usize = 256;
-const MAX_BATCH: u64 = 500;
-/// How long a note may wait for others.
-const WRITE_EVERY: Duration = Duration::from_millis(500);
-const FLUSH_PATIENCE: Duration = Duration::from_secs(8);
+const MAX_BATCH: usize = 500;
+/// How long an attempt may wait for others to be written with.
+const WRITE_INTERVAL: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long attempts are kept.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-const FAILURES_OF: Duration = Duration::from_secs(24 * 60 * 60);

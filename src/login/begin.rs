@@ -6,9 +6,11 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::state::relying_party;
-use super::{Login, LoginError, within_deadline};
+use super::{Login, LoginError, RateLimitedBy, within_deadline};
+use crate::model::Violation;
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
-use crate::model::{Violation, shown};
+use crate::model::text::quotable;
+use crate::model::time::UnixSeconds;
 use crate::oidc::provider::Authorization;
 use crate::telemetry::Phases;
 
@@ -19,8 +21,8 @@ pub struct BegunLogin {
     pub redirect_url: String,
     /// Inside it, too.
     pub state: StateParameter,
-    /// Seconds since the Unix epoch.
-    pub expire_time: u64,
+    /// From then on the state is refused.
+    pub expire_time: UnixSeconds,
 }
 
 impl Login {
@@ -34,20 +36,19 @@ impl Login {
 
     async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
         let return_to = self.check(&request)?;
-        let limited = |retry_after| LoginError::RateLimited { retry_after };
-        self.limits.admit_client(request.client_key.as_deref()).map_err(limited)?;
+        let limited = |by| move |retry_after| LoginError::RateLimited { by, retry_after };
+        self.limits
+            .admit_client(request.client_key.as_deref())
+            .map_err(limited(RateLimitedBy::Client))?;
         let mut phases = Phases::default();
         let (connection, provider) = self.resolve(&request.slug, &mut phases).await?;
         if let Some(iss) =
             request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss)))
         {
             let expected = provider.issuer().to_string();
-            return Err(LoginError::IssuerMismatch {
-                expected,
-                actual: format!("{:?}", shown(iss)),
-            });
+            return Err(LoginError::IssuerMismatch { expected, actual: Some(quotable(iss)) });
         }
-        self.limits.admit_connection(&request.slug).map_err(limited)?;
+        self.limits.admit_connection(&request.slug).map_err(limited(RateLimitedBy::Account))?;
         let now = self.clock.unix_seconds();
         let (state, ticket) = self.state_keys.issue(
             self.entropy.as_ref(),
@@ -76,11 +77,7 @@ impl Login {
             verifier: &pending.verifier,
             hints: &request.hints,
         });
-        Ok(BegunLogin {
-            redirect_url,
-            state,
-            expire_time: now.saturating_add(self.policy.state_ttl.as_secs()),
-        })
+        Ok(BegunLogin { redirect_url, state, expire_time: now.after(self.policy.state_ttl) })
     }
 
     /// What the form of a request can't tell without the service's settings.

@@ -1,19 +1,23 @@
-//! CompleteLogin: who came back. One take from the store, one call to the token endpoint.
+//! CompleteLogin: who came back. One take from the store, one call to the token endpoint. Records what
+//! became of the login, also where the caller cancels.
 
+use std::sync::Arc;
+
+use super::attempts::Ending;
 use super::state::relying_party;
 use super::{Login, LoginError, StateError, within_deadline};
+use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState};
-use crate::model::identity::Identity;
+use crate::model::identity::{Identity, IdentityClaim};
 use crate::model::login::{Callback, PendingLogin, RawIdToken};
 use crate::model::return_to::ReturnTo;
-use crate::model::shown;
+use crate::model::slug::Slug;
+use crate::model::text::quotable;
 use crate::oidc::claims::{self, ClaimsError};
 use crate::oidc::error::{CallError, ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::{Phases, secret_switched};
-
-use std::sync::Arc;
 
 /// A finished login.
 #[derive(Debug)]
@@ -24,48 +28,76 @@ pub struct CompletedLogin {
     pub return_to: Option<ReturnTo>,
     /// Verified.
     pub id_token: RawIdToken,
-    /// Whether this was a trial.
+    /// Whether this was a test login.
     pub connection_state: ConnectionState,
 }
 
-/// A refused login, with whether its state is spent: then only a new login helps.
+/// A refused login.
 #[derive(Debug)]
 pub struct CompleteError {
     /// Why.
     pub error: LoginError,
-    /// Whether the state can't be used again.
+    /// Whether the state is spent, so that only a new login helps.
     pub is_spent: bool,
 }
 
-/// How far a login came, whatever its end: for support.
+/// How far a login went, whatever its end.
 #[derive(Debug, Default)]
-pub struct LoginProgress {
-    /// Whether the state can't be used again.
+pub(super) struct LoginProgress {
+    /// Whether the state is spent.
     is_spent: bool,
-    /// Whether the state was one of ours.
-    pub is_ours: bool,
+    /// Whether the state was issued here.
+    pub(super) is_ours: bool,
     /// The account's.
-    pub connection: Option<Arc<Connection>>,
+    pub(super) connection: Option<Arc<Connection>>,
     /// The IdP's.
-    pub issuer: Option<String>,
-    /// Names of the required claims that weren't there; `None`: it didn't come to that.
-    pub claims_missing: Option<Vec<String>>,
+    pub(super) issuer: Option<String>,
+    /// The required claims that were missing; `None`: the claims were not reached.
+    pub(super) claims_missing: Option<Vec<IdentityClaim>>,
     /// How long each phase took.
-    pub phases: Phases,
+    pub(super) phases: Phases,
+}
+
+/// Records a login when it is dropped: a caller that cancels drops the call's future in the middle,
+/// with the state spent.
+struct RecordOnDrop<'a> {
+    login: &'a Login,
+    slug: Slug,
+    progress: LoginProgress,
+    is_recorded: bool,
+}
+
+impl RecordOnDrop<'_> {
+    fn record(&mut self, ending: &Ending<'_>) {
+        self.is_recorded = true;
+        self.login.attempts.record(&self.slug, &self.progress, ending);
+    }
+}
+
+impl Drop for RecordOnDrop<'_> {
+    fn drop(&mut self) {
+        if !self.is_recorded && self.progress.is_ours {
+            self.record(&Ending { cause: Some(Cause::Canceled), idp_error: None });
+        }
+    }
 }
 
 impl Login {
-    /// Finishes a login, and tells in `progress` how far it came, also where the caller gives up.
+    /// Finishes a login.
     ///
     /// # Errors
-    /// See [`LoginError`]; from the moment at which the state is taken it is spent, whatever happens.
-    pub async fn complete(
-        &self,
-        callback: Callback,
-        progress: &mut LoginProgress,
-    ) -> Result<CompletedLogin, CompleteError> {
-        let completed = within_deadline(self.complete_login(callback, progress)).await;
-        completed.map_err(|error| CompleteError { error, is_spent: progress.is_spent })
+    /// See [`LoginError`]. From the moment at which the state is taken it is spent, whatever happens.
+    pub async fn complete(&self, callback: Callback) -> Result<CompletedLogin, CompleteError> {
+        let (slug, progress) = (callback.slug.clone(), LoginProgress::default());
+        let mut guard = RecordOnDrop { login: self, slug, progress, is_recorded: false };
+        let completed = within_deadline(self.complete_login(callback, &mut guard.progress)).await;
+        let error = completed.as_ref().err();
+        guard.record(&Ending {
+            cause: error.map(LoginError::cause),
+            idp_error: error.and_then(LoginError::idp_error),
+        });
+        let is_spent = guard.progress.is_spent;
+        completed.map_err(|error| CompleteError { error, is_spent })
     }
 
     async fn complete_login(
@@ -81,103 +113,96 @@ impl Login {
         let (connection, provider) = self.resolve(&slug, &mut progress.phases).await?;
         progress.connection = Some(Arc::clone(&connection));
         progress.issuer = Some(provider.issuer().to_string());
-        let mut permit =
-            provider.acquire_permit(self.clock.unix_millis()).map_err(LoginError::Provider)?;
+        let permit = provider.acquire_permit(self.clock.unix_millis());
+        let mut permit = permit.map_err(LoginError::Provider)?;
         let taken = progress.phases.timed("store", self.pending.take(&ticket.key)).await?;
         progress.is_spent = true;
-        let pending =
-            taken.and_then(|value| ticket.open(&slug, value)).ok_or(LoginError::StateUsed)?;
+        let pending = taken.and_then(|value| ticket.open(&slug, value));
+        let pending = pending.ok_or(LoginError::StateUsed)?;
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let exchanged =
-            progress.phases.timed("token", provider.exchange(code, pending.verifier.clone())).await;
+        let PendingLogin { nonce, verifier, max_age, return_to, .. } = pending;
+        let exchange = provider.exchange(code, verifier);
+        let exchanged = progress.phases.timed("token", exchange).await;
         let has_answered =
             !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
         permit.record_outcome(has_answered, self.clock.unix_millis());
-        if matches!(exchanged, Err(ExchangeError::ClientRejected { .. }))
-            && connection.secrets.standby.is_some()
-        {
+        let is_client_rejected = matches!(exchanged, Err(ExchangeError::ClientRejected { .. }));
+        if is_client_rejected && connection.secrets.standby.is_some() {
             self.switch_secret(&connection);
         }
         let tokens = exchanged.map_err(LoginError::Exchange)?;
-        let (verified, provider) =
-            self.verify(&connection, provider, &pending, &tokens, &mut progress.phases).await?;
-        let settings = &connection.settings;
-        let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
-            let now = self.clock.unix_seconds();
-            Some(
-                progress
-                    .phases
-                    .timed("userinfo", provider.userinfo(&tokens, &verified, now))
-                    .await
-                    .map_err(LoginError::UserInfo)?,
-            )
-        } else {
-            None
+        let verify = |provider: &Provider| {
+            provider.verify(&tokens, &nonce, max_age, self.clock.unix_seconds())
         };
-        let issuer = provider.issuer().to_string();
-        let identity = claims::identity(&slug, verified, userinfo.as_ref(), settings);
-        progress.claims_missing = Some(match &identity {
-            Err(ClaimsError::Missing(names)) => names.clone(),
-            Ok(_) | Err(_) => Vec::new(),
-        });
-        let identity = identity.map_err(|error| LoginError::Claims { error, issuer })?;
+        let verified = progress.phases.timed_now("verify", || verify(&provider));
+        let (verified, provider) = match verified {
+            Ok(verified) => (verified, provider),
+            // No known key verifies it: once more with the keys that the IdP publishes now.
+            Err(error @ IdTokenError::UnknownKey(_)) => {
+                let fresh = self.providers.with_fresh_keys(&connection, &provider).await;
+                let fresh = fresh.ok_or(LoginError::IdToken(error))?;
+                (verify(&fresh).map_err(LoginError::IdToken)?, fresh)
+            }
+            Err(error) => return Err(LoginError::IdToken(error)),
+        };
+        let identity = self.identify(&slug, &connection, &provider, verified, &tokens, progress);
         Ok(CompletedLogin {
-            identity,
-            return_to: pending.return_to,
+            identity: identity.await?,
+            return_to,
             id_token: tokens.id_token,
-            connection_state: settings.state,
+            connection_state: connection.settings.state,
         })
     }
 
-    /// Has the connection's other secret serve the next login, beside this one, whose code is spent: never a second try with it.
+    /// The identity that the verified claims are of; asks UserInfo where a claim is missing.
+    async fn identify(
+        &self,
+        slug: &Slug,
+        connection: &Connection,
+        provider: &Provider,
+        verified: VerifiedClaims,
+        tokens: &Tokens,
+        progress: &mut LoginProgress,
+    ) -> Result<Identity, LoginError> {
+        let settings = &connection.settings;
+        let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
+            let asked = provider.userinfo(tokens, &verified, self.clock.unix_seconds());
+            let answer = progress.phases.timed("userinfo", asked).await;
+            Some(answer.map_err(LoginError::UserInfo)?)
+        } else {
+            None
+        };
+        let identity = claims::identity(slug, verified, userinfo.as_ref(), settings);
+        progress.claims_missing = Some(match &identity {
+            Err(ClaimsError::Missing(missing)) => missing.iter().map(|claim| claim.claim).collect(),
+            Ok(_) | Err(_) => Vec::new(),
+        });
+        let issuer = || provider.issuer().to_string();
+        identity.map_err(|error| LoginError::Claims { error, issuer: issuer() })
+    }
+
+    /// Lets the connection's standby secret serve the next login, in a task of its own: the code of
+    /// this login is spent, so it is never tried again.
     fn switch_secret(&self, connection: &Arc<Connection>) {
-        let (connections, connection) = (Arc::clone(&self.connections), Arc::clone(connection));
+        let (changes, connection) = (Arc::clone(&self.changes), Arc::clone(connection));
         tokio::spawn(async move {
-            match connections.switch_secret(&connection).await {
+            let slug = &connection.slug;
+            match changes.switch_secret(&connection).await {
                 Ok(true) => {
                     secret_switched();
-                    tracing::warn!(account.slug = %connection.slug, "the IdP rejected the client: the standby secret takes over");
+                    tracing::warn!(account.slug = %slug, "client rejected: switched to standby secret");
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(account.slug = %connection.slug, %error, "the standby secret could not take over");
+                    tracing::warn!(account.slug = %slug, %error, "failed to switch to standby secret");
                 }
             }
         });
     }
-
-    /// Verifies the ID token; where no known key verifies it, once more with fresh keys.
-    async fn verify(
-        &self,
-        connection: &Arc<Connection>,
-        provider: Arc<Provider>,
-        pending: &PendingLogin,
-        tokens: &Tokens,
-        phases: &mut Phases,
-    ) -> Result<(VerifiedClaims, Arc<Provider>), LoginError> {
-        let max_age = pending.max_age.map(|max_age| max_age.as_secs());
-        let first = phases.timed_now("verify", || {
-            provider.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds())
-        });
-        let error = match first {
-            Ok(verified) => return Ok((verified, provider)),
-            Err(error) => error,
-        };
-        if !matches!(error, IdTokenError::UnknownKey(_)) {
-            return Err(LoginError::IdToken(error));
-        }
-        let fresh = self
-            .providers
-            .with_fresh_keys(connection, &provider)
-            .await
-            .ok_or(LoginError::IdToken(error))?;
-        let verified = fresh.verify(tokens, &pending.nonce, max_age, self.clock.unix_seconds());
-        Ok((verified.map_err(LoginError::IdToken)?, fresh))
-    }
 }
 
-/// Whether this callback and this connection are those of the pending login.
+/// Whether this callback and this connection belong to the pending login.
 fn admit(
     pending: &PendingLogin,
     iss: Option<&str>,
@@ -189,12 +214,9 @@ fn admit(
     if !is_same {
         return Err(LoginError::ConnectionChanged);
     }
-    if !provider.admits_callback_issuer(iss) {
-        let actual = iss.map_or_else(
-            || "missing, though the IdP advertises it".to_owned(),
-            |iss| format!("{:?}", shown(iss)),
-        );
-        return Err(LoginError::IssuerMismatch { expected: provider.issuer().to_string(), actual });
+    if provider.admits_callback_issuer(iss) {
+        return Ok(());
     }
-    Ok(())
+    let expected = provider.issuer().to_string();
+    Err(LoginError::IssuerMismatch { expected, actual: iss.map(quotable) })
 }

@@ -6,6 +6,7 @@ use super::state::StateKeys;
 use crate::entropy::Entropy;
 use crate::model::login::{BrowserBinding, Callback};
 use crate::model::slug::Slug;
+use crate::model::time::UnixSeconds;
 use crate::store::seal::{Keyring, MasterKey};
 
 /// Only the one state that was issued is admitted, for its account and browser alone.
@@ -40,4 +41,4 @@ impl Entropy for NoEntropy {
     }
 }
 
-const NOW: u64 = 1_800_000_000;
+const NOW: UnixSeconds = UnixSeconds(1_800_000_000);

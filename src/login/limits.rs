@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::login::limiter::Limiter;
 use crate::model::rate::Rate;
 use crate::model::slug::Slug;
+use crate::rate_limit::RateLimiter;
 
 /// What may begin now.
 pub(super) struct BeginLimits {
-    by_client: Limiter<String>,
-    by_connection: Limiter<Slug>,
+    by_client: RateLimiter<String>,
+    by_connection: RateLimiter<Slug>,
 }
 
 impl BeginLimits {
     pub(super) fn new(per_client: Rate, per_connection: Rate, clock: Arc<dyn Clock>) -> Self {
-        let by_client = Limiter::new(per_client, Arc::clone(&clock));
-        Self { by_client, by_connection: Limiter::new(per_connection, clock) }
+        let by_client = RateLimiter::new(per_client, Arc::clone(&clock));
+        Self { by_client, by_connection: RateLimiter::new(per_connection, clock) }
     }
 
     /// By the key that the web tier gives. The error: how long to wait.

@@ -15,7 +15,6 @@ mod begin;
 mod complete;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod limiter;
 mod limits;
 mod logout;
 mod state;
@@ -24,8 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::connections::AutomaticChanges;
 use crate::entropy::Entropy;
 use crate::model::Violation;
+use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState};
 use crate::model::login::IdpRefusal;
 use crate::model::rate::Rate;
@@ -35,16 +36,17 @@ use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use crate::oidc::provider::Provider;
 use crate::oidc::providers::Providers;
-use crate::store::cache::KnownConnections;
+use crate::store::cache::ConnectionCache;
 use crate::store::seal::Keyring;
 use crate::store::{PendingLogins, StoreError};
 use crate::telemetry::Phases;
 
 pub use begin::BegunLogin;
-pub use complete::{CompleteError, CompletedLogin, LoginProgress};
+pub use complete::{CompleteError, CompletedLogin};
 pub use logout::{LogoutRequest, LogoutTarget};
 pub use state::StateError;
 
+use attempts::AttemptLog;
 use limits::BeginLimits;
 use state::StateKeys;
 
@@ -70,7 +72,9 @@ pub struct Login {
     policy: LoginPolicy,
     state_keys: StateKeys,
     limits: BeginLimits,
-    connections: Arc<KnownConnections>,
+    connections: Arc<ConnectionCache>,
+    changes: Arc<AutomaticChanges>,
+    attempts: Arc<AttemptLog>,
     pending: Arc<dyn PendingLogins>,
     providers: Arc<Providers>,
     clock: Arc<dyn Clock>,
@@ -82,7 +86,9 @@ impl Login {
     pub fn new(
         policy: LoginPolicy,
         keyring: &Keyring,
-        connections: Arc<KnownConnections>,
+        connections: Arc<ConnectionCache>,
+        changes: Arc<AutomaticChanges>,
+        attempts: Arc<AttemptLog>,
         pending: Arc<dyn PendingLogins>,
         providers: Arc<Providers>,
         clock: Arc<dyn Clock>,
@@ -91,7 +97,18 @@ impl Login {
         let state_keys = StateKeys::new(keyring, policy.state_ttl);
         let limits =
             BeginLimits::new(policy.begin_rate_per_client, policy.begin_rate, Arc::clone(&clock));
-        Self { policy, state_keys, limits, connections, pending, providers, clock, entropy }
+        Self {
+            policy,
+            state_keys,
+            limits,
+            connections,
+            changes,
+            attempts,
+            pending,
+            providers,
+            clock,
+            entropy,
+        }
     }
 
     /// Frees what the limits remember of those who are idle: to be called now and then.
@@ -114,7 +131,7 @@ impl Login {
             return Ok((connection, provider));
         }
         // First use: from here on the issuer is part of each person's key, and no document can change it.
-        let connection = self.connections.pin_issuer(&connection, provider.issuer()).await?;
+        let connection = self.changes.pin_issuer(&connection, provider.issuer()).await?;
         let connection = connection.ok_or(LoginError::ConnectionNotFound)?;
         match connection.issuer() {
             Some(pinned) if pinned == provider.issuer() => Ok((connection, provider)),
@@ -139,19 +156,21 @@ async fn within_deadline<T>(
     tokio::time::timeout(RPC_DEADLINE, verb).await.unwrap_or(Err(LoginError::DeadlineExceeded))
 }
 
-/// Why a login was refused. The texts name what was expected and what came, never a secret.
+/// Why a login was refused. The texts name what was expected and what was received, never a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// A field is missing or malformed.
     #[error("the request is malformed")]
     BadRequest(Vec<Violation>),
-    /// Too many logins were begun by this network, or at this account.
-    #[error("too many logins were begun")]
+    /// Too many logins began.
+    #[error("too many logins began {by}")]
     RateLimited {
+        /// Which limit is reached.
+        by: RateLimitedBy,
         /// How long to wait.
         retry_after: Duration,
     },
-    /// No such account, or deleted.
+    /// No such account, or its connection was deleted.
     #[error("no connection is set up for this account")]
     ConnectionNotFound,
     /// Disabled by support.
@@ -160,49 +179,102 @@ pub enum LoginError {
     /// Issuer or client changed between begin and complete.
     #[error("the account's connection changed since this login began")]
     ConnectionChanged,
-    /// The state is not one of a login that can go on.
+    /// The state can't be used.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The state was ours and in time, but its login isn't in the store any more.
+    /// The state was issued here and is in time, but its login is no longer in the store.
     #[error("this login was finished before, or the store has lost it")]
     StateUsed,
-    /// `iss` of begin or of the callback is not the connection's.
-    #[error("iss is {actual}, the connection's issuer is {expected:?}")]
+    /// `iss` of begin or of the callback is not the connection's issuer.
+    #[error(
+        "iss is {}, expected {expected:?}",
+        .actual.as_ref().map_or("missing, though the IdP advertises it".to_owned(), |iss| format!("{iss:?}"))
+    )]
     IssuerMismatch {
         /// The connection's issuer.
         expected: String,
-        /// What came, quoted, or "missing".
-        actual: String,
+        /// The received value; `None`: missing.
+        actual: Option<String>,
     },
-    /// The IdP answered `error=…`.
+    /// The IdP answered with an error.
     #[error("the IdP refused the login: {}", .0.error)]
     IdpRefused(IdpRefusal),
-    /// The IdP's metadata or keys can't be had.
+    /// The IdP's metadata or keys can't be used.
     #[error(transparent)]
     Provider(ProviderError),
-    /// The code wasn't exchanged.
+    /// The code was not exchanged for tokens.
     #[error(transparent)]
     Exchange(ExchangeError),
-    /// The ID token is no proof.
+    /// The ID token proves nothing.
     #[error(transparent)]
     IdToken(IdTokenError),
     /// UserInfo was needed and can't be used.
     #[error(transparent)]
     UserInfo(UserInfoError),
-    /// The claims are no Identity; beside it the issuer, for the advice.
+    /// The claims make no identity.
     #[error("{error}")]
     Claims {
-        /// What is wrong.
+        /// What is wrong with them.
         error: ClaimsError,
-        /// Whose claims they are.
+        /// The IdP's issuer, for the remedy.
         issuer: String,
     },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The whole took too long.
+    /// The whole call took too long.
     #[error("the login took longer than {RPC_DEADLINE:?}")]
     DeadlineExceeded,
+}
+
+/// Which limit of begun logins is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RateLimitedBy {
+    /// `client_key`'s.
+    #[error("from this network")]
+    Client,
+    /// The account's.
+    #[error("at this account")]
+    Account,
+}
+
+impl LoginError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::BadRequest(_) => Cause::FieldInvalid,
+            Self::RateLimited { by: RateLimitedBy::Client, .. } => Cause::ClientBeginRate,
+            Self::RateLimited { by: RateLimitedBy::Account, .. } => Cause::AccountBeginRate,
+            Self::ConnectionNotFound => Cause::ConnectionNotSetUp,
+            Self::ConnectionDisabled => Cause::ConnectionDisabled,
+            Self::ConnectionChanged => Cause::ConnectionChanged,
+            Self::State(StateError::Invalid) => Cause::StateNotIssued,
+            Self::State(StateError::Expired) => Cause::StateExpired,
+            Self::State(StateError::BrowserMismatch) => Cause::BrowserMismatch,
+            Self::StateUsed => Cause::StateSpent,
+            Self::IssuerMismatch { actual: None, .. } => Cause::IssMissing,
+            Self::IssuerMismatch { actual: Some(_), .. } => Cause::IssDiffers,
+            Self::IdpRefused(refusal) => refusal.cause(),
+            Self::Provider(error) => error.cause(),
+            Self::Exchange(error) => error.cause(),
+            Self::IdToken(error) => error.cause(),
+            Self::UserInfo(error) => error.cause(),
+            Self::Claims { error, .. } => error.cause(),
+            Self::Store(error) => error.cause(),
+            Self::DeadlineExceeded => Cause::Deadline,
+        }
+    }
+
+    /// The IdP's error code.
+    #[must_use]
+    pub fn idp_error(&self) -> Option<&str> {
+        match self {
+            Self::IdpRefused(refusal) => Some(&refusal.error),
+            Self::Exchange(error) => error.idp_error(),
+            _ => None,
+        }
+    }
 }
 
 /// Each call, whatever the IdP and the stores do.

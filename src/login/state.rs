@@ -18,6 +18,7 @@ use crate::model::connection::{Connection, Issuer};
 use crate::model::login::{BrowserBinding, Nonce, PendingLogin, PkceVerifier, StateParameter};
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
+use crate::model::time::UnixSeconds;
 use crate::store::PendingKey;
 use crate::store::seal::{Keyring, MasterKey};
 
@@ -66,12 +67,12 @@ impl StateKeys {
         entropy: &dyn Entropy,
         slug: &Slug,
         binding: Option<&BrowserBinding>,
-        now: u64,
+        now: UnixSeconds,
     ) -> (StateParameter, Ticket) {
         let mut random = [0; RANDOM_LEN];
         entropy.fill(&mut random);
         let keys = &self.keys[0];
-        let issued_at = now.to_be_bytes();
+        let issued_at = now.0.to_be_bytes();
         let binding_tag = keys.binding_tag(&random, binding);
         let tag = keys.state_tag(&random, issued_at, slug, &binding_tag);
         let bytes = [random.as_slice(), &issued_at, &tag, &binding_tag].concat();
@@ -84,7 +85,7 @@ impl StateKeys {
         state: &StateParameter,
         slug: &Slug,
         binding: Option<&BrowserBinding>,
-        now: u64,
+        now: UnixSeconds,
     ) -> Result<Ticket, StateError> {
         let bytes =
             BASE64_URL_SAFE_NO_PAD.decode(state.expose()).map_err(|_| StateError::Invalid)?;
@@ -97,11 +98,11 @@ impl StateKeys {
             is_equal(&keys.state_tag(random, issued_at, slug, binding_tag), tag)
         };
         let keys = self.keys.iter().find(is_ours).ok_or(StateError::Invalid)?;
-        let issued_at = u64::from_be_bytes(issued_at);
-        if issued_at > now.saturating_add(REPLICA_SKEW) {
+        let issued_at = UnixSeconds(u64::from_be_bytes(issued_at));
+        if issued_at > now.after(REPLICA_SKEW) {
             return Err(StateError::Invalid);
         }
-        if now >= issued_at.saturating_add(self.ttl.as_secs()) {
+        if now >= issued_at.after(self.ttl) {
             return Err(StateError::Expired);
         }
         if !is_equal(&keys.binding_tag(random, binding), binding_tag) {
@@ -240,15 +241,15 @@ const TIME_LEN: usize = 8;
 const TAG_LEN: usize = 16;
 const SEAL_KEY_LEN: usize = 32;
 const STATE_LEN: usize = RANDOM_LEN + TIME_LEN + 2 * TAG_LEN;
-/// How far another replica's clock may be ahead, in seconds.
-const REPLICA_SKEW: u64 = 60;
+/// How far another replica's clock may be ahead.
+const REPLICA_SKEW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::entropy::SystemEntropy;
 
-    const NOW: u64 = 1_800_000_000;
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
     fn slug(text: &str) -> Slug {
         Slug::parse(text).expect("a slug")
@@ -278,10 +279,16 @@ mod tests {
         let (state, _) = keys.issue(&SystemEntropy, &slug("acme"), Some(&binding), NOW);
         let admit = |slug: &Slug, binding, now| keys.admit(&state, slug, binding, now).err();
         assert_eq!(admit(&slug("acme"), Some(&binding), NOW), None);
-        assert_eq!(admit(&slug("acme"), Some(&binding), NOW + 899), None);
-        assert_eq!(admit(&slug("acme"), Some(&binding), NOW + 900), Some(StateError::Expired));
-        assert_eq!(admit(&slug("acme"), Some(&binding), NOW - 60), None);
-        assert_eq!(admit(&slug("acme"), Some(&binding), NOW - 61), Some(StateError::Invalid));
+        assert_eq!(admit(&slug("acme"), Some(&binding), UnixSeconds(NOW.0 + 899)), None);
+        assert_eq!(
+            admit(&slug("acme"), Some(&binding), UnixSeconds(NOW.0 + 900)),
+            Some(StateError::Expired)
+        );
+        assert_eq!(admit(&slug("acme"), Some(&binding), UnixSeconds(NOW.0 - 60)), None);
+        assert_eq!(
+            admit(&slug("acme"), Some(&binding), UnixSeconds(NOW.0 - 61)),
+            Some(StateError::Invalid)
+        );
         assert_eq!(admit(&slug("other"), Some(&binding), NOW), Some(StateError::Invalid));
         assert_eq!(admit(&slug("acme"), None, NOW), Some(StateError::BrowserMismatch));
         let foreign = BrowserBinding::new("c".repeat(16));
@@ -315,7 +322,7 @@ mod tests {
         #[test]
         fn made_up_states_are_invalid(text in "[A-Za-z0-9_=+/ -]{0,120}", now in proptest::prelude::any::<u64>()) {
             let keys = keys_of(&[&MasterKey::generate(&SystemEntropy)]);
-            let admitted = keys.admit(&StateParameter::new(text), &slug("acme"), None, now);
+            let admitted = keys.admit(&StateParameter::new(text), &slug("acme"), None, UnixSeconds(now));
             proptest::prop_assert_eq!(admitted.err(), Some(StateError::Invalid));
         }
     }

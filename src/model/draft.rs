@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use url::{Host, Url};
 
+use super::Violation;
 use super::address::AddressPolicy;
 use super::connection::{
     ClaimMapping, ConnectionSettings, ConnectionState, Endpoints, Issuer, LogoutStyle,
     MetadataSource, RequiredClaim, SigningAlg, TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
 };
-use super::{Violation, shown};
+use super::text::quotable;
 
 /// A connection's settings before they are checked; an empty field means its default.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +56,13 @@ pub struct DraftEndpoints {
     pub end_session: String,
 }
 
+impl DraftEndpoints {
+    fn is_given(&self) -> bool {
+        let all = [&self.authorization, &self.token, &self.jwks, &self.userinfo, &self.end_session];
+        all.iter().any(|text| !text.trim().is_empty())
+    }
+}
+
 /// A field of [`Draft`] that an update can name, by its name in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the contract's")]
@@ -79,7 +87,7 @@ pub enum DraftField {
 }
 
 impl DraftField {
-    /// `None`: no such field, or not one that an update sets here.
+    /// Reads the name of a field that an update can set.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -106,163 +114,109 @@ impl DraftField {
 }
 
 impl Draft {
-    /// Takes the named fields over from `other`.
-    pub fn take(&mut self, fields: &[DraftField], mut other: Self) {
-        use std::mem::take;
-        for field in fields {
-            match field {
-                DraftField::DisplayName => self.display_name = take(&mut other.display_name),
-                DraftField::State => self.state = other.state,
-                DraftField::Issuer => self.issuer = take(&mut other.issuer),
-                DraftField::DiscoveryUrl => self.discovery_url = take(&mut other.discovery_url),
-                DraftField::Endpoints => self.endpoints = take(&mut other.endpoints),
-                DraftField::ClientId => self.client_id = take(&mut other.client_id),
-                DraftField::TokenEndpointAuthMethod => self.auth_method = other.auth_method,
-                DraftField::Scopes => self.scopes = take(&mut other.scopes),
-                DraftField::ClaimMapping => {
-                    self.mapped_email = take(&mut other.mapped_email);
-                    self.mapped_given_name = take(&mut other.mapped_given_name);
-                    self.mapped_family_name = take(&mut other.mapped_family_name);
-                    self.mapped_groups = take(&mut other.mapped_groups);
-                }
-                DraftField::AllowedEmailDomains => {
-                    self.allowed_email_domains = take(&mut other.allowed_email_domains)
-                }
-                DraftField::RequireVerifiedEmail => {
-                    self.require_verified_email = other.require_verified_email
-                }
-                DraftField::IdTokenSigningAlgs => {
-                    self.id_token_signing_algs = take(&mut other.id_token_signing_algs)
-                }
-                DraftField::AdditionalAudiences => {
-                    self.additional_audiences = take(&mut other.additional_audiences)
-                }
-                DraftField::LogoutStyle => self.logout_style = other.logout_style,
-                DraftField::AllowedTenantIds => {
-                    self.allowed_tenant_ids = take(&mut other.allowed_tenant_ids)
-                }
-                DraftField::AuthorizationParams => {
-                    self.authorization_params = take(&mut other.authorization_params)
-                }
-                DraftField::RequiredClaims => {
-                    self.required_claims = take(&mut other.required_claims)
-                }
-            }
-        }
-    }
-
-    /// Trims, checks and completes the settings.
+    /// Trims and checks the settings, and fills in the defaults. `base`: the stored settings of an
+    /// update, and the fields that it names. Only the named fields are checked, and then the rules for
+    /// the whole connection: a stored field that the update doesn't name is not checked again, since a
+    /// rule may have become stricter since it was stored.
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn check(self, policy: &AddressPolicy) -> Result<ConnectionSettings, Vec<Violation>> {
+    pub fn apply(
+        self,
+        base: Option<(&ConnectionSettings, &[DraftField])>,
+        policy: &AddressPolicy,
+    ) -> Result<ConnectionSettings, Vec<Violation>> {
+        use DraftField as F;
+        let stored =
+            |field: F| base.filter(|(_, named)| !named.contains(&field)).map(|(stored, _)| stored);
         let mut check = Check { policy, violations: Vec::new() };
-        let source = check.source(&self);
-        let issuer = check.issuer(&self.issuer, &source);
+        macro_rules! field {
+            ($name:ident, $member:ident, $parse:expr) => {
+                match stored(F::$name) {
+                    Some(stored) => stored.$member.clone(),
+                    None => $parse,
+                }
+            };
+        }
+        let source = check.source(&self, stored(F::DiscoveryUrl), stored(F::Endpoints));
+        let issuer = match stored(F::Issuer) {
+            Some(stored) => Parsed::Valid(stored.issuer.clone()),
+            None => check.issuer(&self.issuer),
+        };
+        let tenant_ids = field!(
+            AllowedTenantIds,
+            allowed_tenant_ids,
+            check.tenant_ids(&self.allowed_tenant_ids)
+        );
+        let default_state = ConnectionState::Testing;
+        let default_method = TokenEndpointAuthMethod::ClientSecretBasic;
         let settings = ConnectionSettings {
-            display_name: check.text("display_name", &self.display_name, 0..=200),
-            state: self.state.unwrap_or(ConnectionState::Testing),
-            client_id: check.text("client_id", &self.client_id, 1..=512),
-            auth_method: self.auth_method.unwrap_or(TokenEndpointAuthMethod::ClientSecretBasic),
-            scopes: check.scopes(&self.scopes),
-            claim_mapping: ClaimMapping {
-                email: check.claim_names("claim_mapping.email", &self.mapped_email, "email"),
-                given_name: check.claim_names(
-                    "claim_mapping.given_name",
-                    &self.mapped_given_name,
-                    "given_name",
-                ),
-                family_name: check.claim_names(
-                    "claim_mapping.family_name",
-                    &self.mapped_family_name,
-                    "family_name",
-                ),
-                groups: Some(check.text("claim_mapping.groups", &self.mapped_groups, 0..=256))
-                    .filter(|g| !g.is_empty()),
-            },
-            allowed_email_domains: check.email_domains(&self.allowed_email_domains),
-            require_verified_email: self.require_verified_email,
-            id_token_signing_algs: check.signing_algs(&self.id_token_signing_algs),
-            additional_audiences: check.list(
-                "additional_audiences",
-                &self.additional_audiences,
-                16,
-                512,
+            display_name: field!(
+                DisplayName,
+                display_name,
+                check.text("display_name", &self.display_name, 0..=200)
             ),
-            logout_style: self.logout_style.unwrap_or(LogoutStyle::Auto),
-            allowed_tenant_ids: check.tenant_ids(&self.allowed_tenant_ids, issuer.as_ref()),
-            authorization_params: check.authorization_params(&self.authorization_params),
-            required_claims: check.required_claims(&self.required_claims),
-            issuer,
+            state: field!(State, state, self.state.unwrap_or(default_state)),
+            client_id: field!(
+                ClientId,
+                client_id,
+                check.text("client_id", &self.client_id, 1..=512)
+            ),
+            auth_method: field!(
+                TokenEndpointAuthMethod,
+                auth_method,
+                self.auth_method.unwrap_or(default_method)
+            ),
+            scopes: field!(Scopes, scopes, check.scopes(&self.scopes)),
+            claim_mapping: field!(ClaimMapping, claim_mapping, check.claim_mapping(&self)),
+            allowed_email_domains: field!(
+                AllowedEmailDomains,
+                allowed_email_domains,
+                check.email_domains(&self.allowed_email_domains)
+            ),
+            require_verified_email: field!(
+                RequireVerifiedEmail,
+                require_verified_email,
+                self.require_verified_email
+            ),
+            id_token_signing_algs: field!(
+                IdTokenSigningAlgs,
+                id_token_signing_algs,
+                check.signing_algs(&self.id_token_signing_algs)
+            ),
+            additional_audiences: field!(
+                AdditionalAudiences,
+                additional_audiences,
+                check.list("additional_audiences", &self.additional_audiences, 16, 512)
+            ),
+            logout_style: field!(
+                LogoutStyle,
+                logout_style,
+                self.logout_style.unwrap_or(LogoutStyle::Auto)
+            ),
+            authorization_params: field!(
+                AuthorizationParams,
+                authorization_params,
+                check.authorization_params(&self.authorization_params)
+            ),
+            required_claims: field!(
+                RequiredClaims,
+                required_claims,
+                check.required_claims(&self.required_claims)
+            ),
+            issuer: check.whole(&source, issuer, &tenant_ids),
+            allowed_tenant_ids: tenant_ids,
             source: source.unwrap_or_else(|| MetadataSource::Discovery(placeholder_url())),
         };
         if check.violations.is_empty() { Ok(settings) } else { Err(check.violations) }
     }
 }
 
-/// Back to what was entered, for an update to change some of it.
-impl From<&ConnectionSettings> for Draft {
-    fn from(settings: &ConnectionSettings) -> Self {
-        let (discovery_url, endpoints) = match &settings.source {
-            MetadataSource::Discovery(url) => (url.to_string(), DraftEndpoints::default()),
-            MetadataSource::Manual(endpoints) => (
-                String::new(),
-                DraftEndpoints {
-                    authorization: endpoints.authorization.to_string(),
-                    token: endpoints.token.to_string(),
-                    jwks: endpoints.jwks.to_string(),
-                    userinfo: endpoints.userinfo.as_ref().map(Url::to_string).unwrap_or_default(),
-                    end_session: endpoints
-                        .end_session
-                        .as_ref()
-                        .map(Url::to_string)
-                        .unwrap_or_default(),
-                },
-            ),
-        };
-        Self {
-            display_name: settings.display_name.clone(),
-            state: Some(settings.state),
-            issuer: settings
-                .issuer
-                .as_ref()
-                .map(|issuer| issuer.as_str().to_owned())
-                .unwrap_or_default(),
-            discovery_url,
-            endpoints,
-            client_id: settings.client_id.clone(),
-            auth_method: Some(settings.auth_method),
-            scopes: settings.scopes.clone(),
-            mapped_email: settings.claim_mapping.email.clone(),
-            mapped_given_name: settings.claim_mapping.given_name.clone(),
-            mapped_family_name: settings.claim_mapping.family_name.clone(),
-            mapped_groups: settings.claim_mapping.groups.clone().unwrap_or_default(),
-            allowed_email_domains: settings.allowed_email_domains.clone(),
-            require_verified_email: settings.require_verified_email,
-            id_token_signing_algs: settings
-                .id_token_signing_algs
-                .iter()
-                .map(|alg| alg.name().to_owned())
-                .collect(),
-            additional_audiences: settings.additional_audiences.clone(),
-            logout_style: Some(settings.logout_style),
-            allowed_tenant_ids: settings.allowed_tenant_ids.clone(),
-            authorization_params: settings.authorization_params.clone(),
-            required_claims: settings.required_claims.clone(),
-        }
-    }
-}
-
-/// Trims and checks a client secret.
-///
-/// # Errors
-/// It is empty, too long, or holds control characters; the secret isn't shown.
-pub fn check_client_secret(text: &str) -> Result<String, Violation> {
-    let text = text.trim();
-    let fits = (1..=1024).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    fits.then(|| text.to_owned()).ok_or_else(|| {
-        Violation::new("client_secret", "must be 1 to 1024 characters without control characters")
-    })
+/// A field after its own checks.
+enum Parsed<T> {
+    Valid(T),
+    /// A violation tells why.
+    Invalid,
 }
 
 /// Why a URL can't be an IdP's endpoint; used for what support enters and for what a metadata document names.
@@ -281,9 +235,9 @@ pub fn check_endpoint_url(text: &str, policy: &AddressPolicy) -> Result<Url, (St
         ));
     }
     let url = Url::parse(text).map_err(|error| {
-        (format!("must be an absolute URL ({error}): {:?}", shown(text)), false)
+        (format!("must be an absolute URL ({error}): {:?}", quotable(text)), false)
     })?;
-    let shown = shown(text);
+    let shown = quotable(text);
     match url.scheme() {
         "https" => {}
         "http" if policy.allow_insecure => {}
@@ -371,33 +325,45 @@ impl Check<'_> {
         }
     }
 
-    fn source(&mut self, draft: &Draft) -> Option<MetadataSource> {
-        let ends = &draft.endpoints;
-        let all = [&ends.authorization, &ends.token, &ends.jwks, &ends.userinfo, &ends.end_session];
-        let is_manual = all.iter().any(|text| !text.trim().is_empty());
-        match (draft.discovery_url.trim(), is_manual) {
-            ("", false) => {
-                self.violate("discovery_url", "must be given, or the endpoints in its place");
+    /// The discovery URL or the endpoints; a half that the update doesn't name stays as it is stored.
+    fn source(
+        &mut self,
+        draft: &Draft,
+        stored_url: Option<&ConnectionSettings>,
+        stored_endpoints: Option<&ConnectionSettings>,
+    ) -> Option<MetadataSource> {
+        let is_manual = |source: &&MetadataSource| matches!(source, MetadataSource::Manual(_));
+        let is_url_kept = stored_url.is_some();
+        let are_endpoints_kept = stored_endpoints.is_some();
+        let url = stored_url.map(|stored| &stored.source).filter(|source| !is_manual(source));
+        let endpoints = stored_endpoints.map(|stored| &stored.source).filter(is_manual);
+        let entered = &draft.endpoints;
+        let entered_url = draft.discovery_url.trim();
+        let has_url = if is_url_kept { url.is_some() } else { !entered_url.is_empty() };
+        let has_endpoints =
+            if are_endpoints_kept { endpoints.is_some() } else { entered.is_given() };
+        match (has_url, has_endpoints) {
+            (false, false) => {
+                self.violate("discovery_url", "must be given, or endpoints instead");
                 None
             }
-            ("", true) => self.manual(ends),
-            (_, true) => {
+            (true, true) => {
                 self.violate("endpoints", "must not be given together with discovery_url");
                 None
             }
-            (discovery_url, false) => {
-                let url = self.url("discovery_url", discovery_url)?;
-                if url.path().ends_with(WELL_KNOWN) {
-                    Some(MetadataSource::Discovery(url))
-                } else {
-                    self.violate(
-                        "discovery_url",
-                        format!("its path must end in {WELL_KNOWN}: {:?}", shown(discovery_url)),
-                    );
-                    None
-                }
-            }
+            (false, true) => endpoints.cloned().or_else(|| self.manual(entered)),
+            (true, false) => url.cloned().or_else(|| self.discovery(entered_url)),
         }
+    }
+
+    fn discovery(&mut self, text: &str) -> Option<MetadataSource> {
+        let url = self.url("discovery_url", text)?;
+        if url.path().ends_with(WELL_KNOWN) {
+            return Some(MetadataSource::Discovery(url));
+        }
+        let text = quotable(text);
+        self.violate("discovery_url", format!("its path must end in {WELL_KNOWN}: {text:?}"));
+        None
     }
 
     fn manual(&mut self, ends: &DraftEndpoints) -> Option<MetadataSource> {
@@ -424,30 +390,56 @@ impl Check<'_> {
         })))
     }
 
-    fn issuer(&mut self, text: &str, source: &Option<MetadataSource>) -> Option<Issuer> {
+    fn issuer(&mut self, text: &str) -> Parsed<Option<Issuer>> {
         let text = text.trim();
         if text.is_empty() {
-            if matches!(source, Some(MetadataSource::Manual(_))) {
-                self.violate("issuer", "must be given with manual endpoints");
-            }
-            return None;
+            return Parsed::Valid(None);
         }
-        // The placeholder's braces are no URL characters everywhere: check the URL with a tenant in its place.
+        // Not every URL parser takes the placeholder's braces: check the URL of one tenant.
         let concrete = text.replace(TENANT_PLACEHOLDER, "tenant");
-        match check_endpoint_url(&concrete, self.policy) {
-            Ok(url) if url.query().is_some() => {
-                self.violate("issuer", "must not have a query (OIDC Core 1.2)");
-                None
-            }
-            Ok(_) => Some(Issuer::new(text.to_owned())),
-            Err((description, forbidden_address)) => {
-                self.violations.push(Violation {
-                    field: "issuer".into(),
-                    description,
-                    forbidden_address,
-                });
-                None
-            }
+        let Some(url) = self.url("issuer", &concrete) else { return Parsed::Invalid };
+        if url.query().is_some() {
+            self.violate("issuer", "must not have a query (OIDC Core 1.2)");
+            return Parsed::Invalid;
+        }
+        Parsed::Valid(Some(Issuer::new(text.to_owned())))
+    }
+
+    /// The rules that span several fields.
+    fn whole(
+        &mut self,
+        source: &Option<MetadataSource>,
+        issuer: Parsed<Option<Issuer>>,
+        tenant_ids: &[String],
+    ) -> Option<Issuer> {
+        let Parsed::Valid(issuer) = issuer else { return None };
+        if issuer.is_none() && matches!(source, Some(MetadataSource::Manual(_))) {
+            self.violate("issuer", "must be given with manual endpoints");
+        }
+        let is_template = issuer.as_ref().is_some_and(Issuer::is_tenant_template);
+        if is_template && tenant_ids.is_empty() {
+            let rule = format!("must be given for an issuer with {TENANT_PLACEHOLDER}");
+            self.violate("allowed_tenant_ids", rule);
+        }
+        if !is_template && !tenant_ids.is_empty() {
+            let rule = format!("is only for an issuer with {TENANT_PLACEHOLDER}");
+            self.violate("allowed_tenant_ids", rule);
+        }
+        issuer
+    }
+
+    fn claim_mapping(&mut self, draft: &Draft) -> ClaimMapping {
+        let groups = self.text("claim_mapping.groups", &draft.mapped_groups, 0..=256);
+        let mut names = |field, names: &[String], default| self.claim_names(field, names, default);
+        ClaimMapping {
+            email: names("claim_mapping.email", &draft.mapped_email, "email"),
+            given_name: names("claim_mapping.given_name", &draft.mapped_given_name, "given_name"),
+            family_name: names(
+                "claim_mapping.family_name",
+                &draft.mapped_family_name,
+                "family_name",
+            ),
+            groups: Some(groups).filter(|groups| !groups.is_empty()),
         }
     }
 
@@ -485,7 +477,7 @@ impl Check<'_> {
                 }
                 _ => self.violate(
                     "allowed_email_domains",
-                    format!("must be domains: {:?}", shown(&domain)),
+                    format!("must be domains: {:?}", quotable(&domain)),
                 ),
             }
         }
@@ -502,7 +494,7 @@ impl Check<'_> {
                     let known = SigningAlg::ALL.map(SigningAlg::name).join(", ");
                     self.violate(
                         "id_token_signing_algs",
-                        format!("must be of {known}: {:?}", shown(&name)),
+                        format!("must be of {known}: {:?}", quotable(&name)),
                     );
                 }
             }
@@ -510,23 +502,11 @@ impl Check<'_> {
         algs
     }
 
-    fn tenant_ids(&mut self, ids: &[String], issuer: Option<&Issuer>) -> Vec<String> {
+    fn tenant_ids(&mut self, ids: &[String]) -> Vec<String> {
         let ids = self.list("allowed_tenant_ids", ids, 100, 36);
         if let Some(id) = ids.iter().find(|id| !is_guid(id)) {
-            self.violate("allowed_tenant_ids", format!("must be GUIDs: {:?}", shown(id)));
-        }
-        let is_template = issuer.is_some_and(Issuer::is_tenant_template);
-        if is_template && ids.is_empty() {
-            self.violate(
-                "allowed_tenant_ids",
-                format!("must be given for an issuer with {TENANT_PLACEHOLDER}"),
-            );
-        }
-        if !is_template && !ids.is_empty() {
-            self.violate(
-                "allowed_tenant_ids",
-                format!("only for an issuer with {TENANT_PLACEHOLDER} in it"),
-            );
+            let id = quotable(id);
+            self.violate("allowed_tenant_ids", format!("must be GUIDs: {id:?}"));
         }
         ids.into_iter().map(|id| id.to_ascii_lowercase()).collect()
     }
@@ -546,12 +526,12 @@ impl Check<'_> {
             if is_reserved_parameter(&name) {
                 self.violate(
                     "authorization_params",
-                    format!("must not set {:?}, which the protocol uses", shown(&name)),
+                    format!("must not set {:?}, which the protocol uses", quotable(&name)),
                 );
             } else if out.insert(name.clone(), value).is_some() {
                 self.violate(
                     "authorization_params",
-                    format!("must not hold {:?} twice", shown(&name)),
+                    format!("must not hold {:?} twice", quotable(&name)),
                 );
             }
         }
@@ -570,13 +550,13 @@ impl Check<'_> {
             if claim.values.is_empty() {
                 self.violate(
                     "required_claims.values",
-                    format!("must not be empty (claim {:?})", shown(&name)),
+                    format!("must not be empty (claim {:?})", quotable(&name)),
                 );
             }
             if out.iter().any(|known: &RequiredClaim| known.name == name) {
                 self.violate(
                     "required_claims.name",
-                    format!("must not name {:?} twice", shown(&name)),
+                    format!("must not name {:?} twice", quotable(&name)),
                 );
             }
             out.push(RequiredClaim { name, values });
@@ -653,21 +633,17 @@ mod tests {
     }
 
     fn violated(draft: Draft) -> Vec<String> {
-        let violations = draft.check(&AddressPolicy::default()).expect_err("refused");
+        let violations = draft.apply(None, &AddressPolicy::default()).expect_err("refused");
         violations.into_iter().map(|violation| violation.field.into_owned()).collect()
     }
 
     #[test]
     fn defaults_are_filled_in_and_white_space_is_trimmed() {
-        let settings = draft().check(&AddressPolicy::default()).expect("accepted");
+        let settings = draft().apply(None, &AddressPolicy::default()).expect("accepted");
         assert_eq!(settings.client_id, "client");
         assert_eq!(settings.scopes, ["openid", "email", "profile"]);
         assert_eq!(settings.state, ConnectionState::Testing);
         assert_eq!(settings.claim_mapping, ClaimMapping::default());
-        let again = Draft::from(&settings)
-            .check(&AddressPolicy::default())
-            .expect("what was stored is accepted");
-        assert_eq!(again, settings);
     }
 
     #[test]
@@ -699,7 +675,7 @@ mod tests {
             discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(),
             ..draft()
         }
-        .check(&AddressPolicy::default())
+        .apply(None, &AddressPolicy::default())
         .expect_err("refused");
         assert!(violations.iter().all(|violation| violation.forbidden_address));
     }
@@ -711,5 +687,44 @@ mod tests {
         )
         .expect("a URL");
         assert_eq!(smuggled_parameter(&url).as_deref(), Some("REDIRECT_URI"));
+    }
+
+    fn stored() -> ConnectionSettings {
+        draft().apply(None, &AddressPolicy::default()).expect("accepted")
+    }
+
+    #[test]
+    fn an_update_checks_the_fields_that_it_names_and_no_others() {
+        // Stored while plain http was allowed.
+        let lenient = AddressPolicy { allow_insecure: true, ..AddressPolicy::default() };
+        let url = format!("http://idp.example.com{WELL_KNOWN}");
+        let old = Draft { discovery_url: url.clone(), ..draft() };
+        let old = old.apply(None, &lenient).expect("accepted");
+        let edit = Draft { display_name: " Acme ".to_owned(), ..Draft::default() };
+        let named = [DraftField::DisplayName];
+        let new = edit.apply(Some((&old, &named)), &AddressPolicy::default()).expect("accepted");
+        assert_eq!(new, ConnectionSettings { display_name: "Acme".to_owned(), ..old.clone() });
+        let edit = Draft { discovery_url: url, ..Draft::default() };
+        let named = [DraftField::DiscoveryUrl];
+        let refused = edit.apply(Some((&old, &named)), &AddressPolicy::default());
+        assert_eq!(refused.expect_err("refused")[0].field, "discovery_url");
+    }
+
+    #[test]
+    fn an_update_keeps_the_rules_of_the_whole_connection() {
+        let endpoints = DraftEndpoints {
+            authorization: "https://idp.example.com/authorize".to_owned(),
+            token: "https://idp.example.com/token".to_owned(),
+            jwks: "https://idp.example.com/jwks".to_owned(),
+            ..DraftEndpoints::default()
+        };
+        let edit = |fields: &[DraftField]| {
+            let edit = Draft { endpoints: endpoints.clone(), ..Draft::default() };
+            let edited = edit.apply(Some((&stored(), fields)), &AddressPolicy::default());
+            edited.expect_err("refused").remove(0).field.into_owned()
+        };
+        assert_eq!(edit(&[DraftField::Endpoints]), "endpoints");
+        assert_eq!(edit(&[DraftField::Endpoints, DraftField::DiscoveryUrl]), "issuer");
+        assert_eq!(edit(&[DraftField::DiscoveryUrl]), "discovery_url");
     }
 }

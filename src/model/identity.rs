@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 use super::connection::Issuer;
 use super::slug::Slug;
+use super::stable_names;
+use super::time::UnixSeconds;
 
 /// A person at an account. (slug, issuer, subject) is the key; e-mail never is. Its serialised names are the claims of an
 /// identity token, and API.
@@ -45,10 +47,10 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// `iat`, seconds since the Unix epoch.
     #[serde(rename = "idp_iat")]
-    pub id_token_issue_time: u64,
+    pub id_token_issue_time: UnixSeconds,
     /// `auth_time`, seconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub auth_time: Option<u64>,
+    pub auth_time: Option<UnixSeconds>,
     /// `acr`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acr: Option<String>,
@@ -75,3 +77,31 @@ pub enum EmailVerification {
     /// Nothing was said.
     NotStated,
 }
+
+/// A claim without which nobody is logged in, by the name of the Identity's field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityClaim {
+    /// `email`
+    Email,
+    /// `given_name`
+    GivenName,
+    /// `family_name`
+    FamilyName,
+}
+
+impl IdentityClaim {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Email, Self::GivenName, Self::FamilyName];
+
+    /// The field's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::GivenName => "given_name",
+            Self::FamilyName => "family_name",
+        }
+    }
+}
+
+stable_names!(IdentityClaim, name);

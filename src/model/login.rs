@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::cause::Cause;
 use super::return_to::ReturnTo;
 use super::slug::Slug;
 
@@ -72,6 +73,27 @@ pub struct IdpRefusal {
     pub error: String,
     /// `error_description`, cleaned: for the log.
     pub description: Option<String>,
+}
+
+impl IdpRefusal {
+    /// The error code's meaning (RFC 6749 4.1.2.1, OIDC Core 3.1.2.6).
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self.error.as_str() {
+            "access_denied" => Cause::AccessDenied,
+            "login_required" => Cause::LoginRequired,
+            "interaction_required" => Cause::InteractionRequired,
+            "consent_required" => Cause::ConsentRequired,
+            "account_selection_required" => Cause::AccountSelectionRequired,
+            "invalid_scope" => Cause::InvalidScope,
+            "unauthorized_client" => Cause::UnauthorizedClient,
+            "unsupported_response_type" => Cause::UnsupportedResponseType,
+            "invalid_request" => Cause::InvalidRequest,
+            "server_error" => Cause::IdpServerError,
+            "temporarily_unavailable" => Cause::IdpTemporarilyUnavailable,
+            _ => Cause::OtherIdpError,
+        }
+    }
 }
 
 /// What is kept between begin and complete; the store holds it sealed.

@@ -1,23 +1,64 @@
-//! Plain types that every floor speaks: no I/O, no async, no wire formats. Must never import another room.
+//! Plain types that every room speaks: no I/O, no async, no wire formats. Imports no other room.
 
 pub mod address;
+pub mod attempt;
+pub mod cause;
+pub mod change;
+pub mod check;
 pub mod connection;
 pub mod draft;
 pub mod identity;
 pub mod login;
-pub mod proving;
 pub mod rate;
+pub mod reason;
 pub mod return_to;
 pub mod slug;
+pub mod text;
+pub mod time;
 
 use std::borrow::Cow;
 
-/// What is wrong with one field of a caller's input. Goes back to the caller, so it never holds a secret.
+/// Gives an enum with `ALL` and a method for its stable name `parse`, `Display` and serde by that name.
+macro_rules! stable_names {
+    ($type:ident, $name:ident) => {
+        impl $type {
+            /// Reads a stable name; `None` for one that this version doesn't know.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|item| item.$name() == name)
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.$name())
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.$name())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = <String as serde::Deserialize>::deserialize(deserializer)?;
+                let unknown = || serde::de::Error::custom(concat!("unknown ", stringify!($type)));
+                Self::parse(&name).ok_or_else(unknown)
+            }
+        }
+    };
+}
+pub(crate) use stable_names;
+
+/// What is wrong with one field of a caller's input. Goes back to the caller, so it never holds a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path as the contract names it: `endpoints.token_endpoint`.
     pub field: Cow<'static, str>,
-    /// What was expected, and what came where that can be shown.
+    /// What was expected, and the actual value where it can be shown.
     pub description: String,
     /// Whether it is an address that the service must not call.
     pub forbidden_address: bool,
@@ -28,25 +69,4 @@ impl Violation {
     pub fn new(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into(), forbidden_address: false }
     }
-}
-
-/// Shortens text from outside for a message and replaces what isn't printable, so that it can neither flood a log nor
-/// forge a line of one.
-#[must_use]
-pub fn shown(text: &str) -> String {
-    const MAX_CHARS: usize = 120;
-    let mut out: String = text
-        .chars()
-        .take(MAX_CHARS)
-        .map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c })
-        .collect();
-    if text.chars().nth(MAX_CHARS).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-/// Characters that change how the text around them is read: bidirectional controls and zero-width ones.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::model::time::UnixMillis;
 use crate::telemetry::breaker_turned;
 
 /// One connection's breaker_of.
@@ -19,7 +20,7 @@ pub(super) struct CircuitBreaker {
 struct Breaker {
     failures_in_a_row: u32,
     /// Unix milliseconds; `Some`: nobody permits_held until then, and one at a time afterwards.
-    open_until: Option<u64>,
+    open_until: Option<UnixMillis>,
 }
 
 /// Leave to call the IdP once; given back when it is dropped.
@@ -39,7 +40,7 @@ impl Default for CircuitBreaker {
 
 impl CircuitBreaker {
     /// Leave to call, or why there is none. `now`: Unix milliseconds.
-    pub(super) fn acquire(self: &Arc<Self>, now: u64) -> Result<Permit, &'static str> {
+    pub(super) fn acquire(self: &Arc<Self>, now: UnixMillis) -> Result<Permit, &'static str> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| TOO_MANY)?;
         let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let is_trial = breaker.open_until.is_some();
@@ -48,7 +49,7 @@ impl CircuitBreaker {
                 return Err(BROKEN);
             }
             // The next may try only when this one has told.
-            breaker.open_until = Some(u64::MAX);
+            breaker.open_until = Some(UnixMillis(u64::MAX));
         }
         Ok(Permit { _permit: permit, breaker_of: Arc::clone(self), is_trial })
     }
@@ -56,7 +57,7 @@ impl CircuitBreaker {
 
 impl Permit {
     /// Tells whether the IdP answered, whatever it said.
-    pub fn record_outcome(&mut self, has_answered: bool, now: u64) {
+    pub fn record_outcome(&mut self, has_answered: bool, now: UnixMillis) {
         self.is_trial = false;
         let mut breaker = self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let was_open = breaker.open_until.is_some();
@@ -72,7 +73,7 @@ impl Permit {
             if !was_open {
                 breaker_turned(true);
             }
-            breaker.open_until = Some(now.saturating_add(millis(OPEN)));
+            breaker.open_until = Some(now.after(OPEN));
         }
     }
 }
@@ -82,7 +83,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_trial {
             self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until =
-                Some(0);
+                Some(UnixMillis(0));
         }
     }
 }
@@ -94,10 +95,6 @@ impl Drop for CircuitBreaker {
             breaker_turned(false);
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Logins of one connection that wait for its IdP at once.
@@ -116,29 +113,41 @@ mod tests {
     fn a_gate_has_room_for_so_many_and_no_more() {
         let breaker_of = Arc::new(CircuitBreaker::default());
         let mut permits_held: Vec<_> =
-            (0..MAX_IN_FLIGHT).map(|_| breaker_of.acquire(0).expect("room")).collect();
-        assert_eq!(breaker_of.acquire(0).expect_err("full"), TOO_MANY);
+            (0..MAX_IN_FLIGHT).map(|_| breaker_of.acquire(UnixMillis(0)).expect("room")).collect();
+        assert_eq!(breaker_of.acquire(UnixMillis(0)).expect_err("full"), TOO_MANY);
         permits_held.pop();
-        assert!(breaker_of.acquire(0).is_ok());
+        assert!(breaker_of.acquire(UnixMillis(0)).is_ok());
     }
 
     #[test]
     fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_good_trial() {
         let breaker_of = Arc::new(CircuitBreaker::default());
         for _ in 1..FAILURES_TO_OPEN {
-            breaker_of.acquire(0).expect("closed").record_outcome(false, 0);
+            breaker_of.acquire(UnixMillis(0)).expect("closed").record_outcome(false, UnixMillis(0));
         }
-        breaker_of.acquire(0).expect("closed").record_outcome(true, 0);
+        breaker_of.acquire(UnixMillis(0)).expect("closed").record_outcome(true, UnixMillis(0));
         for _ in 0..FAILURES_TO_OPEN {
-            breaker_of.acquire(0).expect("an answer between counts anew").record_outcome(false, 0);
+            breaker_of
+                .acquire(UnixMillis(0))
+                .expect("an answer between counts anew")
+                .record_outcome(false, UnixMillis(0));
         }
-        assert_eq!(breaker_of.acquire(9_999).expect_err("open"), BROKEN);
-        drop(breaker_of.acquire(10_000).expect("a trial that is given up"));
-        let mut trial = breaker_of.acquire(10_000).expect("the next trial");
-        assert_eq!(breaker_of.acquire(10_000).expect_err("one trial at a time"), BROKEN);
-        trial.record_outcome(false, 10_500);
-        assert!(breaker_of.acquire(20_499).is_err(), "open again");
-        breaker_of.acquire(20_500).expect("a trial").record_outcome(true, 20_500);
-        assert!(breaker_of.acquire(20_500).is_ok() && breaker_of.acquire(20_500).is_ok());
+        assert_eq!(breaker_of.acquire(UnixMillis(9_999)).expect_err("open"), BROKEN);
+        drop(breaker_of.acquire(UnixMillis(10_000)).expect("a trial that is given up"));
+        let mut trial = breaker_of.acquire(UnixMillis(10_000)).expect("the next trial");
+        assert_eq!(
+            breaker_of.acquire(UnixMillis(10_000)).expect_err("one trial at a time"),
+            BROKEN
+        );
+        trial.record_outcome(false, UnixMillis(10_500));
+        assert!(breaker_of.acquire(UnixMillis(20_499)).is_err(), "open again");
+        breaker_of
+            .acquire(UnixMillis(20_500))
+            .expect("a trial")
+            .record_outcome(true, UnixMillis(20_500));
+        assert!(
+            breaker_of.acquire(UnixMillis(20_500)).is_ok()
+                && breaker_of.acquire(UnixMillis(20_500)).is_ok()
+        );
     }
 }

@@ -8,16 +8,19 @@ use serde_json::{Map, Value};
 use url::Host;
 
 use super::verify::VerifiedClaims;
+use crate::model::cause::Cause;
 use crate::model::connection::{ClaimMapping, ConnectionSettings};
-use crate::model::identity::{EmailVerification, Identity};
+use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
 use crate::model::slug::Slug;
+use crate::model::text::quotable;
+use crate::model::time::UnixSeconds;
 
 /// Why verified claims are no Identity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
     /// Required claims are nowhere: their names, as the connection maps them.
-    #[error("neither the ID token nor UserInfo has {}", .0.join(", "))]
-    Missing(Vec<String>),
+    #[error("neither the ID token nor UserInfo has {}", .0.iter().map(|claim| claim.names.join(" or ")).collect::<Vec<_>>().join(", "))]
+    Missing(Vec<MissingClaim>),
     /// A claim isn't one of the connection's required values.
     #[error("{claim} is {found}, the connection requires one of {}", .allowed.join(", "))]
     NotAllowed {
@@ -36,6 +39,28 @@ pub enum ClaimsError {
         "the IdP does not say that the e-mail address is verified, which the connection requires"
     )]
     EmailNotVerified,
+}
+
+/// A required claim that neither the ID token nor UserInfo has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingClaim {
+    /// Which field of the Identity it is for.
+    pub claim: IdentityClaim,
+    /// The names under which the connection looks it up.
+    pub names: Vec<String>,
+}
+
+impl ClaimsError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Missing(_) => Cause::ClaimMissing,
+            Self::NotAllowed { .. } => Cause::ClaimNotAllowed,
+            Self::EmailDomainNotAllowed(_) => Cause::EmailDomain,
+            Self::EmailNotVerified => Cause::EmailUnverified,
+        }
+    }
 }
 
 /// Whether UserInfo must be asked: a required claim, the mapped groups, or a claim with required values is missing.
@@ -71,13 +96,15 @@ pub fn identity(
         (Some(email), Some(given_name), Some(family_name)) => (email, given_name, family_name),
         (email, given_name, family_name) => {
             let wanted = [
-                (email, &mapping.email),
-                (given_name, &mapping.given_name),
-                (family_name, &mapping.family_name),
+                (email, IdentityClaim::Email, &mapping.email),
+                (given_name, IdentityClaim::GivenName, &mapping.given_name),
+                (family_name, IdentityClaim::FamilyName, &mapping.family_name),
             ];
-            let missing = wanted.into_iter().filter(|(found, _)| found.is_none());
+            let missing = wanted.into_iter().filter(|(found, ..)| found.is_none());
             return Err(ClaimsError::Missing(
-                missing.map(|(_, names)| names.join(" or ")).collect(),
+                missing
+                    .map(|(_, claim, names)| MissingClaim { claim, names: names.clone() })
+                    .collect(),
             ));
         }
     };
@@ -232,10 +259,8 @@ impl<'a> Sources<'a> {
                 None => false,
             };
             if !is_allowed {
-                let found = found.map_or_else(
-                    || "missing".to_owned(),
-                    |value| crate::model::shown(&value.to_string()),
-                );
+                let found = found
+                    .map_or_else(|| "missing".to_owned(), |value| quotable(&value.to_string()));
                 return Err(ClaimsError::NotAllowed {
                     claim: required.name.clone(),
                     found,
@@ -336,8 +361,8 @@ fn scalar(value: &Value) -> Option<String> {
     clippy::cast_sign_loss,
     reason = "verify.rs has checked that it is a time"
 )]
-fn whole_seconds(date: f64) -> u64 {
-    date as u64
+fn whole_seconds(date: f64) -> UnixSeconds {
+    UnixSeconds(date as u64)
 }
 
 /// Claims that speak of the token and the session, not of the person: only the ID token's count, and none is passed on.

@@ -1,5 +1,7 @@
 //! What can go wrong with an IdP, named by what happened. No variant holds a token, a code or a secret.
 
+use crate::model::cause::Cause;
+
 /// Why a call to an IdP gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
@@ -103,4 +105,75 @@ pub enum UserInfoError {
     /// It is of another subject, malformed, or refused.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl CallError {
+    /// What exactly happened; `unusable` names an unusable answer of the called endpoint.
+    pub(super) fn cause(&self, unusable: Cause) -> Cause {
+        match self {
+            Self::AddressForbidden { .. } => Cause::PrivateAddress,
+            Self::Unavailable { .. } => Cause::ConnectionLost,
+            Self::Unusable { .. } => unusable,
+        }
+    }
+}
+
+impl ProviderError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Call(error) => error.cause(Cause::MetadataUnreadable),
+            Self::MetadataInvalid { .. } => Cause::EndpointInvalid,
+            Self::SettingsUnfit(_) => Cause::SettingsIncomplete,
+        }
+    }
+}
+
+impl ExchangeError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Call(error) => error.cause(Cause::TokenUnreadable),
+            Self::ClientRejected { .. } => Cause::InvalidClient,
+            Self::CodeRejected { .. } => Cause::InvalidGrant,
+            Self::ResponseInvalid(_) => Cause::TokenMalformed,
+        }
+    }
+
+    /// The IdP's error code.
+    #[must_use]
+    pub fn idp_error(&self) -> Option<&str> {
+        match self {
+            Self::ClientRejected { idp_error, .. } | Self::CodeRejected { idp_error, .. } => {
+                Some(idp_error)
+            }
+            Self::Call(_) | Self::ResponseInvalid(_) => None,
+        }
+    }
+}
+
+impl IdTokenError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::UnknownKey(_) => Cause::UnknownKey,
+            Self::Signature(_) => Cause::SignatureMismatch,
+            Self::Invalid(_) => Cause::Malformed,
+            Self::Nonce => Cause::Nonce,
+        }
+    }
+}
+
+impl UserInfoError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Call(error) => error.cause(Cause::UserinfoUnreadable),
+            Self::Invalid(_) => Cause::UserinfoMalformed,
+        }
+    }
 }

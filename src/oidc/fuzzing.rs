@@ -23,6 +23,7 @@ use crate::model::connection::{
 };
 use crate::model::login::{Nonce, RawIdToken};
 use crate::model::slug::Slug;
+use crate::model::time::{UnixMillis, UnixSeconds};
 
 /// A metadata document: whatever is taken over is an URL that may be called, of the issuer that was asked.
 pub fn discovery(bytes: &[u8]) {
@@ -211,16 +212,16 @@ fn connection(source: MetadataSource) -> Connection {
             required_claims: Vec::new(),
         },
         pinned_issuer: None,
-        secrets: ClientSecrets::one(ClientSecret::new("secret".to_owned())),
+        secrets: ClientSecrets::one(ClientSecret::from_store("secret".to_owned())),
         secret_switched: None,
         last_check: None,
         last_proposal: None,
         test_login: None,
-        create_time: 0,
-        update_time: 0,
+        create_time: UnixMillis(0),
+        update_time: UnixMillis(0),
     }
 }
 
 const ISSUER: &str = "https://idp.example";
 const CLIENT: &str = "client";
-const NOW: u64 = 1_800_000_000;
+const NOW: UnixSeconds = UnixSeconds(1_800_000_000);

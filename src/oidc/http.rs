@@ -32,7 +32,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::CallError;
 use crate::model::address::AddressPolicy;
-use crate::model::shown;
+use crate::model::text::quotable;
 use crate::telemetry::traces;
 
 /// Which IdPs may be called.
@@ -225,7 +225,7 @@ impl HttpClient {
                 .get(LOCATION)
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or_default();
-            let target = Url::parse(location).ok().and_then(|url| url.host_str().map(shown));
+            let target = Url::parse(location).ok().and_then(|url| url.host_str().map(quotable));
             let target = target.unwrap_or_else(|| "the same host".to_owned());
             return Err(unusable(format!(
                 "HTTP {} to {target}; redirects are not followed",
@@ -262,7 +262,7 @@ impl HttpClient {
                     Some(Forbidden(kind)) => {
                         CallError::AddressForbidden { host: host.clone(), kind }
                     }
-                    None => unavailable(shown(&error.to_string())),
+                    None => unavailable(quotable(&error.to_string())),
                 })?;
             let name = url
                 .host_str()
@@ -274,7 +274,7 @@ impl HttpClient {
                 ServerName::try_from(name).map_err(|_| unavailable("no host name".to_owned()))?;
             let tls =
                 TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner()).await;
-            let tls = tls.map_err(|error| unavailable(shown(&error.to_string())))?;
+            let tls = tls.map_err(|error| unavailable(quotable(&error.to_string())))?;
             let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
             leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp())
@@ -321,7 +321,7 @@ impl fmt::Debug for HttpClient {
 pub(super) fn host_of(url: &str) -> String {
     Url::parse(url)
         .ok()
-        .and_then(|url| url.host_str().map(shown))
+        .and_then(|url| url.host_str().map(quotable))
         .unwrap_or_else(|| "the IdP".to_owned())
 }
 
@@ -336,7 +336,7 @@ fn call_error(host: &str, error: &ClientError) -> CallError {
         innermost = current.to_string();
         cause = current.source();
     }
-    CallError::Unavailable { host: host.to_owned(), detail: shown(&innermost) }
+    CallError::Unavailable { host: host.to_owned(), detail: quotable(&innermost) }
 }
 
 fn forbidden_in(error: &(dyn std::error::Error + 'static)) -> Option<Forbidden> {

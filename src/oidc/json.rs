@@ -42,7 +42,7 @@ pub(super) fn own_error<E: Error>(text: fmt::Arguments<'_>) -> E {
 pub(super) fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.strip_prefix(OWN) {
-        Some(own) => crate::model::shown(own),
+        Some(own) => crate::model::text::quotable(own),
         None => format!("it is not JSON (line {}, column {})", error.line(), error.column()),
     }
 }

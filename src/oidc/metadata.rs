@@ -12,7 +12,7 @@ use super::json;
 use crate::model::address::AddressPolicy;
 use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource, SigningAlg};
 use crate::model::draft::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
-use crate::model::shown;
+use crate::model::text::quotable;
 
 /// An IdP's metadata, for one connection.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Metadata {
         if let Some(name) = smuggled_parameter(&authorization) {
             return Err(Problem::Document(format!(
                 "its authorization_endpoint's query sets {:?}",
-                shown(&name)
+                quotable(&name)
             )));
         }
         if let Some(methods) = reader.texts("token_endpoint_auth_methods_supported")
@@ -101,7 +101,7 @@ impl Metadata {
                 .iter()
                 .any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"))
         {
-            let methods = shown(&methods.join(", "));
+            let methods = quotable(&methods.join(", "));
             return Err(Problem::Document(format!(
                 "its token endpoint takes neither client_secret_basic nor client_secret_post, but {methods}"
             )));
@@ -171,7 +171,7 @@ fn issuer(named: &str, connection: &Connection, url: &Url) -> Result<Issuer, Pro
         return if expected.as_str() == named {
             Ok(expected.clone())
         } else {
-            let named = shown(named);
+            let named = quotable(named);
             Err(Problem::Document(format!(
                 "its issuer is {named:?}, the connection's is {:?}",
                 expected.as_str()
@@ -184,7 +184,7 @@ fn issuer(named: &str, connection: &Connection, url: &Url) -> Result<Issuer, Pro
     } else {
         Err(Problem::Document(format!(
             "its issuer is {:?}, its URL stands for {expected:?}; if that issuer is right, enter it as the connection's issuer",
-            shown(named)
+            quotable(named)
         )))
     }
 }
@@ -215,7 +215,7 @@ fn algs(reader: &Reader<'_>, connection: &Connection) -> Result<Vec<SigningAlg>,
     let listed = reader.texts("id_token_signing_alg_values_supported");
     let accepted = accepted_algs(&connection.settings.id_token_signing_algs, listed.as_deref());
     if accepted.is_empty() {
-        let listed = shown(&listed.unwrap_or_default().join(", "));
+        let listed = quotable(&listed.unwrap_or_default().join(", "));
         return Err(Problem::Document(format!(
             "it signs ID tokens with {listed}, none of which is accepted; RS256 is"
         )));

@@ -32,7 +32,8 @@ use super::metadata::{MAX_DOCUMENT, Metadata};
 use super::verify::{self, Expected, IssuerPolicy, MAX_TOKEN, VerifiedClaims};
 use crate::model::connection::{Connection, Issuer, LogoutStyle, TokenEndpointAuthMethod};
 use crate::model::login::{AuthorizationCode, LoginHints, Nonce, PkceVerifier, Prompt, RawIdToken};
-use crate::model::shown;
+use crate::model::text::quotable;
+use crate::model::time::{UnixMillis, UnixSeconds};
 
 /// An IdP as one revision of one connection sees it. Immutable; new keys make a new one.
 #[derive(Clone)]
@@ -210,7 +211,7 @@ impl Provider {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn acquire_permit(&self, now: u64) -> Result<Permit, ProviderError> {
+    pub fn acquire_permit(&self, now: UnixMillis) -> Result<Permit, ProviderError> {
         let host = || host_of(self.fixed.metadata.endpoints.token.as_str());
         let refused =
             |detail: &str| CallError::Unavailable { host: host(), detail: detail.to_owned() };
@@ -263,8 +264,8 @@ impl Provider {
         &self,
         tokens: &Tokens,
         nonce: &Nonce,
-        max_age: Option<u64>,
-        now: u64,
+        max_age: Option<Duration>,
+        now: UnixSeconds,
     ) -> Result<VerifiedClaims, IdTokenError> {
         verify::id_token(&tokens.id_token, &self.keys, &self.expected(tokens, nonce, max_age, now))
     }
@@ -283,7 +284,7 @@ impl Provider {
         &self,
         tokens: &Tokens,
         subject: &VerifiedClaims,
-        now: u64,
+        now: UnixSeconds,
     ) -> Result<Map<String, Value>, UserInfoError> {
         let invalid = |text: String| UserInfoError::Invalid(text);
         let Some(url) = &self.fixed.metadata.endpoints.userinfo else {
@@ -408,8 +409,8 @@ impl Provider {
         &'a self,
         tokens: &'a Tokens,
         nonce: &'a Nonce,
-        max_age: Option<u64>,
-        now: u64,
+        max_age: Option<Duration>,
+        now: UnixSeconds,
     ) -> Expected<'a> {
         Expected {
             issuer: &self.fixed.issuer_policy,
@@ -502,7 +503,7 @@ impl<'c> AsyncHttpClient<'c> for TokenEndpoint {
 /// RFC 6749 5.2.
 pub(super) fn token_error(status: StatusCode, body: &[u8]) -> ExchangeError {
     let document = json::parse_object(body).unwrap_or_default();
-    let text = |name: &str| document.get(name).and_then(Value::as_str).map(shown);
+    let text = |name: &str| document.get(name).and_then(Value::as_str).map(quotable);
     let description = text("error_description");
     match (text("error"), status) {
         (Some(idp_error), _)

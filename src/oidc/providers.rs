@@ -15,6 +15,7 @@ use super::provider::Provider;
 use crate::clock::Clock;
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::slug::Slug;
+use crate::model::time::UnixMillis;
 use crate::telemetry;
 
 /// The cache.
@@ -39,13 +40,13 @@ struct State {
     /// What is being fetched, with the end that those who wait hold.
     in_flight: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
     /// The last fetch that failed: its error answers for a moment, so that a storm of logins makes no storm of calls.
-    failed: Option<(u64, ProviderError)>,
-    keys_refetched_at: Option<u64>,
+    failed: Option<(UnixMillis, ProviderError)>,
+    keys_refetched_at: Option<UnixMillis>,
 }
 
 struct Current {
     provider: Arc<Provider>,
-    fetched_at: u64,
+    fetched_at: UnixMillis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,9 +126,8 @@ impl Providers {
                 return Some(current);
             }
             if !state.in_flight.contains_key(&Fetch::KeysAlone) {
-                let is_throttled = state
-                    .keys_refetched_at
-                    .is_some_and(|at| now < at.saturating_add(millis(KEY_REFETCH_INTERVAL)));
+                let is_throttled =
+                    state.keys_refetched_at.is_some_and(|at| now < at.after(KEY_REFETCH_INTERVAL));
                 if is_throttled {
                     return None;
                 }
@@ -188,32 +188,31 @@ impl Entry {
 }
 
 impl State {
-    fn usable(&self, now: u64) -> Option<Arc<Provider>> {
+    fn usable(&self, now: UnixMillis) -> Option<Arc<Provider>> {
         let current = self.current.as_ref()?;
-        let stale_from = current.fetched_at.saturating_add(millis(current.provider.fresh_for));
-        (now < stale_from.saturating_add(millis(KEEP_STALE))).then(|| Arc::clone(&current.provider))
+        let stale_from = current.fetched_at.after(current.provider.fresh_for);
+        (now < stale_from.after(KEEP_STALE)).then(|| Arc::clone(&current.provider))
     }
 
-    fn age_seconds(&self, now: u64) -> f64 {
+    fn age_seconds(&self, now: UnixMillis) -> f64 {
         let fetched_at = self.current.as_ref().map_or(now, |current| current.fetched_at);
-        Duration::from_millis(now.saturating_sub(fetched_at)).as_secs_f64()
+        now.since(fetched_at).as_secs_f64()
     }
 
-    fn is_fresh(&self, now: u64) -> bool {
+    fn is_fresh(&self, now: UnixMillis) -> bool {
         // Renewed in the last fifth of its time, so that nobody waits for it.
-        let renewal = |current: &Current| {
-            current.fetched_at.saturating_add(millis(current.provider.fresh_for) / 5 * 4)
-        };
+        let renewal =
+            |current: &Current| current.fetched_at.after(current.provider.fresh_for / 5 * 4);
         self.current.as_ref().is_some_and(|current| now < renewal(current))
     }
 
-    fn recent_failure(&self, now: u64) -> Option<ProviderError> {
+    fn recent_failure(&self, now: UnixMillis) -> Option<ProviderError> {
         let (at, error) = self.failed.as_ref()?;
-        (now < at.saturating_add(millis(COOL_DOWN))).then(|| error.clone())
+        (now < at.after(COOL_DOWN)).then(|| error.clone())
     }
 
     /// Takes a fetch's outcome over. A failed one never clears what is good.
-    fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: u64) {
+    fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: UnixMillis) {
         self.in_flight.remove(&fetch);
         match (outcome, fetch, self.current.as_mut()) {
             (Ok(provider), Fetch::KeysAlone, Some(current)) => {
@@ -234,10 +233,6 @@ async fn outcome(mut waiting: watch::Receiver<Option<Outcome>>) -> Outcome {
     told.unwrap_or_else(|| {
         Err(ProviderError::SettingsUnfit("the fetch of the IdP's metadata was given up".to_owned()))
     })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How long metadata and keys are used beyond their time, while the IdP fails.

@@ -2,6 +2,7 @@
 //! time and expectations come in. Must stay the only place that decides whether a token is good.
 
 use std::fmt;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time;
 use base64::Engine;
@@ -13,7 +14,8 @@ use super::json;
 use super::keys::{KeySet, VerificationKey, hash_of};
 use crate::model::connection::{Issuer, SigningAlg, TENANT_PLACEHOLDER};
 use crate::model::login::{Nonce, RawIdToken};
-use crate::model::shown;
+use crate::model::text::quotable;
+use crate::model::time::UnixSeconds;
 
 /// Whose tokens pass.
 #[derive(Clone, Debug)]
@@ -32,19 +34,19 @@ pub(super) struct Expected<'a> {
     pub(super) additional_audiences: &'a [String],
     pub(super) algs: &'a [SigningAlg],
     pub(super) nonce: &'a Nonce,
-    /// Seconds; `Some`: `max_age` was sent.
-    pub(super) max_age: Option<u64>,
+    /// `Some`: `max_age` was sent.
+    pub(super) max_age: Option<Duration>,
     /// The access token that came with the ID token.
     pub(super) access_token: &'a str,
-    /// Seconds since the Unix epoch.
-    pub(super) now: u64,
+    /// The time of the check.
+    pub(super) now: UnixSeconds,
 }
 
 /// The claims of an ID token that passed every check.
 pub struct VerifiedClaims {
     pub(super) issuer: Issuer,
     pub(super) subject: String,
-    pub(super) issued_at: u64,
+    pub(super) issued_at: UnixSeconds,
     pub(super) all: Map<String, Value>,
 }
 
@@ -72,18 +74,18 @@ pub(super) fn id_token(
     claims.audience(expected.client_id, expected.additional_audiences)?;
     // (9) exp, with RFC 7519 4.1.5 nbf
     let now = expected.now;
-    if now >= claims.date("exp")?.saturating_add(SKEW) {
+    if now >= claims.date("exp")?.after(SKEW) {
         return Err(invalid("the ID token has expired (exp)"));
     }
-    if claims.optional_date("nbf")?.is_some_and(|nbf| nbf > now.saturating_add(SKEW)) {
+    if claims.optional_date("nbf")?.is_some_and(|nbf| nbf > now.after(SKEW)) {
         return Err(invalid("the ID token is not valid yet (nbf)"));
     }
     // (10) iat
     let issued_at = claims.date("iat")?;
-    if issued_at > now.saturating_add(SKEW) {
+    if issued_at > now.after(SKEW) {
         return Err(invalid("the ID token was issued in the future (iat)"));
     }
-    if now > issued_at.saturating_add(MAX_TOKEN_AGE + SKEW) {
+    if now > issued_at.after(MAX_TOKEN_AGE + SKEW) {
         return Err(invalid("the ID token was issued more than 10 minutes ago (iat)"));
     }
     // (11) nonce
@@ -112,7 +114,7 @@ pub(super) fn signed_userinfo(
     let claims = Claims(jws.payload()?);
     claims.issuer_of_userinfo(expected.issuer, key)?;
     claims.audience(expected.client_id, expected.additional_audiences)?;
-    if claims.optional_date("exp")?.is_some_and(|exp| expected.now >= exp.saturating_add(SKEW)) {
+    if claims.optional_date("exp")?.is_some_and(|exp| expected.now >= exp.after(SKEW)) {
         return Err(invalid("the signed UserInfo response has expired (exp)"));
     }
     Ok(claims.0)
@@ -175,7 +177,10 @@ impl<'a> Jws<'a> {
             None => {}
             Some(Value::String(typ)) if types.contains(&typ.to_ascii_lowercase().as_str()) => {}
             Some(Value::String(typ)) => {
-                return Err(invalid(format!("the token is of another type (typ {:?})", shown(typ))));
+                return Err(invalid(format!(
+                    "the token is of another type (typ {:?})",
+                    quotable(typ)
+                )));
             }
             Some(_) => return Err(invalid("the token's typ is no string")),
         }
@@ -207,7 +212,7 @@ impl<'a> Jws<'a> {
             )),
             (Some(kid), false) => IdTokenError::UnknownKey(format!(
                 "the IdP publishes no {alg} key with the token's kid {:?}",
-                shown(kid)
+                quotable(kid)
             )),
             (None, false) => IdTokenError::UnknownKey(format!("the IdP publishes no {alg} key")),
         })
@@ -236,14 +241,14 @@ fn signing_alg(
             Err(IdTokenError::Signature("the token is not signed (alg none)".to_owned()))
         }
         _ if name.starts_with("HS") => {
-            let name = shown(name);
+            let name = quotable(name);
             Err(IdTokenError::Signature(format!(
                 "the token is signed with the client secret ({name}), which is not accepted: switch the client to RS256"
             )))
         }
         _ => {
             let allowed: Vec<_> = algs.iter().map(|alg| alg.name()).collect();
-            let (name, allowed) = (shown(name), allowed.join(", "));
+            let (name, allowed) = (quotable(name), allowed.join(", "));
             Err(IdTokenError::Signature(format!(
                 "the token is signed with {name}; accepted here: {allowed}"
             )))
@@ -263,7 +268,7 @@ impl Claims {
     }
 
     /// RFC 7519 2 NumericDate, in whole seconds.
-    fn optional_date(&self, name: &str) -> Result<Option<u64>, IdTokenError> {
+    fn optional_date(&self, name: &str) -> Result<Option<UnixSeconds>, IdTokenError> {
         const LAST: f64 = 253_402_300_799.0; // 9999-12-31T23:59:59Z, the last that a Timestamp holds
         match self.0.get(name) {
             None => Ok(None),
@@ -273,14 +278,16 @@ impl Claims {
                     clippy::cast_sign_loss,
                     reason = "it is within 0 and LAST"
                 )]
-                Some(seconds) if (0.0..=LAST).contains(&seconds) => Ok(Some(seconds as u64)),
+                Some(seconds) if (0.0..=LAST).contains(&seconds) => {
+                    Ok(Some(UnixSeconds(seconds as u64)))
+                }
                 _ => Err(invalid(format!("{name} is no time"))),
             },
             Some(_) => Err(invalid(format!("{name} is no number"))),
         }
     }
 
-    fn date(&self, name: &str) -> Result<u64, IdTokenError> {
+    fn date(&self, name: &str) -> Result<UnixSeconds, IdTokenError> {
         self.optional_date(name)?.ok_or_else(|| invalid(format!("{name} is missing")))
     }
 
@@ -297,7 +304,7 @@ impl Claims {
         if is_allowed {
             Ok(Issuer::new(iss.to_owned()))
         } else {
-            Err(invalid(format!("iss is {:?}, expected {:?}", shown(iss), expected.as_str())))
+            Err(invalid(format!("iss is {:?}, expected {:?}", quotable(iss), expected.as_str())))
         }
     }
 
@@ -339,7 +346,7 @@ impl Claims {
     fn audience(&self, client_id: &str, additional: &[String]) -> Result<(), IdTokenError> {
         let audiences = self.audiences()?;
         if !audiences.contains(&client_id) {
-            let named = shown(&audiences.join(", "));
+            let named = quotable(&audiences.join(", "));
             return Err(invalid(format!(
                 "aud is {named:?}, which does not hold the client id {client_id:?}"
             )));
@@ -350,7 +357,7 @@ impl Claims {
         if let Some(stranger) = audiences.iter().find(|audience| !is_known(audience)) {
             return Err(invalid(format!(
                 "aud also holds {:?}, which the connection does not list",
-                shown(stranger)
+                quotable(stranger)
             )));
         }
         if self.0.contains_key("azp") && self.text("azp")? != client_id {
@@ -370,12 +377,12 @@ impl Claims {
         if is_equal { Ok(()) } else { Err(IdTokenError::Nonce) }
     }
 
-    fn auth_time(&self, max_age: Option<u64>, now: u64) -> Result<(), IdTokenError> {
+    fn auth_time(&self, max_age: Option<Duration>, now: UnixSeconds) -> Result<(), IdTokenError> {
         let auth_time = self.optional_date("auth_time")?;
         let Some(max_age) = max_age else { return Ok(()) };
         let auth_time =
             auth_time.ok_or_else(|| invalid("auth_time is missing, though max_age was sent"))?;
-        if now > auth_time.saturating_add(max_age).saturating_add(SKEW) {
+        if now > auth_time.after(max_age).after(SKEW) {
             return Err(invalid("auth_time is older than the max_age that was sent"));
         }
         Ok(())
@@ -411,10 +418,10 @@ fn invalid(text: impl Into<String>) -> IdTokenError {
     IdTokenError::Invalid(text.into())
 }
 
-/// Between the IdP's clock and ours, in seconds.
-const SKEW: u64 = 60;
-/// How long ago an ID token may have been issued when it arrives, in seconds.
-const MAX_TOKEN_AGE: u64 = 600;
+/// Between the IdP's clock and ours.
+const SKEW: Duration = Duration::from_secs(60);
+/// How long ago an ID token may have been issued when it arrives.
+const MAX_TOKEN_AGE: Duration = Duration::from_secs(600);
 /// Bytes of a token in compact serialisation.
 pub(super) const MAX_TOKEN: usize = 64 * 1024;
 const B2C_NO_SUBJECT: &str = "Not supported currently. Use oid claim.";
@@ -430,9 +437,9 @@ mod tests {
             additional_audiences: &[],
             algs: &SigningAlg::ALL,
             nonce,
-            max_age: Some(1),
+            max_age: Some(Duration::from_secs(1)),
             access_token: "a",
-            now: 1_800_000_000,
+            now: UnixSeconds(1_800_000_000),
         }
     }
 
@@ -452,7 +459,7 @@ mod tests {
         let claims = VerifiedClaims {
             issuer: Issuer::new("https://i".to_owned()),
             subject: "ada".to_owned(),
-            issued_at: 0,
+            issued_at: UnixSeconds(0),
             all,
         };
         let shown = format!("{claims:?}");
@@ -480,7 +487,7 @@ mod tests {
                 let names = ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "auth_time", "at_hash", "tid"];
                 let claims = Claims(names.iter().map(|name| ((*name).to_owned(), value.clone())).collect());
                 let _ = (claims.allowed_issuer(&issuer), claims.audience("client", &[]), claims.subject());
-                let _ = (claims.optional_date("exp"), claims.auth_time(Some(u64::MAX), u64::MAX), claims.at_hash(SigningAlg::ES256, ""));
+                let _ = (claims.optional_date("exp"), claims.auth_time(Some(Duration::MAX), UnixSeconds(u64::MAX)), claims.at_hash(SigningAlg::ES256, ""));
                 let _ = claims.nonce(&Nonce::new(text.clone()));
             }
         }

@@ -13,7 +13,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::identity_token::Identities;
+use crate::identity_token::IdentityTokens;
 use crate::telemetry::{self, Metrics};
 
 /// Whether people can log in here now.
@@ -36,7 +36,7 @@ impl Readiness {
 struct Shown {
     metrics: Metrics,
     readiness: Readiness,
-    identities: Option<Arc<Identities>>,
+    identity_tokens: Option<Arc<IdentityTokens>>,
 }
 
 /// Answers `/metrics`, `/livez` and `/readyz` until it is aborted, and `/.well-known/jwks.json` where identity tokens are
@@ -46,7 +46,7 @@ pub fn serve(
     listener: TcpListener,
     metrics: Metrics,
     readiness: Readiness,
-    identities: Option<Arc<Identities>>,
+    identity_tokens: Option<Arc<IdentityTokens>>,
 ) -> JoinHandle<()> {
     let upkeep = metrics.clone();
     let routes = Router::new()
@@ -54,7 +54,7 @@ pub fn serve(
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/.well-known/jwks.json", get(jwks))
-        .with_state(Shown { metrics, readiness, identities });
+        .with_state(Shown { metrics, readiness, identity_tokens });
     tokio::spawn(async move {
         let served = axum::serve(listener, routes).into_future();
         tokio::select! {
@@ -74,13 +74,13 @@ async fn render(State(shown): State<Shown>) -> Response {
 }
 
 async fn jwks(State(shown): State<Shown>) -> Response {
-    match shown.identities {
-        Some(identities) if identities.ready().is_ok() => {
+    match shown.identity_tokens {
+        Some(identity_tokens) if identity_tokens.ready().is_ok() => {
             let headers = [
                 (CONTENT_TYPE, "application/jwk-set+json"),
                 (CACHE_CONTROL, "public, max-age=3600"),
             ];
-            (headers, identities.jwks()).into_response()
+            (headers, identity_tokens.jwks()).into_response()
         }
         Some(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, "no signing key is known yet\n").into_response()

@@ -18,9 +18,8 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use crate::clock::Clock;
 use crate::connections::ConnectionAdmin;
-use crate::identity_token::Identities;
+use crate::identity_token::IdentityTokens;
 use crate::login::Login;
 use crate::login::attempts::AttemptLog;
 use crate::pb;
@@ -33,7 +32,7 @@ use grpc::auth::{Authorizer, Role, WatchedCallers};
 use grpc::connections::ConnectionRpc;
 use grpc::identity::IdentityRpc;
 use grpc::login::LoginRpc;
-use grpc::status::name_reason;
+use grpc::refusal::name_reason;
 use http::Readiness;
 use tls::{Incoming, WatchedTls, accept};
 
@@ -117,8 +116,6 @@ pub struct Support {
     pub admin: Arc<ConnectionAdmin>,
     /// What it sees of logins.
     pub attempts: Arc<AttemptLog>,
-    /// For the times of what it sees.
-    pub clock: Arc<dyn Clock>,
     /// Scheme, host and port of the customer-facing URIs.
     pub public_origin: String,
 }
@@ -138,7 +135,7 @@ impl Server {
     pub fn start(
         config: ServerConfig,
         login: Arc<Login>,
-        identities: Option<Arc<Identities>>,
+        identity_tokens: Option<Arc<IdentityTokens>>,
         support: Support,
         health: Health,
     ) -> Self {
@@ -152,16 +149,18 @@ impl Server {
             drain_timeout,
         } = config;
         let (close, closed) = watch::channel(false);
-        let Support { admin, attempts, clock, public_origin } = support;
-        let login = LoginRpc::new(login, identities.clone(), attempts, clock);
+        let Support { admin, attempts, public_origin } = support;
+        let login = LoginRpc::new(login, identity_tokens.clone());
         let login = LoginServiceServer::new(login).max_decoding_message_size(MAX_LOGIN_MESSAGE);
-        let admin = ConnectionServiceServer::new(ConnectionRpc::new(admin, public_origin))
-            .max_decoding_message_size(MAX_ADMIN_MESSAGE);
+        let admin =
+            ConnectionServiceServer::new(ConnectionRpc::new(admin, attempts, public_origin))
+                .max_decoding_message_size(MAX_ADMIN_MESSAGE);
         let authorizer = |role| Authorizer::new(callers.clone(), role);
         let login_routes = Routes::new(InterceptedService::new(login, authorizer(Role::Login)));
-        let login_routes = match &identities {
-            Some(identities) => {
-                let service = IdentityServiceServer::new(IdentityRpc::new(Arc::clone(identities)));
+        let login_routes = match &identity_tokens {
+            Some(identity_tokens) => {
+                let service =
+                    IdentityServiceServer::new(IdentityRpc::new(Arc::clone(identity_tokens)));
                 let service = service.max_decoding_message_size(MAX_LOGIN_MESSAGE);
                 login_routes
                     .add_service(InterceptedService::new(service, authorizer(Role::Identity)))
@@ -182,7 +181,7 @@ impl Server {
                 closed.clone(),
             ))
         };
-        let login_services: &[&str] = if identities.is_some() {
+        let login_services: &[&str] = if identity_tokens.is_some() {
             &[LOGIN_SERVICE, IDENTITY_SERVICE]
         } else {
             &[LOGIN_SERVICE]

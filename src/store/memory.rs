@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::{PendingKey, PendingLogins, StoreError};
 use crate::clock::Clock;
+use crate::model::time::UnixMillis;
 
 /// The store; see [`PendingLogins`] for its law.
 pub struct MemoryPendingLogins {
@@ -19,9 +20,9 @@ pub struct MemoryPendingLogins {
 
 #[derive(Default)]
 struct Inner {
-    values: HashMap<PendingKey, (u64, Vec<u8>)>,
+    values: HashMap<PendingKey, (UnixMillis, Vec<u8>)>,
     /// (expiry in Unix milliseconds, key), so that what has expired is found without looking at all.
-    by_expiry: BTreeSet<(u64, String)>,
+    by_expiry: BTreeSet<(UnixMillis, String)>,
 }
 
 impl MemoryPendingLogins {
@@ -31,20 +32,20 @@ impl MemoryPendingLogins {
         Self { clock, limit, inner: Mutex::default() }
     }
 
-    fn locked<T>(&self, act: impl FnOnce(&mut Inner, u64) -> T) -> T {
+    fn locked<T>(&self, act: impl FnOnce(&mut Inner, UnixMillis) -> T) -> T {
         let now = self.clock.unix_millis();
         act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 }
 
 impl Inner {
-    fn remove(&mut self, key: &PendingKey) -> Option<(u64, Vec<u8>)> {
+    fn remove(&mut self, key: &PendingKey) -> Option<(UnixMillis, Vec<u8>)> {
         let (expiry, value) = self.values.remove(key)?;
         self.by_expiry.remove(&(expiry, key.0.clone()));
         Some((expiry, value))
     }
 
-    fn drop_expired(&mut self, now: u64) {
+    fn drop_expired(&mut self, now: UnixMillis) {
         while self.by_expiry.first().is_some_and(|(expiry, _)| *expiry <= now) {
             if let Some((_, key)) = self.by_expiry.pop_first() {
                 self.values.remove(&PendingKey(key));
@@ -67,7 +68,7 @@ impl PendingLogins for MemoryPendingLogins {
                     detail: "the key is in use".to_owned(),
                 });
             }
-            let expiry = now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            let expiry = now.after(ttl);
             inner.by_expiry.insert((expiry, key.0.clone()));
             inner.values.insert(key.clone(), (expiry, value.to_vec()));
             Ok(())

@@ -15,9 +15,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
+use crate::model::attempt::{Attempt, LoginSummary, TestLogin};
+use crate::model::cause::Cause;
+use crate::model::change::{ChangeRecord, FieldChange};
+use crate::model::check::CheckRecord;
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
-use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
 use crate::model::slug::Slug;
+use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::telemetry::store_failed;
 
 /// Holds the values of logins that have begun and not ended.
@@ -82,7 +86,7 @@ pub trait Connections: Send + Sync {
         slug: &Slug,
         settings: &ConnectionSettings,
         secrets: &ClientSecrets,
-        note: &ChangeNote,
+        details: &ChangeDetails,
     ) -> Result<Connection, ChangeError>;
 
     /// `None`: there is none.
@@ -111,7 +115,7 @@ pub trait Connections: Send + Sync {
         &self,
         slug: &Slug,
         revision: u64,
-        note: &ChangeNote,
+        details: &ChangeDetails,
     ) -> Result<(), ChangeError>;
 
     /// Has the two secrets of exactly this revision change places, unless there is one alone or they did so after
@@ -123,8 +127,8 @@ pub trait Connections: Send + Sync {
         &self,
         slug: &Slug,
         revision: u64,
-        not_since: u64,
-        note: &ChangeNote,
+        not_since: UnixMillis,
+        details: &ChangeDetails,
     ) -> Result<bool, StoreError>;
 
     /// Keeps what a check of this incarnation, or of a change that was proposed of it, found. No change: nobody's login is
@@ -149,13 +153,13 @@ pub trait Connections: Send + Sync {
         slug: &Slug,
         before: Option<i64>,
         limit: u32,
-    ) -> Result<Vec<(i64, ChangeRecord)>, StoreError>;
+    ) -> Result<Vec<StoredChange>, StoreError>;
 
     /// Of how many connections a secret expires before this time (milliseconds since the Unix epoch).
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn secrets_expiring_before(&self, time: u64) -> Result<u64, StoreError>;
+    async fn secrets_expiring_before(&self, time: UnixMillis) -> Result<u64, StoreError>;
 
     /// Keeps the issuer that the metadata named at first use, unless one is kept already. The connection's revision
     /// stays, since nobody changed it; the change is told all the same.
@@ -167,7 +171,7 @@ pub trait Connections: Send + Sync {
         slug: &Slug,
         revision: u64,
         issuer: &Issuer,
-        note: &ChangeNote,
+        details: &ChangeDetails,
     ) -> Result<(), StoreError>;
 
     /// Where the changes stand now.
@@ -180,7 +184,7 @@ pub trait Connections: Send + Sync {
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn changes_since(&self, seen: u64) -> Result<Vec<(u64, Slug)>, StoreError>;
+    async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError>;
 }
 
 /// Keeps the keys that sign identity tokens.
@@ -234,7 +238,7 @@ pub struct StoredSigningKey {
     /// Counts up from 1.
     pub generation: u64,
     /// Seconds since the Unix epoch.
-    pub created_at: u64,
+    pub created_at: UnixSeconds,
     /// The private key (RFC 5958).
     pub pkcs8: Zeroizing<Vec<u8>>,
 }
@@ -265,25 +269,45 @@ pub trait LoginAttempts: Send + Sync {
         &self,
         first: &Slug,
         last: &Slug,
-        since: u64,
+        since: UnixMillis,
     ) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
 
     /// Forgets attempts that ended before this time (milliseconds since the Unix epoch).
     ///
     /// # Errors
     /// The store is unreachable.
-    async fn forget_attempts_before(&self, time: u64) -> Result<(), StoreError>;
+    async fn forget_attempts_before(&self, time: UnixMillis) -> Result<(), StoreError>;
 }
 
 /// What became of some logins.
 #[derive(Debug, Default)]
 pub struct AttemptBatch {
-    /// Each with its account.
-    pub attempts: Vec<(Slug, Attempt)>,
+    /// Finished logins.
+    pub attempts: Vec<AccountAttempt>,
     /// Callbacks whose state was not ours, by account.
     pub unrecognized: HashMap<Slug, u64>,
-    /// Logins that were trials and ended well: account, incarnation, digest of the settings, time.
-    pub tested: Vec<(Slug, u64, String, u64)>,
+    /// Completed test logins.
+    pub tested: Vec<ProvenLogin>,
+}
+
+/// One account's finished login.
+#[derive(Debug)]
+pub struct AccountAttempt {
+    /// The account.
+    pub slug: Slug,
+    /// The login.
+    pub attempt: Attempt,
+}
+
+/// A completed test login, to be kept with the connection that it proves.
+#[derive(Debug)]
+pub struct ProvenLogin {
+    /// The account.
+    pub slug: Slug,
+    /// Of the connection.
+    pub incarnation: u64,
+    /// What it proves, and when.
+    pub test_login: TestLogin,
 }
 
 impl AttemptBatch {
@@ -297,17 +321,43 @@ impl AttemptBatch {
 /// How many attempts of an account are kept.
 pub const ATTEMPTS_KEPT: u32 = 200;
 
-/// What is recorded of a change, but for what the store itself knows: when, and the revision.
-#[derive(Clone, Debug, Default)]
-pub struct ChangeNote {
-    /// Who.
+/// What is recorded of a change, apart from what the store itself knows: time and revision.
+#[derive(Clone, Debug)]
+pub struct ChangeDetails {
+    /// The calling program, and the person who used it if it said so.
     pub actor: String,
-    /// What is done.
+    /// See [`ChangeRecord::action`].
     pub action: &'static str,
-    /// Name, before and after of each field.
-    pub fields: Vec<(String, String, String)>,
+    /// What changed.
+    pub fields: Vec<FieldChange>,
     /// Whether a check was skipped.
     pub is_forced: bool,
+}
+
+impl ChangeDetails {
+    /// A change for which no check was skipped.
+    #[must_use]
+    pub fn new(actor: &str, action: &'static str, fields: Vec<FieldChange>) -> Self {
+        Self { actor: actor.to_owned(), action, fields, is_forced: false }
+    }
+}
+
+/// A recorded change, with its place in the log.
+#[derive(Debug)]
+pub struct StoredChange {
+    /// Grows with every change.
+    pub id: i64,
+    /// What changed.
+    pub record: ChangeRecord,
+}
+
+/// That a slug's connection changed.
+#[derive(Debug)]
+pub struct SlugChange {
+    /// The number of the change; see [`Connections::latest_change`].
+    pub change: u64,
+    /// The account.
+    pub slug: Slug,
 }
 
 /// What an update replaces.
@@ -322,7 +372,7 @@ pub struct ConnectionChange<'a> {
     /// The new secrets.
     pub secrets: &'a ClientSecrets,
     /// What to record of it.
-    pub note: &'a ChangeNote,
+    pub details: &'a ChangeDetails,
     /// Whether the issuer pinned at first use stays.
     pub keep_pin: bool,
 }
@@ -349,39 +399,54 @@ pub enum StoreError {
     Unreadable(String),
 }
 
-/// A store that may be opened only some time after the start: the first one that is given stays.
-pub(crate) struct DeferredStore<T: ?Sized> {
+impl StoreError {
+    /// What exactly happened.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Unavailable { .. } => Cause::StoreUnavailable,
+            Self::Full { .. } => Cause::PendingLoginsFull,
+            Self::Unreadable(_) => Cause::StoredValueUnreadable,
+        }
+    }
+}
+
+/// A store that may be opened some time after the start. The first one that is given stays.
+pub struct DeferredStore<T: ?Sized> {
     name: &'static str,
     opened: OnceLock<Arc<T>>,
 }
 
 impl<T: ?Sized> DeferredStore<T> {
-    pub(crate) fn new(name: &'static str) -> Self {
+    /// Not opened yet. `name`: for errors and metrics.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
         Self { name, opened: OnceLock::new() }
     }
 
-    pub(crate) fn open(&self, store: Arc<T>) {
+    /// Takes the store that could be opened.
+    pub fn open(&self, store: Arc<T>) {
         let _ = self.opened.set(store);
     }
 
-    pub(crate) fn get(&self) -> Result<&Arc<T>, StoreError> {
-        let detail = || "it could not be opened since the start".to_owned();
-        self.opened
-            .get()
-            .ok_or_else(|| StoreError::Unavailable { store: self.name, detail: detail() })
+    /// Calls the store, within a deadline: a server that is paused neither answers nor breaks the
+    /// connection.
+    ///
+    /// # Errors
+    /// The store isn't open yet, doesn't answer in time, or its own error.
+    pub async fn call<'a, R, E, F>(&'a self, call: impl FnOnce(&'a T) -> F) -> Result<R, E>
+    where
+        E: From<StoreError>,
+        F: Future<Output = Result<R, E>>,
+    {
+        let unavailable = |detail| StoreError::Unavailable { store: self.name, detail };
+        let store = self.opened.get();
+        let store = store.ok_or_else(|| unavailable("not opened since the start".to_owned()))?;
+        tokio::time::timeout(SQL_DEADLINE, call(store)).await.unwrap_or_else(|_| {
+            store_failed(self.name);
+            Err(unavailable(format!("no answer within {SQL_DEADLINE:?}")).into())
+        })
     }
-}
-
-/// Bounds a call to SQL: a server that was paused neither answers nor breaks the connection.
-pub(crate) async fn with_timeout<T, E: From<StoreError>>(
-    store: &'static str,
-    answer: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    tokio::time::timeout(SQL_DEADLINE, answer).await.unwrap_or_else(|_| {
-        store_failed(store);
-        Err(StoreError::Unavailable { store, detail: format!("no answer within {SQL_DEADLINE:?}") }
-            .into())
-    })
 }
 
 const SQL_DEADLINE: Duration = Duration::from_secs(6);

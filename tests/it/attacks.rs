@@ -85,6 +85,7 @@ async fn metadata_of_one_account_never_serves_another() {
             connection: Some(other),
             update_mask,
             force: true,
+            validate_only: false,
         })
         .await
         .expect("edited");

@@ -79,7 +79,7 @@ impl Program {
     pub(crate) async fn set_up(&mut self, idp: &FakeIdp) {
         let connection = Some(idp.connection("acme"));
         self.admin
-            .create_connection(pb::CreateConnectionRequest { connection })
+            .create_connection(pb::CreateConnectionRequest { connection, validate_only: false })
             .await
             .expect("created");
     }

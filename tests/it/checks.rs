@@ -90,8 +90,12 @@ impl Service {
         let update_mask = Some(prost_types::FieldMask {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         });
-        let request =
-            pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: false };
+        let request = pb::UpdateConnectionRequest {
+            connection: Some(connection),
+            update_mask,
+            force: false,
+            validate_only: false,
+        };
         Ok(self.admin.update_connection(request).await?.into_inner())
     }
 
@@ -375,7 +379,7 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
         FakeIdp::start(Arc::clone(&service.clock) as Arc<dyn peerpanda_sso::clock::Clock>).await;
     let active =
         pb::Connection { state: pb::ConnectionState::Active.into(), ..other.connection("other") };
-    let create = pb::CreateConnectionRequest { connection: Some(active) };
+    let create = pb::CreateConnectionRequest { connection: Some(active), validate_only: false };
     assert_eq!(reason(service.admin.create_connection(create).await), "CHECK_REQUIRED");
 
     let mut service = Service::testing().await;

@@ -261,7 +261,7 @@ async fn the_token_endpoints_refusals_are_told_apart() {
 #[tokio::test]
 async fn an_id_token_with_wrong_claims_is_refused() {
     let mut service = Service::start().await;
-    let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref());
+    let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref()).0;
     let client_id = service.idp.client_id.clone();
     for (claims, expected) in [
         (json!({ "iss": format!("{}1", service.idp.issuer) }), "ID_TOKEN_INVALID"),
@@ -394,7 +394,7 @@ async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
 #[tokio::test]
 async fn max_age_demands_a_recent_auth_time() {
     let mut service = Service::start().await;
-    let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref());
+    let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref()).0;
     for (auth_time, is_recent) in [
         (json!(now - 100), true),
         (json!(now - 160), true),

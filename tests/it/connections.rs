@@ -90,6 +90,7 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         }),
         force: false,
+        validate_only: false,
     };
     let read = service.get("acme").await.expect("there");
     for (connection, paths, field) in [

@@ -552,7 +552,7 @@ impl Inner {
     }
 
     fn id_token(&self, behaviour: &Behaviour, granted: &Granted, access_token: &str) -> String {
-        let now = self.clock.unix_seconds();
+        let now = self.clock.unix_seconds().0;
         let person = &granted.person;
         let mut claims = json!({
             "iss": self.issuer, "sub": format!("sub-{person}"), "aud": self.client_id, "iat": now, "exp": now + 300,

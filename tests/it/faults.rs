@@ -226,7 +226,7 @@ impl Rig {
         let (front, idp) = Front::before_an_idp().await;
         let admin = endpoint(replicas[0].admin_port).connect().await.expect("connected");
         let connection = Some(idp.connection("acme"));
-        let request = pb::CreateConnectionRequest { connection };
+        let request = pb::CreateConnectionRequest { connection, validate_only: false };
         ConnectionServiceClient::new(admin).create_connection(request).await.expect("created");
         let balancer = Arc::new(Balancer::over(&replicas));
         let rig = Self {

@@ -121,7 +121,8 @@ impl Service {
         if is_active {
             connection.state = pb::ConnectionState::Testing.into();
         }
-        let request = pb::CreateConnectionRequest { connection: Some(connection) };
+        let request =
+            pb::CreateConnectionRequest { connection: Some(connection), validate_only: false };
         let created = self
             .admin
             .create_connection(request)
@@ -168,8 +169,12 @@ impl Service {
         let update_mask = Some(prost_types::FieldMask {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         });
-        let request =
-            pb::UpdateConnectionRequest { connection: Some(connection), update_mask, force: true };
+        let request = pb::UpdateConnectionRequest {
+            connection: Some(connection),
+            update_mask,
+            force: true,
+            validate_only: false,
+        };
         Ok(self
             .admin
             .update_connection(request)

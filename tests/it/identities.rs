@@ -75,7 +75,7 @@ async fn a_token_tells_the_identity_offline_and_by_the_service() {
 
     let keys = service.signing_keys().await;
     let claims = verified_offline(&keys, &first.identity_token).expect("verified");
-    let now = service.clock.unix_seconds();
+    let now = service.clock.unix_seconds().0;
     assert_eq!(claims["exp"].as_u64(), Some(now + 3600));
     for (name, expected) in [
         ("slug", json!("acme")),

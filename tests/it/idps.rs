@@ -22,7 +22,7 @@ impl Fixture {
     async fn of(name: &str) -> Self {
         let mut service = Service::start().await;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/idps/{name}.json"));
-        let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref()).to_string();
+        let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref()).0.to_string();
         let text = std::fs::read_to_string(path)
             .expect("a fixture")
             .replace("{fake}", &service.idp.issuer);

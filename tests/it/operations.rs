@@ -99,7 +99,7 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
     let connection = Some(other.connection("other"));
     program
         .admin
-        .create_connection(pb::CreateConnectionRequest { connection })
+        .create_connection(pb::CreateConnectionRequest { connection, validate_only: false })
         .await
         .expect("created");
     let begin = pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() };

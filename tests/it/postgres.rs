@@ -46,7 +46,10 @@ async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
     program.log_in(&idp).await.expect("a login");
     become_replica(&mut postgres).await;
     program.log_in(&idp).await.expect("a login at a known account");
-    let late = pb::CreateConnectionRequest { connection: Some(idp.connection("late")) };
+    let late = pb::CreateConnectionRequest {
+        connection: Some(idp.connection("late")),
+        validate_only: false,
+    };
     assert_eq!(reason(program.admin.create_connection(late).await), "STORE_UNAVAILABLE");
     let slug = "acme".to_owned();
     program

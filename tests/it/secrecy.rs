@@ -125,7 +125,7 @@ fn debug_output_redacts() {
     let text = || "CANARY".to_owned();
     let shown = format!(
         "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-        ClientSecret::new(text()),
+        ClientSecret::from_store(text()),
         AuthorizationCode::new(text()),
         BrowserBinding::new(text()),
         Nonce::new(text()),

@@ -9,6 +9,7 @@ use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::model::connection::{ClientSecret, ClientSecrets, ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::slug::Slug;
+use peerpanda_sso::model::time::UnixSeconds;
 use peerpanda_sso::store::memory::MemoryPendingLogins;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::redis::url::RedisUrl;
@@ -17,7 +18,7 @@ use peerpanda_sso::store::sql::RowCodec;
 use peerpanda_sso::store::sql::postgres::PostgresConnections;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
-    ChangeError, ChangeNote, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal,
+    ChangeDetails, ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal,
     SigningKeys, StoreError, StoredSigningKey,
 };
 
@@ -30,12 +31,12 @@ fn redis_at(url: &str) -> RedisPendingLogins {
     RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), None).expect("a store")
 }
 
-fn note() -> ChangeNote {
-    ChangeNote { actor: "tests".to_owned(), action: "test", ..ChangeNote::default() }
+fn note() -> ChangeDetails {
+    ChangeDetails::new("tests", "test", Vec::new())
 }
 
 fn secrets(text: &str) -> ClientSecrets {
-    ClientSecrets::one(ClientSecret::new(text.to_owned()))
+    ClientSecrets::one(ClientSecret::from_store(text.to_owned()))
 }
 
 fn pending_key() -> PendingKey {
@@ -144,7 +145,7 @@ fn settings(client_id: &str) -> ConnectionSettings {
         client_id: client_id.to_owned(),
         ..Draft::default()
     };
-    draft.check(&AddressPolicy::default()).expect("good settings")
+    draft.apply(None, &AddressPolicy::default()).expect("good settings")
 }
 
 async fn connections_keep_their_law(store: Arc<dyn Connections>) {
@@ -185,7 +186,7 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
                 settings: &second,
                 secrets: &secrets("s3cret"),
                 keep_pin: true,
-                note: &note(),
+                details: &note(),
             };
             store.update(&change).await
         })
@@ -220,7 +221,7 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     assert_eq!((pinned.issuer(), pinned.revision), (Some(&issuer), updated.revision));
     let changes = store.changes_since(start).await.expect("answered");
     assert_eq!(changes.len(), 1, "one row per slug");
-    assert!(changes[0].0 > updated.revision && changes[0].1 == acme);
+    assert!(changes[0].change > updated.revision && changes[0].slug == acme);
 
     // Deleted and created again, it is another one, with a revision of its own.
     assert!(matches!(
@@ -234,11 +235,11 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     ));
     let again = store.create(&acme, &second, &secret, &note()).await.expect("created");
     assert!(
-        again.revision > changes[0].0
+        again.revision > changes[0].change
             && again.incarnation == again.revision
             && again.pinned_issuer.is_none()
     );
-    assert_eq!(store.changes_since(again.revision).await.expect("answered"), []);
+    assert!(store.changes_since(again.revision).await.expect("answered").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,8 +296,11 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
         let secret = secrets(&format!("secret {number}"));
         before.create(&slug(number), &settings("c"), &secret, &note()).await.expect("created");
     }
-    let signing_key =
-        StoredSigningKey { generation: 1, created_at: 1, pkcs8: b"private".to_vec().into() };
+    let signing_key = StoredSigningKey {
+        generation: 1,
+        created_at: UnixSeconds(1),
+        pkcs8: b"private".to_vec().into(),
+    };
     before.add_signing_key(&signing_key).await.expect("added");
     let revision = before.get(&slug(7)).await.expect("answered").expect("there").revision;
 

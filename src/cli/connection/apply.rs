@@ -95,7 +95,8 @@ async fn apply(
             if how.dry_run {
                 return Ok(("created", named));
             }
-            let request = pb::CreateConnectionRequest { connection: Some(wanted) };
+            let request =
+                pb::CreateConnectionRequest { connection: Some(wanted), validate_only: false };
             let created =
                 desk.create_connection(request).await.map_err(told)?.into_inner().connection;
             ("created", named, created.unwrap_or_default())
@@ -129,6 +130,7 @@ async fn apply(
                     connection: Some(wanted),
                     update_mask,
                     force: how.force,
+                    validate_only: false,
                 };
                 let updated =
                     desk.update_connection(request).await.map_err(told)?.into_inner().connection;
@@ -231,7 +233,7 @@ fn same(wanted: &[String], known: &[String]) -> bool {
 
 /// As the service tells it.
 fn fingerprint(secret: &str) -> String {
-    ClientSecret::new(secret.trim().to_owned()).fingerprint()
+    ClientSecret::from_store(secret.trim().to_owned()).fingerprint()
 }
 
 fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {

@@ -188,7 +188,10 @@ impl ConnectionCommand {
                 let secrets = secrets.read(true)?;
                 connection.slug = slug;
                 secrets.fill(&mut connection);
-                let request = pb::CreateConnectionRequest { connection: Some(connection) };
+                let request = pb::CreateConnectionRequest {
+                    connection: Some(connection),
+                    validate_only: false,
+                };
                 let created =
                     reach.admin().await?.create_connection(request).await?.into_inner().connection;
                 show::connection(&created.unwrap_or_default(), output)?;
@@ -219,6 +222,7 @@ impl ConnectionCommand {
                     connection: Some(connection),
                     update_mask,
                     force,
+                    validate_only: false,
                 };
                 let updated = desk.update_connection(request).await?.into_inner();
                 show::connection(&updated.connection.unwrap_or_default(), output)?;

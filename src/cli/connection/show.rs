@@ -357,7 +357,7 @@ fn time(time: Option<&Timestamp>) -> String {
 
 /// In seconds since the Unix epoch.
 fn soon() -> i64 {
-    let soon = SystemClock.unix_seconds().saturating_add(EXPIRES_SOON.as_secs());
+    let soon = SystemClock.unix_seconds().after(EXPIRES_SOON).0;
     i64::try_from(soon).unwrap_or(i64::MAX)
 }
 

@@ -4,6 +4,8 @@ pub mod vendor;
 
 use vendor::Vendor;
 
+use crate::model::cause::Remedy;
+
 /// How the admin has the required claims come; a link to the product's own documentation.
 #[must_use]
 pub fn add_claims(vendor: Vendor) -> (&'static str, &'static str) {
@@ -119,34 +121,20 @@ pub fn explain_aadsts(text: &str) -> Option<&'static str> {
     CODES.into_iter().find(|(code, _)| text.contains(code)).map(|(_, meaning)| meaning)
 }
 
-/// What to do about a refused login, by the refusal's reason; `None`: there is nothing to do but to try again.
+/// A cause's remedy in the words of the IdP's product.
 #[must_use]
-pub fn for_refusal(
-    reason: &str,
-    vendor: Vendor,
-    redirect_uri: &str,
-    method: &str,
-) -> Option<String> {
-    Some(match reason {
-        "CLIENT_REJECTED" => client_credentials(vendor, method),
-        "CODE_REJECTED" => format!("if it stays: {}", register_redirect_uri(vendor, redirect_uri)),
-        "CLAIM_MISSING" => add_claims(vendor).0.to_owned(),
-        "ISSUER_MISMATCH" => "compare the connection's issuer with the one in the IdP's metadata document".to_owned(),
-        "ID_TOKEN_SIGNATURE_INVALID" => {
-            "the IdP signs with a key that it doesn't publish, or with HS256: switch the client to RS256".to_owned()
+pub fn remedy(remedy: Remedy, vendor: Vendor, redirect_uri: &str, method: &str) -> String {
+    match remedy {
+        Remedy::Text(text) => text.to_owned(),
+        Remedy::CompareClient => client_credentials(vendor, method),
+        Remedy::RegisterRedirectUri => {
+            format!("if it stays: {}", register_redirect_uri(vendor, redirect_uri))
         }
-        "ID_TOKEN_INVALID" => "the log has the failed check under the trace id; run a check".to_owned(),
-        "USERINFO_INVALID" => "put email, given_name and family_name into the ID token, so that UserInfo isn't needed".to_owned(),
-        "TOKEN_RESPONSE_INVALID" => "the token endpoint isn't one, or something stands before it: run a check".to_owned(),
-        "PROVIDER_METADATA_INVALID" | "PROVIDER_ADDRESS_FORBIDDEN" => "run a check: it names what is wrong".to_owned(),
-        "PROVIDER_UNAVAILABLE" => {
-            "the IdP didn't answer: ask the customer whether it is up and reachable from outside".to_owned()
+        Remedy::AllowCodeFlow => allow_code_flow(vendor).to_owned(),
+        Remedy::AddClaims => add_claims(vendor).0.to_owned(),
+        Remedy::AddToIdToken => {
+            "put email, given_name and family_name into the ID token, so that UserInfo isn't needed"
+                .to_owned()
         }
-        "CLAIM_NOT_ALLOWED" => "the person is outside the connection's required_claims".to_owned(),
-        "EMAIL_DOMAIN_NOT_ALLOWED" => "the person's e-mail is outside allowed_email_domains".to_owned(),
-        "EMAIL_NOT_VERIFIED" => "the IdP doesn't say that the e-mail is verified, and require_verified_email is set".to_owned(),
-        "IDP_REFUSED" => "the IdP said no: the person cancelled, isn't assigned to the app, or a policy refused".to_owned(),
-        "CONNECTION_DISABLED" => "the connection is disabled".to_owned(),
-        _ => return None,
-    })
+    }
 }

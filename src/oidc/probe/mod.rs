@@ -15,12 +15,13 @@ use url::{Url, form_urlencoded};
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
+use crate::model::check::{CheckId, CheckOutcome, CheckRemedy, CheckResult};
 use crate::model::connection::{
     Connection, Endpoints, LogoutStyle, MetadataSource, SigningAlg, TENANT_PLACEHOLDER,
     TokenEndpointAuthMethod,
 };
 use crate::model::draft::check_endpoint_url;
-use crate::model::proving::{CheckOutcome, CheckResult, Party};
+use crate::model::reason::Owner as Party;
 use crate::oidc::error::CallError;
 use crate::oidc::http::{Answer, HttpClient, host_of};
 use crate::oidc::idps as advice;
@@ -105,7 +106,7 @@ impl Probe<'_> {
 impl Run<'_, '_> {
     fn report(
         &mut self,
-        id: &'static str,
+        id: CheckId,
         outcome: CheckOutcome,
         expected: &str,
         found: impl Into<String>,
@@ -115,7 +116,7 @@ impl Run<'_, '_> {
 
     fn report_with(
         &mut self,
-        id: &'static str,
+        id: CheckId,
         outcome: CheckOutcome,
         expected: &str,
         found: impl Into<String>,
@@ -126,7 +127,7 @@ impl Run<'_, '_> {
             outcome,
             expected: expected.to_owned(),
             found: found.into(),
-            remedy,
+            remedy: remedy.map(|(owner, text)| CheckRemedy { owner, text }),
         });
     }
 
@@ -190,7 +191,13 @@ impl Run<'_, '_> {
             Ok(answer) => answer,
             Err(error) => {
                 let (found, remedy) = self.unreachable(&error);
-                self.report_with("metadata.document", CheckOutcome::Fail, EXPECTED, found, remedy);
+                self.report_with(
+                    CheckId::MetadataDocument,
+                    CheckOutcome::Fail,
+                    EXPECTED,
+                    found,
+                    remedy,
+                );
                 return None;
             }
         };
@@ -205,7 +212,7 @@ impl Run<'_, '_> {
                 let remedy = "enter the URL of the document itself: in a browser it shows JSON with \"issuer\"".to_owned();
                 let found = self.redacted(&detail);
                 self.report_with(
-                    "metadata.document",
+                    CheckId::MetadataDocument,
                     CheckOutcome::Fail,
                     EXPECTED,
                     found,
@@ -215,7 +222,7 @@ impl Run<'_, '_> {
             }
         };
         self.report(
-            "metadata.document",
+            CheckId::MetadataDocument,
             CheckOutcome::Pass,
             EXPECTED,
             format!("it does, at {}", host_of(url.as_str())),
@@ -233,7 +240,7 @@ impl Run<'_, '_> {
     fn manual(&mut self, endpoints: &Endpoints) -> Found {
         let settings = &self.probe.connection.settings;
         self.report(
-            "metadata.document",
+            CheckId::MetadataDocument,
             CheckOutcome::Pass,
             "endpoints are known",
             "they were typed in; no document is read",
@@ -258,13 +265,13 @@ impl Run<'_, '_> {
             .map(|since| since.as_secs());
         match theirs {
             None => self.report(
-                "clock.skew",
+                CheckId::ClockSkew,
                 CheckOutcome::Inconclusive,
                 EXPECTED,
                 "it doesn't say what time it is",
             ),
             Some(theirs) => {
-                let skew = theirs.abs_diff(self.probe.clock.unix_seconds());
+                let skew = theirs.abs_diff(self.probe.clock.unix_seconds().0);
                 let outcome =
                     if skew <= MAX_SKEW { CheckOutcome::Pass } else { CheckOutcome::Warn };
                 let remedy = (
@@ -273,7 +280,7 @@ impl Run<'_, '_> {
                 );
                 let remedy = (skew > MAX_SKEW).then_some(remedy);
                 self.report_with(
-                    "clock.skew",
+                    CheckId::ClockSkew,
                     outcome,
                     EXPECTED,
                     format!("{skew} s apart"),
@@ -308,7 +315,7 @@ impl Run<'_, '_> {
             };
             let found = format!("it is {shown:?}{what}");
             return self.report_with(
-                "metadata.issuer",
+                CheckId::MetadataIssuer,
                 CheckOutcome::Fail,
                 &expected_text,
                 found,
@@ -319,7 +326,7 @@ impl Run<'_, '_> {
             let remedy = "enter the tenant's own discovery URL, or allowed_tenant_ids".to_owned();
             let found = "it is a template for many tenants".to_owned();
             return self.report_with(
-                "metadata.issuer",
+                CheckId::MetadataIssuer,
                 CheckOutcome::Fail,
                 &expected_text,
                 found,
@@ -327,7 +334,7 @@ impl Run<'_, '_> {
             );
         }
         self.report(
-            "metadata.issuer",
+            CheckId::MetadataIssuer,
             CheckOutcome::Pass,
             &expected_text,
             format!("it is {shown:?}"),
@@ -340,20 +347,25 @@ impl Run<'_, '_> {
         let unlisted = |what: &str| format!("the document doesn't list {what}");
         match document.list("response_types_supported") {
             None => self.report(
-                "metadata.code_flow",
+                CheckId::MetadataCodeFlow,
                 CheckOutcome::Warn,
                 "code flow",
                 unlisted("response types"),
             ),
             Some(types) if types.contains(&"code") => {
-                self.report("metadata.code_flow", CheckOutcome::Pass, "code flow", "it is listed");
+                self.report(
+                    CheckId::MetadataCodeFlow,
+                    CheckOutcome::Pass,
+                    "code flow",
+                    "it is listed",
+                );
             }
             Some(types) => {
                 let found = self.redacted(&format!("only {}", types.join(", ")));
                 let remedy =
                     (Party::CustomerIdpAdmin, advice::allow_code_flow(self.vendor).to_owned());
                 self.report_with(
-                    "metadata.code_flow",
+                    CheckId::MetadataCodeFlow,
                     CheckOutcome::Fail,
                     "code flow",
                     found,
@@ -364,20 +376,25 @@ impl Run<'_, '_> {
         match document.list("code_challenge_methods_supported") {
             // Entra lists none, and takes it.
             None => self.report(
-                "metadata.pkce",
+                CheckId::MetadataPkce,
                 CheckOutcome::Pass,
                 "PKCE with S256",
                 "not listed; it is sent all the same",
             ),
             Some(methods) if methods.contains(&"S256") => {
-                self.report("metadata.pkce", CheckOutcome::Pass, "PKCE with S256", "it is listed");
+                self.report(
+                    CheckId::MetadataPkce,
+                    CheckOutcome::Pass,
+                    "PKCE with S256",
+                    "it is listed",
+                );
             }
             Some(methods) => {
                 let found = self.redacted(&format!("only {}", methods.join(", ")));
                 let remedy =
                     (Party::CustomerIdpAdmin, "have the IdP accept PKCE with S256".to_owned());
                 self.report_with(
-                    "metadata.pkce",
+                    CheckId::MetadataPkce,
                     CheckOutcome::Warn,
                     "PKCE with S256",
                     found,
@@ -388,7 +405,7 @@ impl Run<'_, '_> {
         let expected = format!("scopes {}", settings.scopes.join(" "));
         match document.list("scopes_supported") {
             None => self.report(
-                "metadata.scopes",
+                CheckId::MetadataScopes,
                 CheckOutcome::Inconclusive,
                 &expected,
                 unlisted("scopes"),
@@ -401,13 +418,18 @@ impl Run<'_, '_> {
                     .filter(|scope| !listed.contains(scope))
                     .collect();
                 if missing.is_empty() {
-                    self.report("metadata.scopes", CheckOutcome::Pass, &expected, "all are listed");
+                    self.report(
+                        CheckId::MetadataScopes,
+                        CheckOutcome::Pass,
+                        &expected,
+                        "all are listed",
+                    );
                 } else {
                     let remedy =
                         (Party::CustomerIdpAdmin, "allow the client these scopes".to_owned());
                     let found = format!("not listed: {}", missing.join(" "));
                     self.report_with(
-                        "metadata.scopes",
+                        CheckId::MetadataScopes,
                         CheckOutcome::Warn,
                         &expected,
                         found,
@@ -421,7 +443,7 @@ impl Run<'_, '_> {
         let expected = format!("claims {}", wanted.map(|names| names.join(" or ")).join(", "));
         match document.list("claims_supported") {
             None => self.report(
-                "metadata.claims",
+                CheckId::MetadataClaims,
                 CheckOutcome::Inconclusive,
                 &expected,
                 unlisted("claims"),
@@ -435,13 +457,18 @@ impl Run<'_, '_> {
                     .map(|names| names.join(" or "))
                     .collect();
                 if missing.is_empty() {
-                    self.report("metadata.claims", CheckOutcome::Pass, &expected, "all are listed");
+                    self.report(
+                        CheckId::MetadataClaims,
+                        CheckOutcome::Pass,
+                        &expected,
+                        "all are listed",
+                    );
                 } else {
                     let remedy =
                         (Party::CustomerIdpAdmin, advice::add_claims(self.vendor).0.to_owned());
                     let found = format!("not listed: {}; a test login tells", missing.join(", "));
                     self.report_with(
-                        "metadata.claims",
+                        CheckId::MetadataClaims,
                         CheckOutcome::Warn,
                         &expected,
                         found,
@@ -457,7 +484,7 @@ impl Run<'_, '_> {
             .list("token_endpoint_auth_methods_supported")
             .unwrap_or_else(|| vec!["client_secret_basic"]);
         if listed.contains(&method) {
-            self.report("metadata.auth_method", CheckOutcome::Pass, &expected, "it is listed");
+            self.report(CheckId::MetadataAuthMethod, CheckOutcome::Pass, &expected, "it is listed");
         } else {
             let is_hopeless = !listed
                 .iter()
@@ -466,7 +493,7 @@ impl Run<'_, '_> {
             let found = self.redacted(&format!("listed: {}", listed.join(", ")));
             let remedy =
                 (Party::Support, "enter the method that the client is registered with".to_owned());
-            self.report_with("metadata.auth_method", outcome, &expected, found, Some(remedy));
+            self.report_with(CheckId::MetadataAuthMethod, outcome, &expected, found, Some(remedy));
         }
     }
 
@@ -483,14 +510,19 @@ impl Run<'_, '_> {
             let remedy =
                 (Party::CustomerIdpAdmin, "switch the client's ID tokens to RS256".to_owned());
             self.report_with(
-                "metadata.signing_algs",
+                CheckId::MetadataSigningAlgs,
                 CheckOutcome::Fail,
                 EXPECTED,
                 found,
                 Some(remedy),
             );
         } else {
-            self.report("metadata.signing_algs", CheckOutcome::Pass, EXPECTED, names.join(", "));
+            self.report(
+                CheckId::MetadataSigningAlgs,
+                CheckOutcome::Pass,
+                EXPECTED,
+                names.join(", "),
+            );
         }
         accepted
     }
@@ -518,7 +550,7 @@ impl Run<'_, '_> {
             algs,
         };
         if wrong.is_empty() {
-            self.report("metadata.endpoints", CheckOutcome::Pass, EXPECTED, "they are");
+            self.report(CheckId::MetadataEndpoints, CheckOutcome::Pass, EXPECTED, "they are");
         } else {
             let remedy = (
                 Party::CustomerIdpAdmin,
@@ -526,7 +558,7 @@ impl Run<'_, '_> {
             );
             let text = self.redacted(&wrong.join("; "));
             self.report_with(
-                "metadata.endpoints",
+                CheckId::MetadataEndpoints,
                 CheckOutcome::Fail,
                 EXPECTED,
                 text,
@@ -545,7 +577,14 @@ impl Run<'_, '_> {
             url,
             &self.probe.http.addresses,
         ) {
-            Ok(_) => return self.report("metadata.usable", CheckOutcome::Pass, EXPECTED, "it can"),
+            Ok(_) => {
+                return self.report(
+                    CheckId::MetadataUsable,
+                    CheckOutcome::Pass,
+                    EXPECTED,
+                    "it can",
+                );
+            }
             Err(Problem::Document(detail)) => detail,
             Err(Problem::Address { host, kind }) => {
                 format!("{host} has a {kind} address, which is not called")
@@ -556,7 +595,13 @@ impl Run<'_, '_> {
             "mend the metadata document, or enter manual endpoints".to_owned(),
         );
         let found = self.redacted(&problem);
-        self.report_with("metadata.usable", CheckOutcome::Fail, EXPECTED, found, Some(remedy));
+        self.report_with(
+            CheckId::MetadataUsable,
+            CheckOutcome::Fail,
+            EXPECTED,
+            found,
+            Some(remedy),
+        );
     }
 
     fn hosts(&mut self, hosts: &BTreeSet<String>) {
@@ -564,12 +609,12 @@ impl Run<'_, '_> {
         let known: BTreeSet<String> = self.probe.known_hosts.iter().cloned().collect();
         let shown = hosts.iter().cloned().collect::<Vec<_>>().join(", ");
         if known.is_empty() || known == *hosts {
-            return self.report("metadata.hosts", CheckOutcome::Pass, EXPECTED, shown);
+            return self.report(CheckId::MetadataHosts, CheckOutcome::Pass, EXPECTED, shown);
         }
         let before = known.into_iter().collect::<Vec<_>>().join(", ");
         let remedy = (Party::Support, "ask the customer whether it has moved its IdP".to_owned());
         let found = format!("{shown}; before: {before}");
-        self.report_with("metadata.hosts", CheckOutcome::Warn, EXPECTED, found, Some(remedy));
+        self.report_with(CheckId::MetadataHosts, CheckOutcome::Warn, EXPECTED, found, Some(remedy));
     }
 
     async fn keys(&mut self, found: &Found) {
@@ -579,7 +624,7 @@ impl Run<'_, '_> {
         );
         let Some(url) = &found.jwks else {
             return self.report(
-                "jwks.keys",
+                CheckId::JwksKeys,
                 CheckOutcome::Fail,
                 &expected,
                 "there is no usable jwks_uri",
@@ -607,7 +652,7 @@ impl Run<'_, '_> {
             Err((detail, own)) => {
                 let text = self.redacted(&detail);
                 self.report_with(
-                    "jwks.keys",
+                    CheckId::JwksKeys,
                     CheckOutcome::Fail,
                     &expected,
                     text,
@@ -623,7 +668,7 @@ impl Run<'_, '_> {
                     .collect();
                 if usable.is_empty() {
                     self.report_with(
-                        "jwks.keys",
+                        CheckId::JwksKeys,
                         CheckOutcome::Fail,
                         &expected,
                         "none of its keys is for these",
@@ -631,7 +676,7 @@ impl Run<'_, '_> {
                     );
                 } else {
                     self.report(
-                        "jwks.keys",
+                        CheckId::JwksKeys,
                         CheckOutcome::Pass,
                         &expected,
                         format!("there are keys for {}", usable.join(", ")),
@@ -642,7 +687,7 @@ impl Run<'_, '_> {
     }
 
     async fn credentials(&mut self, token: Option<&Url>) {
-        const ID: &str = "client.credentials";
+        const ID: CheckId = CheckId::ClientCredentials;
         const EXPECTED: &str = "the IdP accepts client id and secret";
         let Some(token) = token else {
             return self.report(
@@ -784,7 +829,7 @@ impl Run<'_, '_> {
     }
 
     async fn redirect_uri(&mut self, authorization: Option<&Url>) {
-        const ID: &str = "client.redirect_uri";
+        const ID: CheckId = CheckId::ClientRedirectUri;
         let redirect_uri = self.probe.redirect_uri.to_owned();
         let expected = format!("{redirect_uri} is registered with the client");
         let Some(authorization) = authorization else {
@@ -961,28 +1006,28 @@ impl Run<'_, '_> {
         let style = self.probe.connection.settings.logout_style;
         match (style, end_session) {
             (LogoutStyle::None, _) => self.report(
-                "logout.endpoint",
+                CheckId::LogoutEndpoint,
                 CheckOutcome::Pass,
                 EXPECTED,
                 "logout at the IdP is switched off",
             ),
             (LogoutStyle::Auth0V2 | LogoutStyle::Cognito, _) => {
                 self.report(
-                    "logout.endpoint",
+                    CheckId::LogoutEndpoint,
                     CheckOutcome::Pass,
                     EXPECTED,
                     "by the product's own logout",
                 );
             }
             (_, Some(url)) => self.report(
-                "logout.endpoint",
+                CheckId::LogoutEndpoint,
                 CheckOutcome::Pass,
                 EXPECTED,
                 format!("at {}", host_of(url.as_str())),
             ),
             (LogoutStyle::Auto, None) if matches!(self.vendor, Vendor::Auth0) => {
                 self.report(
-                    "logout.endpoint",
+                    CheckId::LogoutEndpoint,
                     CheckOutcome::Pass,
                     EXPECTED,
                     "by Auth0's own logout",
@@ -991,7 +1036,7 @@ impl Run<'_, '_> {
             (LogoutStyle::Auto | LogoutStyle::RpInitiated, None) => {
                 let found =
                     "there is no end_session_endpoint: a logout ends the session here alone";
-                self.report("logout.endpoint", CheckOutcome::Warn, EXPECTED, found);
+                self.report(CheckId::LogoutEndpoint, CheckOutcome::Warn, EXPECTED, found);
             }
         }
     }
@@ -1000,7 +1045,7 @@ impl Run<'_, '_> {
         const EXPECTED: &str = "the token endpoint's certificate is valid for two weeks and more";
         let Some(token) = token.filter(|token| token.scheme() == "https") else {
             return self.report(
-                "tls.certificate",
+                CheckId::TlsCertificate,
                 CheckOutcome::Inconclusive,
                 EXPECTED,
                 "it isn't called over https",
@@ -1009,18 +1054,23 @@ impl Run<'_, '_> {
         match self.probe.http.certificate_expiry(token).await {
             Err(error) => {
                 let (found, _) = self.unreachable(&error);
-                self.report("tls.certificate", CheckOutcome::Inconclusive, EXPECTED, found);
+                self.report(CheckId::TlsCertificate, CheckOutcome::Inconclusive, EXPECTED, found);
             }
             Ok(expires) => {
-                let now = i64::try_from(self.probe.clock.unix_seconds()).unwrap_or(i64::MAX);
+                let now = i64::try_from(self.probe.clock.unix_seconds().0).unwrap_or(i64::MAX);
                 let days = (expires - now).div_euclid(DAY);
                 let found = format!("it expires in {days} days");
                 if days >= CERTIFICATE_DAYS {
-                    return self.report("tls.certificate", CheckOutcome::Pass, EXPECTED, found);
+                    return self.report(
+                        CheckId::TlsCertificate,
+                        CheckOutcome::Pass,
+                        EXPECTED,
+                        found,
+                    );
                 }
                 let remedy = (Party::CustomerIdpAdmin, "renew the certificate".to_owned());
                 self.report_with(
-                    "tls.certificate",
+                    CheckId::TlsCertificate,
                     CheckOutcome::Warn,
                     EXPECTED,
                     found,

@@ -12,7 +12,8 @@ use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
-use super::status::{CallContext, Refusal};
+use super::refusal::{CallContext, Refusal};
+use crate::model::cause::Cause;
 use crate::telemetry::traces::{CallTrace, current_trace_id};
 use crate::telemetry::{Call, panicked};
 
@@ -90,7 +91,7 @@ where
     let is_exempt = request.uri().path().starts_with("/grpc.health.");
     let room = if is_exempt { None } else { Some(room.try_acquire_owned()) };
     let Ok(_room) = room.transpose() else {
-        return respond(Refusal::overloaded("the service has as many calls in flight as it takes"));
+        return respond(Refusal::new(Cause::InFlightLimit, "too many calls are in flight"));
     };
     // Called within the future, so that a panic before its first await is caught too.
     let answer = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
@@ -99,9 +100,12 @@ where
         Ok(Err(_panic)) => {
             tracing::error!(rpc.method = method, trace_id = current_trace_id(), "a call panicked");
             panicked();
-            respond(Refusal::defect())
+            respond(Refusal::new(
+                Cause::Defect,
+                "internal error; the log has more under the trace id",
+            ))
         }
-        Err(_) => respond(Refusal::overloaded("the call took longer than any may")),
+        Err(_) => respond(Refusal::new(Cause::CallDeadline, "the call took too long")),
     }
 }
 

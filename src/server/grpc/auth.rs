@@ -16,9 +16,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::admission::Method;
-use super::status::{CallContext, Refusal};
+use super::refusal::{CallContext, Refusal};
 use crate::entropy::Entropy;
-use crate::model::shown;
+use crate::model::cause::Cause;
+use crate::model::text::quotable;
 use crate::server::reload::{Contents, Watched};
 use crate::server::tls::Peer;
 
@@ -196,7 +197,8 @@ struct CallerName(Arc<str>);
 pub(in crate::server) fn actor<T>(request: &Request<T>) -> String {
     let caller = request.extensions().get::<CallerName>().map_or("anybody", |name| &name.0);
     let operator = request.metadata().get("sso-operator").and_then(|value| value.to_str().ok());
-    match operator.map(|operator| shown(operator.trim())).filter(|operator| !operator.is_empty()) {
+    match operator.map(|operator| quotable(operator.trim())).filter(|operator| !operator.is_empty())
+    {
         Some(operator) => format!("{caller} ({operator})"),
         None => caller.to_owned(),
     }
@@ -231,27 +233,36 @@ impl Interceptor for Authorizer {
                 Some(value[7..].trim())
             }
             Some(_) => {
-                return Err(refused(Refusal::caller_unknown(
-                    "the authorization header is no bearer token",
+                return Err(refused(Refusal::new(
+                    Cause::AuthorizationMalformed,
+                    "the authorization header is not a bearer token",
                 )));
             }
         };
         let caller = match token {
             // One who shows a token is known by it, or not at all.
             Some(token) => {
-                callers.by_token(token).ok_or("the bearer token is not one that is known")
+                callers.by_token(token).ok_or((Cause::BearerTokenUnknown, "unknown bearer token"))
             }
             None => {
                 let peer = request.extensions().get::<Peer>();
                 let caller = peer.and_then(|peer| callers.by_certificate(peer));
-                caller.ok_or(
-                    "neither a bearer token nor a client certificate that is known was shown",
-                )
+                caller.ok_or((
+                    Cause::CredentialsMissing,
+                    "neither a bearer token nor a known client certificate was sent",
+                ))
             }
         };
-        let caller = caller.map_err(|why| refused(Refusal::caller_unknown(why)))?;
+        let caller = caller.map_err(|(cause, text)| refused(Refusal::new(cause, text)))?;
         if !caller.roles.contains(&self.role) {
-            return Err(refused(Refusal::caller_not_allowed(&caller.name, self.role.name())));
+            return Err(refused(Refusal::new(
+                Cause::RoleMissing,
+                format!(
+                    "the caller {:?} lacks the role {:?} that this service needs",
+                    caller.name,
+                    self.role.name()
+                ),
+            )));
         }
         let name = CallerName(caller.name.as_str().into());
         request.extensions_mut().insert(name);

@@ -8,40 +8,41 @@ use tonic::{Request, Response, Status};
 
 use super::auth::actor;
 use super::convert;
-use super::status::{CallContext, Refusal};
+use super::refusal::CallContext;
 use crate::connections::ConnectionAdmin;
-use crate::model::Violation;
+use crate::login::attempts::AttemptLog;
+use crate::model::attempt::LoginSummary;
+use crate::model::check::CheckResult;
 use crate::model::connection::{Connection, CustomerUris};
-use crate::model::proving::{CheckResult, LoginSummary};
 use crate::pb;
+use crate::pb::check_connection_response::Found;
 use crate::pb::connection_service_server::ConnectionService;
 use crate::store::ATTEMPTS_KEPT;
 use crate::telemetry::traces;
 
 pub(in crate::server) struct ConnectionRpc {
     admin: Arc<ConnectionAdmin>,
+    attempts: Arc<AttemptLog>,
     public_origin: String,
 }
 
 impl ConnectionRpc {
-    pub(in crate::server) fn new(admin: Arc<ConnectionAdmin>, public_origin: String) -> Self {
-        Self { admin, public_origin }
+    pub(in crate::server) fn new(
+        admin: Arc<ConnectionAdmin>,
+        attempts: Arc<AttemptLog>,
+        public_origin: String,
+    ) -> Self {
+        Self { admin, attempts, public_origin }
     }
 
-    fn shown(&self, connection: &Connection) -> pb::Connection {
-        convert::connection_to_pb(
-            connection,
-            &CustomerUris::new(&self.public_origin, &connection.slug),
-        )
+    fn to_pb(&self, connection: &Connection) -> pb::Connection {
+        let uris = CustomerUris::new(&self.public_origin, &connection.slug);
+        convert::connection_to_pb(connection, &uris)
     }
 
-    fn shown_with(&self, connection: &Connection, summary: LoginSummary) -> pb::Connection {
-        pb::Connection { logins: Some(summary.into()), ..self.shown(connection) }
+    fn to_pb_with(&self, connection: &Connection, summary: LoginSummary) -> pb::Connection {
+        pb::Connection { logins: Some(summary.into()), ..self.to_pb(connection) }
     }
-}
-
-fn reject_violations(ctx: &CallContext) -> impl Fn(Vec<Violation>) -> Status + '_ {
-    |violations| ctx.reject(Refusal::violations(violations))
 }
 
 #[tonic::async_trait]
@@ -51,13 +52,19 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::CreateConnectionRequest>,
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
         let actor = actor(&request);
-        let connection = request.into_inner().connection.unwrap_or_default();
-        let ctx = CallContext::new("CreateConnection", &connection.slug);
-        let new = convert::new_connection(connection).map_err(reject_violations(&ctx))?;
-        let created =
-            self.admin.create(new, &actor).await.map_err(|error| ctx.reject(error.into()))?;
-        ctx.log_change(created.revision);
-        Ok(Response::new(pb::CreateConnectionResponse { connection: Some(self.shown(&created)) }))
+        let request = request.into_inner();
+        let slug = request.connection.as_ref().map_or("", |connection| &connection.slug);
+        let ctx = CallContext::new("CreateConnection", slug);
+        let new = convert::new_connection(request, self.admin.addresses());
+        let new = new.map_err(|violations| ctx.reject(violations))?;
+        let is_written = !new.validate_only;
+        let created = self.admin.create(new, &actor).await.map_err(|error| ctx.reject(error))?;
+        if is_written {
+            ctx.log_change(created.connection.revision);
+        }
+        let connection = Some(self.to_pb(&created.connection));
+        let changed_fields = created.changed_fields;
+        Ok(Response::new(pb::CreateConnectionResponse { connection, changed_fields }))
     }
 
     async fn get_connection(
@@ -66,38 +73,33 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("GetConnection", &request.slug);
-        let wanted = convert::slug_alone(&request.slug).map_err(reject_violations(&ctx))?;
-        let found = self.admin.get(&wanted).await.map_err(|error| ctx.reject(error.into()))?;
+        let slug = convert::slug_alone(&request.slug);
+        let slug = slug.map_err(|violations| ctx.reject(violations))?;
+        let found = self.admin.get(&slug).await.map_err(|error| ctx.reject(error))?;
         let summaries = self.admin.summaries(std::slice::from_ref(&found)).await;
-        let summary = summaries
-            .map_err(|error| ctx.reject(error.into()))?
-            .remove(&wanted)
-            .unwrap_or_default();
-        Ok(Response::new(pb::GetConnectionResponse {
-            connection: Some(self.shown_with(&found, summary)),
-        }))
+        let mut summaries = summaries.map_err(|error| ctx.reject(error))?;
+        let summary = summaries.remove(&slug).unwrap_or_default();
+        let connection = Some(self.to_pb_with(&found, summary));
+        Ok(Response::new(pb::GetConnectionResponse { connection }))
     }
 
     async fn list_connections(
         &self,
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
-        let ctx = CallContext::new("ListConnections", "");
-        let (page_size, after) =
-            convert::page(&request.into_inner()).map_err(reject_violations(&ctx))?;
-        let page = self
-            .admin
-            .list(after.as_ref(), page_size)
-            .await
-            .map_err(|error| ctx.reject(error.into()))?;
-        let summaries = self.admin.summaries(&page.connections).await;
-        let mut summaries = summaries.map_err(|error| ctx.reject(error.into()))?;
-        let mut shown = |connection: &Connection| {
+        let ctx = CallContext::without_account("ListConnections");
+        let page = convert::page(&request.into_inner());
+        let (page_size, after) = page.map_err(|violations| ctx.reject(violations))?;
+        let page = self.admin.list(after.as_ref(), page_size).await;
+        let page = page.map_err(|error| ctx.reject(error))?;
+        let summaries = self.admin.summaries(&page.items).await;
+        let mut summaries = summaries.map_err(|error| ctx.reject(error))?;
+        let mut to_pb = |connection: &Connection| {
             let summary = summaries.remove(&connection.slug).unwrap_or_default();
-            self.shown_with(connection, summary)
+            self.to_pb_with(connection, summary)
         };
         Ok(Response::new(pb::ListConnectionsResponse {
-            connections: page.connections.iter().map(&mut shown).collect(),
+            connections: page.items.iter().map(&mut to_pb).collect(),
             next_page_token: page.next.as_ref().map(convert::page_token).unwrap_or_default(),
         }))
     }
@@ -108,16 +110,20 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
         let actor = actor(&request);
         let request = request.into_inner();
-        let ctx = CallContext::new(
-            "UpdateConnection",
-            request.connection.as_ref().map_or("", |connection| &connection.slug),
-        );
-        let edit = convert::connection_edit(request).map_err(reject_violations(&ctx))?;
-        let updated =
-            self.admin.update(edit, &actor).await.map_err(|error| ctx.reject(error.into()))?;
-        ctx.log_change(updated.connection.revision);
-        let connection = Some(self.shown(&updated.connection));
-        Ok(Response::new(pb::UpdateConnectionResponse { connection, effect: updated.effect }))
+        let slug = request.connection.as_ref().map_or("", |connection| &connection.slug);
+        let ctx = CallContext::new("UpdateConnection", slug);
+        let edit = convert::connection_edit(request);
+        let edit = edit.map_err(|violations| ctx.reject(violations))?;
+        let is_written = !edit.validate_only;
+        let updated = self.admin.update(edit, &actor).await.map_err(|error| ctx.reject(error))?;
+        if is_written && !updated.changed_fields.is_empty() {
+            ctx.log_change(updated.connection.revision);
+        }
+        Ok(Response::new(pb::UpdateConnectionResponse {
+            connection: Some(self.to_pb(&updated.connection)),
+            effect: updated.effect.to_string(),
+            changed_fields: updated.changed_fields,
+        }))
     }
 
     async fn delete_connection(
@@ -127,11 +133,10 @@ impl ConnectionService for ConnectionRpc {
         let actor = actor(&request);
         let request = request.into_inner();
         let ctx = CallContext::new("DeleteConnection", &request.slug);
-        let (wanted, revision) = convert::deletion(&request).map_err(reject_violations(&ctx))?;
-        self.admin
-            .delete(&wanted, revision, &actor)
-            .await
-            .map_err(|error| ctx.reject(error.into()))?;
+        let parsed = convert::slug_and_revision(&request.slug, request.revision);
+        let (slug, revision) = parsed.map_err(|violations| ctx.reject(violations))?;
+        let deleted = self.admin.delete(&slug, revision, &actor).await;
+        deleted.map_err(|error| ctx.reject(error))?;
         ctx.log_change(revision);
         Ok(Response::new(pb::DeleteConnectionResponse {}))
     }
@@ -144,27 +149,26 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<Self::CheckConnectionStream>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("CheckConnection", &request.slug);
-        let request = convert::check_request(request).map_err(reject_violations(&ctx))?;
-        let to_check =
-            self.admin.to_check(request).await.map_err(|error| ctx.reject(error.into()))?;
-        // Room for all results: telling never waits, whether somebody reads or not.
-        let (found, results) = mpsc::channel(64);
+        let request = convert::check_request(request);
+        let request = request.map_err(|violations| ctx.reject(violations))?;
+        let target = self.admin.check_target(request).await.map_err(|error| ctx.reject(error))?;
+        // Room for every result: the check never waits for a reader.
+        let (sender, results) = mpsc::channel(64);
         let admin = Arc::clone(&self.admin);
         let work = async move {
-            let mut tell = |result: CheckResult| {
-                let _ = found.try_send(Ok(convert::found(
-                    pb::check_connection_response::Found::Result(result.into()),
-                )));
+            let send = |found| {
+                let _ = sender.try_send(found);
             };
-            let record = admin.check(&to_check, &mut tell).await;
-            let last = match record {
+            let mut report = |result: CheckResult| {
+                send(Ok(convert::found(Found::Result(result.into()))));
+            };
+            send(match admin.check(&target, &mut report).await {
                 Ok(record) => {
-                    let summary = convert::summary_of_check(&record, &to_check.connection);
-                    Ok(convert::found(pb::check_connection_response::Found::Summary(summary)))
+                    let summary = convert::summary_of_check(&record, &target.connection);
+                    Ok(convert::found(Found::Summary(summary)))
                 }
-                Err(error) => Err(ctx.reject(error.into())),
-            };
-            let _ = found.try_send(last);
+                Err(error) => Err(ctx.reject(error)),
+            });
         };
         tokio::spawn(traces::with_current(work));
         Ok(Response::new(ReceiverStream::new(results)))
@@ -177,14 +181,15 @@ impl ConnectionService for ConnectionRpc {
         let actor = actor(&request);
         let request = request.into_inner();
         let ctx = CallContext::new("ActivateConnection", &request.slug);
-        let (wanted, revision) = convert::slug_and_revision(&request.slug, request.revision)
-            .map_err(reject_violations(&ctx))?;
-        let activated = self.admin.activate(&wanted, revision, request.force, &actor).await;
-        let activated = activated.map_err(|error| ctx.reject(error.into()))?;
+        let parsed = convert::slug_and_revision(&request.slug, request.revision);
+        let (slug, revision) = parsed.map_err(|violations| ctx.reject(violations))?;
+        // The test login may have been completed just now.
+        self.attempts.flush().await;
+        let activated = self.admin.activate(&slug, revision, request.force, &actor).await;
+        let activated = activated.map_err(|error| ctx.reject(error))?;
         ctx.log_change(activated.revision);
-        Ok(Response::new(pb::ActivateConnectionResponse {
-            connection: Some(self.shown(&activated)),
-        }))
+        let connection = Some(self.to_pb(&activated));
+        Ok(Response::new(pb::ActivateConnectionResponse { connection }))
     }
 
     async fn get_setup_guide(
@@ -193,13 +198,14 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::GetSetupGuideResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("GetSetupGuide", &request.slug);
-        let (wanted, vendor) = convert::guide_request(&request).map_err(reject_violations(&ctx))?;
+        let parsed = convert::guide_request(&request);
+        let (slug, vendor) = parsed.map_err(|violations| ctx.reject(violations))?;
         let text = if request.ready {
-            self.admin.ready_note(&wanted).await
+            self.admin.ready_note(&slug).await
         } else {
-            self.admin.guide(&wanted, vendor).await
+            self.admin.guide(&slug, vendor).await
         };
-        let markdown = text.map_err(|error| ctx.reject(error.into()))?;
+        let markdown = text.map_err(|error| ctx.reject(error))?;
         Ok(Response::new(pb::GetSetupGuideResponse { markdown }))
     }
 
@@ -209,19 +215,19 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::ListLoginAttemptsResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("ListLoginAttempts", &request.slug);
-        let (wanted, limit) =
-            convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT)
-                .map_err(reject_violations(&ctx))?;
-        let found = self.admin.attempts(&wanted, limit).await;
-        let (attempts, summary, connection) = found.map_err(|error| ctx.reject(error.into()))?;
-        let redirect_uri = CustomerUris::new(&self.public_origin, &wanted).redirect_uri();
-        let method = connection.settings.auth_method.name();
+        let parsed =
+            convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT);
+        let (slug, limit) = parsed.map_err(|violations| ctx.reject(violations))?;
+        self.attempts.flush().await;
+        let list = self.admin.attempts(&slug, limit).await.map_err(|error| ctx.reject(error))?;
+        let redirect_uri = CustomerUris::new(&self.public_origin, &slug).redirect_uri();
+        let method = list.connection.settings.auth_method.name();
+        let attempts = list.attempts.into_iter();
         Ok(Response::new(pb::ListLoginAttemptsResponse {
             attempts: attempts
-                .into_iter()
                 .map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, method))
                 .collect(),
-            summary: Some(summary.into()),
+            summary: Some(list.summary.into()),
         }))
     }
 
@@ -231,13 +237,13 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::ListConnectionChangesResponse>, Status> {
         let request = request.into_inner();
         let ctx = CallContext::new("ListConnectionChanges", &request.slug);
-        let (wanted, before, limit) =
-            convert::changes_request(&request).map_err(reject_violations(&ctx))?;
-        let changes = self.admin.changes(&wanted, before, limit).await;
-        let (changes, next) = changes.map_err(|error| ctx.reject(error.into()))?;
+        let parsed = convert::changes_request(&request);
+        let (slug, before, limit) = parsed.map_err(|violations| ctx.reject(violations))?;
+        let changes = self.admin.changes(&slug, before, limit).await;
+        let changes = changes.map_err(|error| ctx.reject(error))?;
         Ok(Response::new(pb::ListConnectionChangesResponse {
-            changes: changes.into_iter().map(Into::into).collect(),
-            next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+            changes: changes.items.into_iter().map(Into::into).collect(),
+            next_page_token: changes.next.map(|id| id.to_string()).unwrap_or_default(),
         }))
     }
 }

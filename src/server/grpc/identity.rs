@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::status::CallContext;
-use crate::identity_token::Identities;
+use super::refusal::CallContext;
+use crate::identity_token::IdentityTokens;
 use crate::pb;
 use crate::pb::identity_service_server::IdentityService;
 
 pub(in crate::server) struct IdentityRpc {
-    identities: Arc<Identities>,
+    identity_tokens: Arc<IdentityTokens>,
 }
 
 impl IdentityRpc {
-    pub(in crate::server) fn new(identities: Arc<Identities>) -> Self {
-        Self { identities }
+    pub(in crate::server) fn new(identity_tokens: Arc<IdentityTokens>) -> Self {
+        Self { identity_tokens }
     }
 }
 
@@ -26,9 +26,9 @@ impl IdentityService for IdentityRpc {
         request: Request<pb::GetIdentityRequest>,
     ) -> Result<Response<pb::GetIdentityResponse>, Status> {
         let token = request.into_inner().identity_token;
-        let ctx = CallContext::new("GetIdentity", "");
+        let ctx = CallContext::without_account("GetIdentity");
         let identity =
-            self.identities.verify(&token).await.map_err(|error| ctx.reject(error.into()))?;
+            self.identity_tokens.verify(&token).await.map_err(|error| ctx.reject(error))?;
         Ok(Response::new(pb::GetIdentityResponse { identity: Some(identity.into()) }))
     }
 
@@ -36,8 +36,8 @@ impl IdentityService for IdentityRpc {
         &self,
         _request: Request<pb::ListSigningKeysRequest>,
     ) -> Result<Response<pb::ListSigningKeysResponse>, Status> {
-        let ctx = CallContext::new("ListSigningKeys", "");
-        self.identities.ready().map_err(|error| ctx.reject(error.into()))?;
-        Ok(Response::new(pb::ListSigningKeysResponse { jwks: self.identities.jwks() }))
+        let ctx = CallContext::without_account("ListSigningKeys");
+        self.identity_tokens.ready().map_err(|error| ctx.reject(error))?;
+        Ok(Response::new(pb::ListSigningKeysResponse { jwks: self.identity_tokens.jwks() }))
     }
 }

@@ -9,4 +9,5 @@ mod convert;
 pub mod fuzzing;
 pub(super) mod identity;
 pub(super) mod login;
+pub(super) mod refusal;
 pub(super) mod status;

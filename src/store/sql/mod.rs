@@ -11,13 +11,15 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
+use crate::model::attempt::TestLogin;
+use crate::model::change::ChangeRecord;
 use crate::model::connection::{
     ClientSecret, ClientSecrets, Connection, ConnectionSettings, Issuer,
 };
-use crate::model::proving::ChangeRecord;
 use crate::model::slug::Slug;
+use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::store::seal::{CannotOpen, Keyring};
-use crate::store::{ChangeNote, StoreError, StoredSigningKey};
+use crate::store::{ChangeDetails, StoreError, StoredSigningKey};
 use crate::telemetry::store_failed;
 
 /// What turns rows into connections and back.
@@ -64,13 +66,13 @@ impl RowCodec {
             let secret = secret.map_err(|error| unreadable(&format!("client secret: {error}")))?;
             let secret =
                 std::str::from_utf8(&secret).map_err(|_| unreadable("client secret: not text"))?;
-            Ok(ClientSecret::new(secret.to_owned()))
+            Ok(ClientSecret::from_store(secret.to_owned()))
         };
         let secrets = ClientSecrets {
             active: opened(&row.client_secret)?,
-            active_expire: row.secret_expire.map(from_sql),
+            active_expire: row.secret_expire.map(time_from_sql),
             standby: row.standby_secret.as_deref().map(opened).transpose()?,
-            standby_expire: row.standby_expire.map(from_sql),
+            standby_expire: row.standby_expire.map(time_from_sql),
         };
         let check = |text: &Option<String>| {
             let check = text.as_deref().map(serde_json::from_str).transpose();
@@ -83,12 +85,15 @@ impl RowCodec {
             settings,
             pinned_issuer: row.pinned_issuer.map(Issuer::new),
             secrets,
-            secret_switched: row.secret_switched.map(from_sql),
+            secret_switched: row.secret_switched.map(time_from_sql),
             last_check,
             last_proposal,
-            test_login: row.test_login_digest.zip(row.test_login_time.map(from_sql)),
-            create_time: from_sql(row.create_time),
-            update_time: from_sql(row.update_time),
+            test_login: row
+                .test_login_digest
+                .zip(row.test_login_time)
+                .map(|(proof, time)| TestLogin { proof, time: time_from_sql(time) }),
+            create_time: time_from_sql(row.create_time),
+            update_time: time_from_sql(row.update_time),
             slug,
         })
     }
@@ -102,14 +107,18 @@ impl RowCodec {
     }
 
     /// What a change leaves in the log.
-    pub(super) fn record(&self, note: &ChangeNote, revision: i64) -> Result<String, StoreError> {
+    pub(super) fn record(
+        &self,
+        details: &ChangeDetails,
+        revision: i64,
+    ) -> Result<String, StoreError> {
         let record = ChangeRecord {
             time: self.clock.unix_millis(),
-            actor: note.actor.clone(),
-            action: note.action.to_owned(),
+            actor: details.actor.clone(),
+            action: details.action.to_owned(),
             revision: from_sql(revision),
-            fields: note.fields.clone(),
-            is_forced: note.is_forced,
+            fields: details.fields.clone(),
+            is_forced: details.is_forced,
         };
         to_json(&record)
     }
@@ -125,7 +134,7 @@ impl RowCodec {
         })?;
         Ok(StoredSigningKey {
             generation: from_sql(generation),
-            created_at: from_sql(create_time),
+            created_at: UnixSeconds(from_sql(create_time)),
             pkcs8,
         })
     }
@@ -152,7 +161,7 @@ impl RowCodec {
     }
 
     pub(super) fn now(&self) -> i64 {
-        to_sql(self.clock.unix_millis())
+        to_sql(self.clock.unix_millis().0)
     }
 }
 
@@ -173,6 +182,14 @@ pub(super) fn unavailable(store: &'static str) -> impl Fn(sqlx::Error) -> StoreE
 
 pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn time_to_sql(time: UnixMillis) -> i64 {
+    to_sql(time.0)
+}
+
+pub(super) fn time_from_sql(millis: i64) -> UnixMillis {
+    UnixMillis(from_sql(millis))
 }
 
 pub(super) fn from_sql(number: i64) -> u64 {
@@ -277,10 +294,10 @@ macro_rules! connections_in_sql {
                 slug: &Slug,
                 change: i64,
                 revision: i64,
-                note: &ChangeNote,
+                details: &ChangeDetails,
             ) -> Result<(), StoreError> {
                 let failed = sql::unavailable($name);
-                let record = self.codec.record(note, revision)?;
+                let record = self.codec.record(details, revision)?;
                 sqlx::query(sql::LOG).bind(slug.as_str()).bind(record).execute(&mut *tx).await.map_err(&failed)?;
                 sqlx::query(sql::RECORD_CHANGE).bind(slug.as_str()).bind(change).execute(&mut *tx).await.map_err(&failed)?;
                 tx.commit().await.map_err(&failed)
@@ -304,7 +321,7 @@ macro_rules! connections_in_sql {
                 slug: &Slug,
                 settings: &ConnectionSettings,
                 secrets: &ClientSecrets,
-                note: &ChangeNote,
+                details: &ChangeDetails,
             ) -> Result<Connection, ChangeError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
@@ -316,13 +333,13 @@ macro_rules! connections_in_sql {
                     .bind(self.codec.sealed(slug, &secrets.active))
                     .bind(self.codec.now())
                     .bind(secrets.standby.as_ref().map(|secret| self.codec.sealed(slug, secret)))
-                    .bind(secrets.active_expire.map(sql::to_sql))
-                    .bind(secrets.standby_expire.map(sql::to_sql))
+                    .bind(secrets.active_expire.map(sql::time_to_sql))
+                    .bind(secrets.standby_expire.map(sql::time_to_sql))
                     .fetch_optional(&mut *tx)
                     .await
                     .map_err(&failed)?;
                 let row = row.ok_or(ChangeError::Exists)?;
-                self.commit(tx, slug, change, change, note).await?;
+                self.commit(tx, slug, change, change, details).await?;
                 Ok(self.codec.connection(row)?)
             }
 
@@ -358,8 +375,8 @@ macro_rules! connections_in_sql {
                     .bind(change.slug.as_str())
                     .bind(sql::to_sql(change.revision))
                     .bind(change.secrets.standby.as_ref().map(|secret| self.codec.sealed(change.slug, secret)))
-                    .bind(change.secrets.active_expire.map(sql::to_sql))
-                    .bind(change.secrets.standby_expire.map(sql::to_sql))
+                    .bind(change.secrets.active_expire.map(sql::time_to_sql))
+                    .bind(change.secrets.standby_expire.map(sql::time_to_sql))
                     .fetch_optional(&mut *tx)
                     .await
                     .map_err(&failed)?;
@@ -367,11 +384,11 @@ macro_rules! connections_in_sql {
                     tx.rollback().await.map_err(&failed)?;
                     return Err(self.conflict_or_not_found(change.slug).await?);
                 };
-                self.commit(tx, change.slug, number, number, change.note).await?;
+                self.commit(tx, change.slug, number, number, change.details).await?;
                 Ok(self.codec.connection(row)?)
             }
 
-            async fn delete(&self, slug: &Slug, revision: u64, note: &ChangeNote) -> Result<(), ChangeError> {
+            async fn delete(&self, slug: &Slug, revision: u64, details: &ChangeDetails) -> Result<(), ChangeError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
                 let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
@@ -388,11 +405,11 @@ macro_rules! connections_in_sql {
                 for forget in [sql::FORGET_ATTEMPTS_OF, sql::FORGET_COUNTS_OF] {
                     sqlx::query(forget).bind(slug.as_str()).execute(&mut *tx).await.map_err(&failed)?;
                 }
-                self.commit(tx, slug, change, 0, note).await?;
+                self.commit(tx, slug, change, 0, details).await?;
                 Ok(())
             }
 
-            async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer, note: &ChangeNote) -> Result<(), StoreError> {
+            async fn pin_issuer(&self, slug: &Slug, revision: u64, issuer: &Issuer, details: &ChangeDetails) -> Result<(), StoreError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
                 let change: i64 = sqlx::query_scalar(sql::NEXT_CHANGE).fetch_one(&mut *tx).await.map_err(&failed)?;
@@ -406,15 +423,15 @@ macro_rules! connections_in_sql {
                 if pinned.rows_affected() == 0 {
                     return tx.rollback().await.map_err(&failed);
                 }
-                self.commit(tx, slug, change, sql::to_sql(revision), note).await
+                self.commit(tx, slug, change, sql::to_sql(revision), details).await
             }
 
             async fn switch_secret(
                 &self,
                 slug: &Slug,
                 revision: u64,
-                not_since: u64,
-                note: &ChangeNote,
+                not_since: UnixMillis,
+                details: &ChangeDetails,
             ) -> Result<bool, StoreError> {
                 let failed = sql::unavailable($name);
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
@@ -424,7 +441,7 @@ macro_rules! connections_in_sql {
                     .bind(change)
                     .bind(slug.as_str())
                     .bind(sql::to_sql(revision))
-                    .bind(sql::to_sql(not_since))
+                    .bind(sql::time_to_sql(not_since))
                     .execute(&mut *tx)
                     .await
                     .map_err(&failed)?;
@@ -432,7 +449,7 @@ macro_rules! connections_in_sql {
                     tx.rollback().await.map_err(&failed)?;
                     return Ok(false);
                 }
-                self.commit(tx, slug, change, change, note).await?;
+                self.commit(tx, slug, change, change, details).await?;
                 Ok(true)
             }
 
@@ -458,7 +475,7 @@ macro_rules! connections_in_sql {
                 slug: &Slug,
                 before: Option<i64>,
                 limit: u32,
-            ) -> Result<Vec<(i64, ChangeRecord)>, StoreError> {
+            ) -> Result<Vec<StoredChange>, StoreError> {
                 let rows: Vec<(i64, String)> = sqlx::query_as(sql::CHANGES_OF)
                     .bind(slug.as_str())
                     .bind(before.unwrap_or(i64::MAX))
@@ -466,12 +483,12 @@ macro_rules! connections_in_sql {
                     .fetch_all(&self.pool)
                     .await
                     .map_err(sql::unavailable($name))?;
-                rows.into_iter().map(|(id, record)| Ok((id, sql::from_json(&record)?))).collect()
+                rows.into_iter().map(|(id, record)| Ok(StoredChange { id, record: sql::from_json(&record)? })).collect()
             }
 
-            async fn secrets_expiring_before(&self, time: u64) -> Result<u64, StoreError> {
+            async fn secrets_expiring_before(&self, time: UnixMillis) -> Result<u64, StoreError> {
                 let count: i64 = sqlx::query_scalar(sql::SECRETS_EXPIRING)
-                    .bind(sql::to_sql(time))
+                    .bind(sql::time_to_sql(time))
                     .fetch_one(&self.pool)
                     .await
                     .map_err(sql::unavailable($name))?;
@@ -484,13 +501,13 @@ macro_rules! connections_in_sql {
                 Ok(sql::from_sql(latest))
             }
 
-            async fn changes_since(&self, seen: u64) -> Result<Vec<(u64, Slug)>, StoreError> {
+            async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError> {
                 let rows: Vec<(i64, String)> = sqlx::query_as(sql::CHANGES_SINCE)
                     .bind(sql::to_sql(seen))
                     .fetch_all(&self.pool)
                     .await
                     .map_err(sql::unavailable($name))?;
-                let change = |(change, slug): (i64, String)| Some((sql::from_sql(change), Slug::parse(&slug)?));
+                let change = |(change, slug): (i64, String)| Some(SlugChange { change: sql::from_sql(change), slug: Slug::parse(&slug)? });
                 Ok(rows.into_iter().filter_map(change).collect())
             }
         }
@@ -502,21 +519,21 @@ macro_rules! connections_in_sql {
                 let mut tx = self.pool.begin().await.map_err(&failed)?;
                 let mut counts: BTreeMap<&Slug, (Option<i64>, u64)> = BTreeMap::new();
                 let mut to_cut: BTreeSet<&Slug> = BTreeSet::new();
-                for (slug, attempt) in &batch.attempts {
+                for AccountAttempt { slug, attempt } in &batch.attempts {
                     sqlx::query(sql::ADD_ATTEMPT)
                         .bind(slug.as_str())
-                        .bind(sql::to_sql(attempt.time))
-                        .bind(&attempt.reason)
+                        .bind(sql::time_to_sql(attempt.time))
+                        .bind(attempt.reason.map_or("", Reason::name))
                         .bind(sql::to_json(attempt)?)
                         .execute(&mut *tx)
                         .await
                         .map_err(&failed)?;
                     // Whoever reads takes the latest ones; what is too much needn't go at once.
-                    if attempt.time % sql::CUT_ONE_IN == 0 {
+                    if attempt.time.0 % sql::CUT_ONE_IN == 0 {
                         to_cut.insert(slug);
                     }
-                    if attempt.reason.is_empty() {
-                        counts.entry(slug).or_default().0 = Some(sql::to_sql(attempt.time));
+                    if attempt.reason.is_none() {
+                        counts.entry(slug).or_default().0 = Some(sql::time_to_sql(attempt.time));
                     }
                 }
                 for (slug, unrecognized) in &batch.unrecognized {
@@ -539,10 +556,10 @@ macro_rules! connections_in_sql {
                         .await
                         .map_err(&failed)?;
                 }
-                for (slug, incarnation, digest, time) in &batch.tested {
+                for ProvenLogin { slug, incarnation, test_login } in &batch.tested {
                     sqlx::query(sql::RECORD_TEST)
-                        .bind(digest)
-                        .bind(sql::to_sql(*time))
+                        .bind(&test_login.proof)
+                        .bind(sql::time_to_sql(test_login.time))
                         .bind(slug.as_str())
                         .bind(sql::to_sql(*incarnation))
                         .execute(&mut *tx)
@@ -566,7 +583,7 @@ macro_rules! connections_in_sql {
                 &self,
                 first: &Slug,
                 last: &Slug,
-                since: u64,
+                since: UnixMillis,
             ) -> Result<HashMap<Slug, LoginSummary>, StoreError> {
                 let failed = sql::unavailable($name);
                 let counts: Vec<(String, Option<i64>, i64)> = sqlx::query_as(sql::COUNTS)
@@ -578,7 +595,7 @@ macro_rules! connections_in_sql {
                 let failures: Vec<(String, String, i64)> = sqlx::query_as(sql::FAILURES)
                     .bind(first.as_str())
                     .bind(last.as_str())
-                    .bind(sql::to_sql(since))
+                    .bind(sql::time_to_sql(since))
                     .fetch_all(&self.pool)
                     .await
                     .map_err(&failed)?;
@@ -586,19 +603,20 @@ macro_rules! connections_in_sql {
                 for (slug, last_success, unrecognized) in counts {
                     let Some(slug) = Slug::parse(&slug) else { continue };
                     let summary = summaries.entry(slug).or_default();
-                    summary.last_success = last_success.map(sql::from_sql);
+                    summary.last_success = last_success.map(sql::time_from_sql);
                     summary.unrecognized_callbacks = sql::from_sql(unrecognized);
                 }
                 for (slug, reason, count) in failures {
                     let Some(slug) = Slug::parse(&slug) else { continue };
                     let count = u32::try_from(count).unwrap_or(u32::MAX);
-                    summaries.entry(slug).or_default().failures.insert(reason, count);
+                    let reason = Reason::parse(&reason).unwrap_or(Reason::Internal);
+                    *summaries.entry(slug).or_default().failures.entry(reason).or_default() += count;
                 }
                 Ok(summaries)
             }
 
-            async fn forget_attempts_before(&self, time: u64) -> Result<(), StoreError> {
-                let forget = sqlx::query(sql::FORGET_ATTEMPTS).bind(sql::to_sql(time));
+            async fn forget_attempts_before(&self, time: UnixMillis) -> Result<(), StoreError> {
+                let forget = sqlx::query(sql::FORGET_ATTEMPTS).bind(sql::time_to_sql(time));
                 forget.execute(&self.pool).await.map_err(sql::unavailable($name))?;
                 Ok(())
             }
@@ -615,7 +633,7 @@ macro_rules! connections_in_sql {
             async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError> {
                 sqlx::query(sql::ADD_SIGNING_KEY)
                     .bind(sql::to_sql(key.generation))
-                    .bind(sql::to_sql(key.created_at))
+                    .bind(sql::to_sql(key.created_at.0))
                     .bind(self.codec.sealed_signing_key(key))
                     .execute(&self.pool)
                     .await

@@ -9,13 +9,17 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::{self as sql, RowCodec};
+use crate::model::attempt::{Attempt, LoginSummary};
+use crate::model::check::CheckRecord;
 use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
-use crate::model::proving::{Attempt, ChangeRecord, CheckRecord, LoginSummary};
+use crate::model::reason::Reason;
 use crate::model::slug::Slug;
+use crate::model::time::UnixMillis;
 use crate::store::seal::CannotOpen;
 use crate::store::{
-    ATTEMPTS_KEPT, AttemptBatch, ChangeError, ChangeNote, ConnectionChange, Connections,
-    LoginAttempts, Reseal, Resealed, SigningKeys, StoreError, StoredSigningKey,
+    ATTEMPTS_KEPT, AccountAttempt, AttemptBatch, ChangeDetails, ChangeError, ConnectionChange,
+    Connections, LoginAttempts, ProvenLogin, Reseal, Resealed, SigningKeys, SlugChange, StoreError,
+    StoredChange, StoredSigningKey,
 };
 
 /// The store; see [`Connections`] for its law.

@@ -9,24 +9,28 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use prost_types::value::Kind;
 use serde_json::{Map, Value};
 
-use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal, SecretsEdit};
+use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
+use crate::model::Violation;
+use crate::model::address::AddressPolicy;
+use crate::model::attempt::{Attempt, LoginSummary, PhaseMicros};
+use crate::model::cause::Cause;
+use crate::model::change::{Change, ChangeRecord, FieldChange};
+use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
 use crate::model::connection::{
     ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource,
-    RequiredClaim, TokenEndpointAuthMethod,
+    RequiredClaim, SecretsEdit, TokenEndpointAuthMethod, UncheckedSecret,
 };
 use crate::model::draft::{Draft, DraftEndpoints, DraftField};
-use crate::model::identity::{EmailVerification, Identity};
+use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
 use crate::model::login::{
     AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt,
     RawIdToken, StateParameter,
 };
-use crate::model::proving::{
-    Attempt, ChangeRecord, CheckOutcome, CheckRecord, CheckResult, LoginSummary, Party,
-    REQUIRED_CLAIMS,
-};
+use crate::model::reason::{Owner, Reason};
 use crate::model::slug::{SLUG_RULE, Slug};
-use crate::model::{Violation, shown};
+use crate::model::text::quotable;
+use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::oidc::idps as advice;
 use crate::oidc::idps::vendor::Vendor;
 use crate::pb;
@@ -130,8 +134,8 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
                     form.wrong("error_description", "must be at most 4096 bytes");
                 }
                 Err(IdpRefusal {
-                    error: shown(&error),
-                    description: message.error_description.as_deref().map(shown),
+                    error: quotable(&error),
+                    description: message.error_description.as_deref().map(quotable),
                 })
             }
             None => {
@@ -187,18 +191,24 @@ pub(in crate::server) fn slug_alone(text: &str) -> Checked<Slug> {
     form.done(slug, |slug| slug)
 }
 
-pub(in crate::server) fn new_connection(mut message: pb::Connection) -> Checked<NewConnection> {
+/// Validated whole, so that every mistake is reported at once.
+pub(in crate::server) fn new_connection(
+    message: pb::CreateConnectionRequest,
+    addresses: &AddressPolicy,
+) -> Checked<NewConnection> {
     let mut form = Form::default();
-    let slug = form.slug(&message.slug);
-    let named = |_: &str| true;
-    let secrets = form.secrets(&mut message, named);
-    // An empty standby secret is none.
-    let secrets = SecretsEdit {
-        standby: secrets.standby.filter(|secret| !secret.expose().trim().is_empty()),
-        ..secrets
-    };
-    let draft = form.draft(message);
-    form.done(slug, |slug| NewConnection { slug, draft, secrets })
+    let mut connection = message.connection.unwrap_or_default();
+    let slug = form.slug(&connection.slug);
+    let secrets = form.secrets(&mut connection, |_| true).apply_to(None);
+    let settings = form.draft(connection).apply(None, addresses);
+    let (settings, secrets) = (form.valid(settings), form.valid(secrets));
+    let whole = slug.zip(settings).zip(secrets);
+    form.done(whole, |((slug, settings), secrets)| NewConnection {
+        slug,
+        settings,
+        secrets,
+        validate_only: message.validate_only,
+    })
 }
 
 pub(in crate::server) fn connection_edit(
@@ -219,6 +229,7 @@ pub(in crate::server) fn connection_edit(
         draft,
         secrets,
         force: message.force,
+        validate_only: message.validate_only,
     })
 }
 
@@ -311,10 +322,6 @@ pub(in crate::server) fn guide_request(
     form.done(slug, |slug| (slug, vendor))
 }
 
-pub(in crate::server) fn deletion(message: &pb::DeleteConnectionRequest) -> Checked<(Slug, u64)> {
-    slug_and_revision(&message.slug, message.revision)
-}
-
 pub(in crate::server) fn page(
     message: &pb::ListConnectionsRequest,
 ) -> Checked<(u32, Option<Slug>)> {
@@ -352,6 +359,16 @@ impl Form {
         }
     }
 
+    fn valid<T>(&mut self, checked: Checked<T>) -> Option<T> {
+        match checked {
+            Ok(value) => Some(value),
+            Err(violations) => {
+                self.violations.extend(violations);
+                None
+            }
+        }
+    }
+
     fn slug(&mut self, text: &str) -> Option<Slug> {
         let slug = Slug::parse(text);
         if slug.is_none() {
@@ -379,43 +396,51 @@ impl Form {
                 None if SECRET_FIELDS.contains(&path.as_str()) => {}
                 None => self.wrong(
                     "update_mask",
-                    format!("{:?} is not a field that an update can set", shown(path)),
+                    format!("{:?} is not a field that an update can set", quotable(path)),
                 ),
             }
         }
         fields
     }
 
-    /// Takes the secrets out of a message: none is left in it.
+    /// Takes the secrets out of a message, so that none is left in it.
     fn secrets(
         &mut self,
         message: &mut pb::Connection,
         is_named: impl Fn(&str) -> bool,
     ) -> SecretsEdit {
-        let active = ClientSecret::new(std::mem::take(&mut message.client_secret));
-        let standby = ClientSecret::new(std::mem::take(&mut message.standby_client_secret));
+        let active = UncheckedSecret::new(std::mem::take(&mut message.client_secret));
+        let standby = UncheckedSecret::new(std::mem::take(&mut message.standby_client_secret));
+        let mut expiry = |field, time: Option<prost_types::Timestamp>| match time {
+            _ if !is_named(field) => Change::Keep,
+            None => Change::Clear,
+            Some(time) => self.time(field, time).map_or(Change::Keep, Change::Set),
+        };
         let active_expire =
-            self.time("client_secret_expire_time", message.client_secret_expire_time.take());
-        let standby_expire = self.time(
+            expiry("client_secret_expire_time", message.client_secret_expire_time.take());
+        let standby_expire = expiry(
             "standby_client_secret_expire_time",
             message.standby_client_secret_expire_time.take(),
         );
         SecretsEdit {
             active: is_named("client_secret").then_some(active),
-            active_expire: is_named("client_secret_expire_time").then_some(active_expire),
-            standby: is_named("standby_client_secret").then_some(standby),
-            standby_expire: is_named("standby_client_secret_expire_time").then_some(standby_expire),
+            active_expire,
+            standby: match is_named("standby_client_secret") {
+                true if standby.is_blank() => Change::Clear,
+                true => Change::Set(standby),
+                false => Change::Keep,
+            },
+            standby_expire,
         }
     }
 
-    fn time(&mut self, field: &'static str, time: Option<prost_types::Timestamp>) -> Option<u64> {
-        let time = time?;
+    fn time(&mut self, field: &'static str, time: prost_types::Timestamp) -> Option<UnixMillis> {
         // Up to the year 9999, as RFC 3339 has it.
         let seconds = u64::try_from(time.seconds).ok().filter(|seconds| *seconds < 253_402_300_800);
         if seconds.is_none() {
             self.wrong(field, "must be a time from 1970 to 9999");
         }
-        seconds.map(|seconds| seconds * 1000)
+        seconds.map(|seconds| UnixSeconds(seconds).into())
     }
 
     fn browser_binding(&mut self, text: Option<String>) -> Option<BrowserBinding> {
@@ -438,7 +463,7 @@ impl Form {
                     "prompt",
                     format!(
                         "must be of none, login, consent, select_account, not {:?}",
-                        shown(other)
+                        quotable(other)
                     ),
                 ),
             }
@@ -676,8 +701,8 @@ pub(in crate::server) fn connection_to_pb(
         test_login_time: connection
             .test_login
             .as_ref()
-            .filter(|(digest, _)| *digest == connection.proof_digest())
-            .map(|(_, time)| timestamp_millis(*time)),
+            .filter(|login| login.proof == connection.proof_digest())
+            .map(|login| timestamp_millis(login.time)),
         logins: None,
         token_endpoint_auth_method: auth_method.into(),
         scopes: settings.scopes.clone(),
@@ -726,8 +751,8 @@ pub(in crate::server) fn summary_of_check(
         revision: check.revision,
         outcome: outcome_to_pb(check.outcome).into(),
         is_current: check.proof == connection.proof_digest(),
-        failed: check.failed.clone(),
-        passed: check.passed.clone(),
+        failed: codes(&check.failed),
+        passed: codes(&check.passed),
     }
 }
 
@@ -737,20 +762,26 @@ pub(in crate::server) fn found(
     pb::CheckConnectionResponse { found: Some(found) }
 }
 
+fn codes(ids: &[CheckId]) -> Vec<String> {
+    ids.iter().map(CheckId::to_string).collect()
+}
+
 impl From<CheckResult> for pb::CheckResult {
     fn from(result: CheckResult) -> Self {
-        let (actor, remedy) = match result.remedy {
-            None => (pb::Party::Unspecified, String::new()),
-            Some((Party::Support, remedy)) => (pb::Party::Support, remedy),
-            Some((Party::CustomerIdpAdmin, remedy)) => (pb::Party::CustomerIdpAdmin, remedy),
+        let actor = match result.remedy.as_ref().map(|remedy| remedy.owner) {
+            Some(Owner::Support) => pb::Party::Support,
+            Some(Owner::CustomerIdpAdmin) => pb::Party::CustomerIdpAdmin,
+            Some(Owner::EndUser | Owner::Operator | Owner::Transient) | None => {
+                pb::Party::Unspecified
+            }
         };
         Self {
-            id: result.id.to_owned(),
+            id: result.id.to_string(),
             outcome: outcome_to_pb(result.outcome).into(),
             expected: result.expected,
             found: result.found,
             actor: actor.into(),
-            remedy,
+            remedy: result.remedy.map(|remedy| remedy.text).unwrap_or_default(),
         }
     }
 }
@@ -768,7 +799,11 @@ impl From<LoginSummary> for pb::LoginSummary {
     fn from(summary: LoginSummary) -> Self {
         Self {
             last_success_time: summary.last_success.map(timestamp_millis),
-            failures: summary.failures.into_iter().collect(),
+            failures: summary
+                .failures
+                .into_iter()
+                .map(|(reason, count)| (reason.to_string(), count))
+                .collect(),
             unrecognized_callbacks: summary.unrecognized_callbacks,
         }
     }
@@ -780,39 +815,45 @@ pub(in crate::server) fn attempt_to_pb(
     method: &str,
 ) -> pb::LoginAttempt {
     let vendor = Vendor::of(attempt.issuer.as_deref().unwrap_or_default());
-    let remedy = advice::for_refusal(&attempt.reason, vendor, redirect_uri, method);
+    // An attempt recorded by an older version has no cause: any cause of its reason will do.
+    let causes = || Cause::ALL.iter().find(|cause| Some(cause.reason()) == attempt.reason);
+    let cause = attempt.cause.or_else(|| causes().copied());
+    let remedy = cause.map(|cause| advice::remedy(cause.remedy(), vendor, redirect_uri, method));
+    let names = |claims: Vec<IdentityClaim>| claims.iter().map(IdentityClaim::to_string).collect();
     let missing = attempt.claims_present.as_ref().map(|present| {
-        REQUIRED_CLAIMS
-            .into_iter()
-            .filter(|name| !present.iter().any(|own| own == name))
-            .map(str::to_owned)
-            .collect()
+        let all = IdentityClaim::ALL.iter().copied();
+        all.filter(|claim| !present.contains(claim)).collect()
     });
     pb::LoginAttempt {
         time: Some(timestamp_millis(attempt.time)),
-        reason: attempt.reason,
-        owner: attempt.owner,
+        reason: attempt.reason.map(Reason::name).unwrap_or_default().to_owned(),
+        owner: cause.map(|cause| cause.owner().name()).unwrap_or_default().to_owned(),
         trace_id: attempt.trace_id,
         idp_error: attempt.idp_error.unwrap_or_default(),
-        claims_present: attempt.claims_present.unwrap_or_default(),
-        claims_missing: missing.unwrap_or_default(),
+        claims_present: names(attempt.claims_present.unwrap_or_default()),
+        claims_missing: names(missing.unwrap_or_default()),
         issuer: attempt.issuer.unwrap_or_default(),
         phases: attempt
             .phases
             .into_iter()
-            .map(|(phase, micros)| pb::PhaseDuration {
+            .map(|PhaseMicros { phase, micros }| pb::PhaseDuration {
                 phase,
                 duration: prost_types::Duration::try_from(Duration::from_micros(micros)).ok(),
             })
             .collect(),
         is_test: attempt.is_test,
         remedy: remedy.unwrap_or_default(),
+        cause: attempt.cause.map(Cause::code).unwrap_or_default().to_owned(),
     }
 }
 
 impl From<ChangeRecord> for pb::ConnectionChange {
     fn from(record: ChangeRecord) -> Self {
-        let field = |(field, before, after)| pb::FieldChange { field, before, after };
+        let field = |change: FieldChange| pb::FieldChange {
+            field: change.field,
+            before: change.before,
+            after: change.after,
+        };
         Self {
             time: Some(timestamp_millis(record.time)),
             actor: record.actor,
@@ -832,13 +873,13 @@ fn state_to_pb(state: ConnectionState) -> pb::ConnectionState {
     }
 }
 
-fn timestamp(unix_seconds: u64) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: i64::try_from(unix_seconds).unwrap_or(i64::MAX), nanos: 0 }
+fn timestamp(time: UnixSeconds) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: i64::try_from(time.0).unwrap_or(i64::MAX), nanos: 0 }
 }
 
-fn timestamp_millis(unix_millis: u64) -> prost_types::Timestamp {
-    let nanos = i32::try_from(unix_millis % 1000).unwrap_or_default() * 1_000_000;
-    prost_types::Timestamp { nanos, ..timestamp(unix_millis / 1000) }
+fn timestamp_millis(time: UnixMillis) -> prost_types::Timestamp {
+    let nanos = i32::try_from(time.0 % 1000).unwrap_or_default() * 1_000_000;
+    prost_types::Timestamp { nanos, ..timestamp(time.seconds()) }
 }
 
 /// google.protobuf.Struct has one kind of number, so integers above 2^53 lose their last digits there.

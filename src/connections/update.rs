@@ -1,0 +1,126 @@
+//! UpdateConnection: changes the named fields. Login-relevant settings of an ACTIVE connection change
+//! only after a check of the change has passed, or by force. An update that changes nothing writes
+//! nothing.
+
+use super::{ConnectionAdmin, ConnectionError, changes};
+use crate::model::check::CheckRecord;
+use crate::model::connection::{Connection, ConnectionState, SecretsEdit};
+use crate::model::draft::{Draft, DraftField};
+use crate::model::slug::Slug;
+use crate::store::{ChangeDetails, ConnectionChange};
+
+/// What to change of a connection.
+#[derive(Debug)]
+pub struct ConnectionEdit {
+    /// The account.
+    pub slug: Slug,
+    /// The revision that was read.
+    pub revision: u64,
+    /// Which settings to take from `draft`.
+    pub fields: Vec<DraftField>,
+    /// The new settings, unchecked.
+    pub draft: Draft,
+    /// The new secrets.
+    pub secrets: SecretsEdit,
+    /// Whether a check may be skipped.
+    pub force: bool,
+    /// Whether to write nothing.
+    pub validate_only: bool,
+}
+
+/// A created or changed connection.
+#[derive(Debug)]
+pub struct Updated {
+    /// As stored, or as it would be.
+    pub connection: Connection,
+    /// Which logins are affected.
+    pub effect: changes::Effect,
+    /// Names of the fields that differ from before, as in the contract.
+    pub changed_fields: Vec<String>,
+}
+
+impl ConnectionAdmin {
+    /// Changes a connection.
+    ///
+    /// # Errors
+    /// See [`ConnectionError`].
+    pub async fn update(
+        &self,
+        edit: ConnectionEdit,
+        actor: &str,
+    ) -> Result<Updated, ConnectionError> {
+        let old = self.get(&edit.slug).await?;
+        if old.revision != edit.revision {
+            return Err(ConnectionError::Conflict { current: old.revision });
+        }
+        let (force, validate_only) = (edit.force, edit.validate_only);
+        let new = self.edited(&old, &edit.fields, edit.draft, edit.secrets)?;
+        let was_active = old.settings.state == ConnectionState::Active;
+        let is_active = new.settings.state == ConnectionState::Active;
+        if is_active && !was_active {
+            return Err(ConnectionError::ActivationRequired);
+        }
+        let is_same_secret = old.secrets.active.expose() == new.secrets.active.expose();
+        let fields =
+            changes::fields(Some((&old.settings, &old.secrets)), (&new.settings, &new.secrets));
+        if fields.is_empty() && is_same_secret {
+            let (effect, changed_fields) = (changes::Effect::None, Vec::new());
+            return Ok(Updated { connection: old, effect, changed_fields });
+        }
+        let effect = changes::Effect::of(&old.settings, &new.settings);
+        // No test login precedes the change of an ACTIVE connection, so a check alone must prove it.
+        let check = old.check_of(&new.settings, &new.secrets.active);
+        let is_proven = check.is_some_and(CheckRecord::has_passed);
+        let needs_proof = was_active && is_active && effect != changes::Effect::None && !is_proven;
+        if needs_proof && !force {
+            return Err(ConnectionError::ChangeUnproven(effect));
+        }
+        let changed_fields = fields.iter().map(|change| change.field.clone()).collect();
+        if validate_only {
+            return Ok(Updated { connection: new, effect, changed_fields });
+        }
+        let details =
+            ChangeDetails { is_forced: needs_proof, ..ChangeDetails::new(actor, "update", fields) };
+        let change = ConnectionChange {
+            slug: &edit.slug,
+            revision: edit.revision,
+            keep_pin: new.pinned_issuer.is_some(),
+            settings: &new.settings,
+            secrets: &new.secrets,
+            details: &details,
+        };
+        Ok(Updated { connection: self.replace(&change).await?, effect, changed_fields })
+    }
+
+    /// Writes a change, and drops what is cached of the account.
+    pub(super) async fn replace(
+        &self,
+        change: &ConnectionChange<'_>,
+    ) -> Result<Connection, ConnectionError> {
+        let updated = self.store.call(|store| store.update(change)).await;
+        self.cache.forget(change.slug).await;
+        Ok(updated?)
+    }
+
+    /// The connection with the named settings and the secrets replaced. The issuer that was read at
+    /// first use belongs to where it was read.
+    pub(super) fn edited(
+        &self,
+        old: &Connection,
+        fields: &[DraftField],
+        draft: Draft,
+        secrets: SecretsEdit,
+    ) -> Result<Connection, ConnectionError> {
+        let settings = draft.apply(Some((&old.settings, fields)), self.addresses());
+        let (settings, secrets) = match (settings, secrets.apply_to(Some(&old.secrets))) {
+            (Ok(settings), Ok(secrets)) => (settings, secrets),
+            (settings, secrets) => {
+                let violations = settings.err().into_iter().chain(secrets.err()).flatten();
+                return Err(ConnectionError::Invalid(violations.collect()));
+            }
+        };
+        let keeps_pin = settings.has_idp_of(&old.settings);
+        let pinned_issuer = old.pinned_issuer.clone().filter(|_| keeps_pin);
+        Ok(Connection { settings, secrets, pinned_issuer, ..old.clone() })
+    }
+}

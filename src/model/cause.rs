@@ -1,0 +1,333 @@
+//! What exactly happened when a call was refused: finer than its [`Reason`], stable, for programs and
+//! for the support view. Every error enum below the door maps to a cause in its own room; reason,
+//! owner and remedy follow from it. `docs/reference/reasons.md` shows this table.
+
+use super::reason::{Owner, Reason};
+use super::stable_names;
+
+/// What the owner of a refusal does about it. The remedies that depend on the IdP's product are put
+/// into words by `oidc::idps`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The same at every IdP.
+    Text(&'static str),
+    /// Compare client id, secret and authentication method with the IdP's.
+    CompareClient,
+    /// Register the account's redirect URI with the client.
+    RegisterRedirectUri,
+    /// Allow the client the authorization code grant.
+    AllowCodeFlow,
+    /// Have the IdP send the required claims.
+    AddClaims,
+    /// Have the IdP put the required claims into the ID token, so that UserInfo isn't needed.
+    AddToIdToken,
+}
+
+macro_rules! causes {
+    ($($variant:ident = $code:literal: $reason:ident, $owner:ident, $remedy:ident $(($text:expr))?;)*) => {
+        /// The causes of refusal.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[expect(missing_docs, reason = "docs/reference/reasons.md documents each")]
+        pub enum Cause {
+            $($variant,)*
+        }
+
+        impl Cause {
+            /// Every cause, grouped by reason.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The stable code, such as `tls_certificate_expired`.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)*
+                }
+            }
+
+            /// The reason that this is a cause of.
+            #[must_use]
+            pub fn reason(self) -> Reason {
+                match self {
+                    $(Self::$variant => Reason::$reason,)*
+                }
+            }
+
+            /// Who can do something about it.
+            #[must_use]
+            pub fn owner(self) -> Owner {
+                match self {
+                    $(Self::$variant => Owner::$owner,)*
+                }
+            }
+
+            /// What the owner does about it.
+            #[must_use]
+            pub fn remedy(self) -> Remedy {
+                match self {
+                    $(Self::$variant => Remedy::$remedy $(($text))?,)*
+                }
+            }
+        }
+    };
+}
+
+causes! {
+    FieldInvalid = "field_invalid": BadRequest, Support,
+        Text("correct the fields that the refusal names");
+    MessageTooLarge = "message_too_large": BadRequest, Support, Text("send a smaller request");
+    ConnectionNotSetUp = "not_set_up": ConnectionNotFound, Support,
+        Text("create a connection for the account, or correct the slug");
+    ConnectionDisabled = "disabled": ConnectionDisabled, Support,
+        Text("the connection is disabled: set its state to TESTING or activate it");
+    StateNotIssued = "state_not_issued": StateInvalid, EndUser, Text("begin a new login");
+    StateExpired = "state_expired": StateExpired, EndUser, Text("begin a new login");
+    StateSpent = "state_spent": StateUsed, EndUser, Text("begin a new login");
+    ConnectionChanged = "connection_changed": ConnectionChanged, EndUser,
+        Text("begin a new login");
+    BrowserMismatch = "browser_mismatch": BrowserMismatch, EndUser,
+        Text("finish the login in the browser in which it began");
+    IssMissing = "iss_missing": IssuerMismatch, CustomerIdpAdmin,
+        Text("the IdP advertises the iss parameter (RFC 9207) and did not send it: check what \
+         stands between the IdP and the browser");
+    IssDiffers = "iss_differs": IssuerMismatch, CustomerIdpAdmin,
+        Text("compare the connection's issuer with the issuer in the IdP's metadata document");
+    AccessDenied = "access_denied": IdpRefused, EndUser,
+        Text("the IdP refused the person: they canceled, are not assigned to the application, or a \
+         policy refused them");
+    LoginRequired = "login_required": IdpRefused, EndUser,
+        Text("the person has no session at the IdP: begin a login without prompt=none");
+    InteractionRequired = "interaction_required": IdpRefused, EndUser,
+        Text("the IdP must ask the person something: begin a login without prompt=none");
+    ConsentRequired = "consent_required": IdpRefused, EndUser,
+        Text("consent is missing: the person or an admin of the IdP must grant it");
+    AccountSelectionRequired = "account_selection_required": IdpRefused, EndUser,
+        Text("the person must choose an account: begin a login without prompt=none");
+    InvalidScope = "invalid_scope": IdpRefused, CustomerIdpAdmin,
+        Text("allow the client the scopes that the connection asks for");
+    UnauthorizedClient = "unauthorized_client": IdpRefused, CustomerIdpAdmin, AllowCodeFlow;
+    UnsupportedResponseType = "unsupported_response_type": IdpRefused, CustomerIdpAdmin,
+        AllowCodeFlow;
+    InvalidRequest = "invalid_request": IdpRefused, CustomerIdpAdmin,
+        Text("look in the IdP's log for what it refuses in the request, such as a PKCE or pushed \
+         authorization policy");
+    IdpServerError = "server_error": IdpRefused, Transient,
+        Text("the IdP had an internal error: try again, then ask its admin");
+    IdpTemporarilyUnavailable = "temporarily_unavailable": IdpRefused, Transient,
+        Text("the IdP is overloaded or under maintenance: try again later");
+    OtherIdpError = "other_error": IdpRefused, EndUser,
+        Text("ask the IdP's admin what the error code means");
+    InvalidClient = "invalid_client": ClientRejected, Support, CompareClient;
+    ClientNotAuthorized = "client_not_authorized": ClientRejected, Support, CompareClient;
+    TokenHttp401 = "token_http_401": ClientRejected, Support, CompareClient;
+    InvalidGrant = "invalid_grant": CodeRejected, EndUser, RegisterRedirectUri;
+    TokenOauthError = "token_oauth_error": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("ask the IdP's admin why the token endpoint refuses the request");
+    TokenHttpStatus = "token_http_status": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("the URL is not a token endpoint, or something in front of it answers: run a check");
+    TokenRedirect = "token_redirect": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("the token endpoint must answer itself, without a redirect");
+    TokenUnreadable = "token_unreadable": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("the token endpoint's answer is too large or encoded unasked: run a check");
+    TokenMalformed = "token_malformed": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("the token endpoint must answer with a JSON token response (RFC 6749 5.1)");
+    AccessTokenMissing = "access_token_missing": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("the token endpoint must return an access_token (RFC 6749 5.1)");
+    IdTokenMissing = "id_token_missing": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("allow the client the scope openid, so that the token response has an id_token");
+    UnknownKey = "unknown_key": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("publish the key that signs the ID tokens at the jwks_uri");
+    SignatureMismatch = "signature_mismatch": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("publish the key that signs the ID tokens at the jwks_uri");
+    SignatureMalformed = "signature_malformed": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("the IdP must issue well-formed JWTs");
+    AlgMissing = "alg_missing": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("the IdP must name the signature algorithm in the token's header");
+    AlgNone = "alg_none": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("have the IdP sign the client's ID tokens, with RS256");
+    AlgHmac = "alg_hmac": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("switch the client's ID tokens from HS256 to RS256");
+    AlgNotAllowed = "alg_not_allowed": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("switch the client's ID tokens to RS256, or list the algorithm in id_token_signing_algs");
+    KeyOfOtherTenant = "key_of_other_tenant": IdTokenSignatureInvalid, CustomerIdpAdmin,
+        Text("the token is signed by another tenant's key: check allowed_tenant_ids");
+    Encrypted = "encrypted": IdTokenInvalid, CustomerIdpAdmin,
+        Text("switch ID token encryption off for the client: signed tokens are enough");
+    Malformed = "malformed": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the IdP must issue well-formed JWTs");
+    TooLarge = "too_large": IdTokenInvalid, CustomerIdpAdmin,
+        Text("put fewer claims into the ID token: 64 KiB at most");
+    CriticalExtension = "critical_extension": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the token demands a JWS extension (crit): switch it off for the client");
+    TokenType = "token_type": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the token endpoint returns another kind of token as id_token");
+    Issuer = "issuer": IdTokenInvalid, CustomerIdpAdmin,
+        Text("compare the connection's issuer with the iss of the IdP's tokens");
+    Audience = "audience": IdTokenInvalid, Support,
+        Text("compare client_id with the token's aud, or list further audiences in \
+         additional_audiences");
+    AuthorizedParty = "authorized_party": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the token was issued to another client (azp)");
+    Expired = "expired": IdTokenInvalid, CustomerIdpAdmin, Text("set the IdP's clock by NTP");
+    NotYetValid = "not_yet_valid": IdTokenInvalid, CustomerIdpAdmin,
+        Text("set the IdP's clock by NTP");
+    IssuedInFuture = "issued_in_future": IdTokenInvalid, CustomerIdpAdmin,
+        Text("set the IdP's clock by NTP");
+    IssuedTooLongAgo = "issued_too_long_ago": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the IdP must issue a new ID token for each login");
+    AuthTime = "auth_time": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the IdP must return a recent auth_time when max_age is requested (OIDC Core 2)");
+    AtHash = "at_hash": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the ID token and the access token do not belong together: look for a proxy that \
+         mixes responses");
+    Subject = "subject": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the IdP must issue a sub of 1 to 255 ASCII characters for each person");
+    SecurityEvent = "security_event": IdTokenInvalid, CustomerIdpAdmin,
+        Text("the token endpoint returns a logout or event token as id_token");
+    Nonce = "nonce": NonceMismatch, EndUser, Text("begin a new login");
+    UserinfoStatus = "userinfo_status": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
+    UserinfoUnreadable = "userinfo_unreadable": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
+    UserinfoMalformed = "userinfo_malformed": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
+    UserinfoSubject = "userinfo_subject": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
+    UserinfoSignature = "userinfo_signature": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
+    ClaimMissing = "claim_missing": ClaimMissing, CustomerIdpAdmin, AddClaims;
+    ClaimNotAllowed = "claim_not_allowed": ClaimNotAllowed, EndUser,
+        Text("the person does not meet the connection's required_claims");
+    EmailDomain = "email_domain": EmailDomainNotAllowed, EndUser,
+        Text("the person's e-mail address is outside allowed_email_domains");
+    EmailUnverified = "email_unverified": EmailNotVerified, EndUser,
+        Text("the IdP does not state that the e-mail address is verified, and \
+         require_verified_email is set");
+    MetadataStatus = "metadata_status": ProviderMetadataInvalid, Support,
+        Text("enter the URL of the metadata document itself: a browser shows JSON with \"issuer\"");
+    MetadataRedirect = "metadata_redirect": ProviderMetadataInvalid, Support,
+        Text("enter the URL that the redirect leads to, if it is the customer's IdP");
+    MetadataUnreadable = "metadata_unreadable": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the metadata document must be at most 1 MiB, and not compressed unasked");
+    NotJson = "not_json": ProviderMetadataInvalid, Support,
+        Text("enter the URL of the metadata document itself: a browser shows JSON with \"issuer\"");
+    IssuerMismatch = "issuer_mismatch": ProviderMetadataInvalid, Support,
+        Text("if it is the customer's IdP, store the document's issuer with the connection");
+    TenantTemplate = "tenant_template": ProviderMetadataInvalid, Support,
+        Text("enter the tenant's own discovery URL, or the issuer with allowed_tenant_ids");
+    EndpointMissing = "endpoint_missing": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("correct the metadata document, or have support enter manual endpoints");
+    EndpointInvalid = "endpoint_invalid": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("correct the metadata document, or have support enter manual endpoints");
+    AuthMethodUnsupported = "auth_method_unsupported": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("allow client_secret_basic or client_secret_post at the token endpoint");
+    SigningAlgUnsupported = "signing_alg_unsupported": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("switch the client's ID tokens to RS256");
+    SettingsIncomplete = "settings_incomplete": ProviderMetadataInvalid, Support,
+        Text("complete the connection's settings: run a check");
+    KeysStatus = "keys_status": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the jwks_uri must answer with the key set");
+    KeysRedirect = "keys_redirect": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the jwks_uri must answer itself, without a redirect");
+    KeysUnreadable = "keys_unreadable": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the key set must be at most 1 MiB, and not compressed unasked");
+    KeysMalformed = "keys_malformed": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the jwks_uri must answer with a JWK set (RFC 7517 5)");
+    NoUsableKey = "no_usable_key": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("publish the key that signs the client's ID tokens");
+    PrivateAddress = "private_address": ProviderAddressForbidden, Support,
+        Text("enter the IdP's public address, or have the operator allow its network \
+         (SSO_ALLOWED_PROVIDER_CIDRS)");
+    Dns = "dns": ProviderUnavailable, CustomerIdpAdmin,
+        Text("the IdP's host name does not resolve: correct the URL or the DNS record");
+    Connect = "connect": ProviderUnavailable, CustomerIdpAdmin,
+        Text("the IdP refuses connections: ask whether it is up and reachable from the internet");
+    TlsCertificateExpired = "tls_certificate_expired": ProviderUnavailable, CustomerIdpAdmin,
+        Text("renew the IdP's TLS certificate");
+    TlsUntrusted = "tls_untrusted": ProviderUnavailable, CustomerIdpAdmin,
+        Text("send the whole certificate chain; for a private CA the operator sets \
+         SSO_PROVIDER_CA_FILE");
+    TlsNameMismatch = "tls_name_mismatch": ProviderUnavailable, CustomerIdpAdmin,
+        Text("the IdP's TLS certificate is for another host name");
+    Tls = "tls": ProviderUnavailable, CustomerIdpAdmin,
+        Text("the IdP must offer TLS 1.2 or 1.3 with a valid certificate");
+    Timeout = "timeout": ProviderUnavailable, Transient,
+        Text("the IdP did not answer in time: ask whether it is up and reachable from the internet");
+    ConnectionLost = "connection_lost": ProviderUnavailable, Transient,
+        Text("the connection to the IdP broke: ask whether it is up and reachable from the internet");
+    Http429 = "http_429": ProviderUnavailable, Transient,
+        Text("the IdP limits the rate of requests: try again later, or raise its limit");
+    Http5xx = "http_5xx": ProviderUnavailable, Transient,
+        Text("the IdP had an internal error: try again, then ask its admin");
+    CircuitOpen = "circuit_open": ProviderUnavailable, Transient,
+        Text("the IdP has not answered lately: ask whether it is up and reachable from the internet");
+    TooManyWaiting = "too_many_waiting": ProviderUnavailable, Transient,
+        Text("too many logins of the account wait for its IdP: ask whether it is slow");
+    Deadline = "deadline": ProviderUnavailable, Transient,
+        Text("the login took longer than a call may: ask whether the IdP is slow");
+    Canceled = "canceled": ProviderUnavailable, Transient,
+        Text("the caller canceled before the IdP had answered: ask whether the IdP is slow");
+    StoreUnavailable = "store_unavailable": StoreUnavailable, Transient,
+        Text("try again; the operator finds the store's error in the log");
+    SigningKeyUnavailable = "signing_key_unavailable": StoreUnavailable, Transient,
+        Text("try again; the operator finds the database's error in the log");
+    ClientBeginRate = "client_begin_rate": RateLimited, Transient,
+        Text("wait; the operator sets the limit by SSO_BEGIN_RATE_PER_CLIENT");
+    AccountBeginRate = "account_begin_rate": RateLimited, Transient,
+        Text("wait; the operator sets the limit by SSO_BEGIN_RATE");
+    CheckRate = "check_rate": RateLimited, Transient,
+        Text("wait: an account is checked at most 6 times a minute");
+    InFlightLimit = "in_flight_limit": Overloaded, Transient,
+        Text("try again; the operator sets the limit by SSO_MAX_IN_FLIGHT");
+    CallDeadline = "call_deadline": Overloaded, Transient, Text("try again");
+    PendingLoginsFull = "pending_logins_full": Overloaded, Transient,
+        Text("try again; the operator sets the limit by SSO_MEMORY_PENDING_LOGINS, or uses Redis");
+    BearerTokenUnknown = "bearer_token_unknown": CallerUnknown, Operator,
+        Text("list the token's SHA-256 in SSO_CALLERS_FILE");
+    CredentialsMissing = "credentials_missing": CallerUnknown, Operator,
+        Text("send a bearer token or a client certificate listed in SSO_CALLERS_FILE");
+    AuthorizationMalformed = "authorization_malformed": CallerUnknown, Support,
+        Text("send authorization: Bearer TOKEN");
+    RoleMissing = "role_missing": CallerNotAllowed, Operator,
+        Text("give the caller the role in SSO_CALLERS_FILE");
+    ActivationRequired = "activation_required": CheckRequired, Support,
+        Text("a connection becomes ACTIVE by ActivateConnection: peerpanda-sso connection activate");
+    ProofMissing = "proof_missing": CheckRequired, Support,
+        Text("run a check, log in as a test, then activate; or use force");
+    ChangeUnproven = "change_unproven": CheckRequired, Support,
+        Text("check the change first with the same flags, set the state to TESTING with it, or use \
+         force");
+    IdentityTokenInvalid = "identity_token_invalid": IdentityTokenInvalid, EndUser,
+        Text("begin a new login");
+    IdentityTokenExpired = "identity_token_expired": IdentityTokenExpired, EndUser,
+        Text("begin a new login");
+    ConnectionExists = "connection_exists": ConnectionExists, Support,
+        Text("update the account's connection instead");
+    RevisionConflict = "revision_conflict": RevisionConflict, Support,
+        Text("read the connection again and repeat the change");
+    Defect = "defect": Internal, Operator,
+        Text("report it with the trace id and the log around it");
+    ProtobufMalformed = "protobuf_malformed": Internal, Support,
+        Text("send a valid protocol buffer message of this method");
+    StoredValueUnreadable = "stored_value_unreadable": Internal, Operator,
+        Text("see the log: a stored value can't be decrypted or parsed");
+}
+
+stable_names!(Cause, code);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_and_every_reason_has_a_cause() {
+        let codes: HashSet<&str> = Cause::ALL.iter().map(|cause| cause.code()).collect();
+        assert_eq!(codes.len(), Cause::ALL.len());
+        let is_code = |code: &&str| {
+            code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        assert!(codes.iter().all(is_code), "{codes:?}");
+        for reason in Reason::ALL {
+            assert!(Cause::ALL.iter().any(|cause| cause.reason() == *reason), "{reason}");
+        }
+        for cause in Cause::ALL {
+            assert_eq!(Cause::parse(cause.code()), Some(*cause));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a check of a connection found at the customer's IdP, and what is kept of it.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::reason::Owner;
+use super::stable_names;
+use super::time::UnixMillis;
+
+/// How one check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckOutcome {
+    /// As it must be.
+    Pass,
+    /// Logins may work, but something needs a look.
+    Warn,
+    /// Logins can't work.
+    Fail,
+    /// Only a person's login can decide it.
+    Inconclusive,
+}
+
+macro_rules! check_ids {
+    ($($variant:ident = $code:literal;)*) => {
+        /// The checks, by their stable ids.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the ids name what is checked")]
+        pub enum CheckId {
+            $($variant,)*
+        }
+
+        impl CheckId {
+            /// Every check, in the order in which they run.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The stable id, such as `client.credentials`.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)*
+                }
+            }
+        }
+    };
+}
+
+check_ids! {
+    MetadataDocument = "metadata.document";
+    ClockSkew = "clock.skew";
+    MetadataIssuer = "metadata.issuer";
+    MetadataCodeFlow = "metadata.code_flow";
+    MetadataPkce = "metadata.pkce";
+    MetadataScopes = "metadata.scopes";
+    MetadataClaims = "metadata.claims";
+    MetadataAuthMethod = "metadata.auth_method";
+    MetadataSigningAlgs = "metadata.signing_algs";
+    MetadataEndpoints = "metadata.endpoints";
+    MetadataUsable = "metadata.usable";
+    MetadataHosts = "metadata.hosts";
+    JwksKeys = "jwks.keys";
+    ClientCredentials = "client.credentials";
+    ClientRedirectUri = "client.redirect_uri";
+    LogoutEndpoint = "logout.endpoint";
+    TlsCertificate = "tls.certificate";
+    CheckDeadline = "check.deadline";
+}
+
+stable_names!(CheckId, code);
+
+impl CheckId {
+    /// Whether a login depends on it so much that a whole check is INCONCLUSIVE if this one is.
+    #[must_use]
+    pub fn is_decisive(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::ClientRedirectUri)
+    }
+}
+
+/// What one check found. The texts are for a person and hold no secret.
+#[derive(Clone, Debug)]
+pub struct CheckResult {
+    /// Which check.
+    pub id: CheckId,
+    /// How it ended.
+    pub outcome: CheckOutcome,
+    /// What must be.
+    pub expected: String,
+    /// What is.
+    pub found: String,
+    /// Who must act, and how.
+    pub remedy: Option<CheckRemedy>,
+}
+
+/// Who must act on a check's finding, and how.
+#[derive(Clone, Debug)]
+pub struct CheckRemedy {
+    /// Support or the customer's IdP admin.
+    pub owner: Owner,
+    /// What to do, in the words of the IdP's product.
+    pub text: String,
+}
+
+/// What is kept of a whole check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// When it ended.
+    pub time: UnixMillis,
+    /// The revision of the connection.
+    pub revision: u64,
+    /// What was checked; see [`proof_digest`](super::connection::proof_digest).
+    pub proof: String,
+    /// FAIL if any failed; INCONCLUSIVE if a decisive one is; else WARN or PASS.
+    pub outcome: CheckOutcome,
+    /// The checks that failed.
+    #[serde(deserialize_with = "known_ids")]
+    pub failed: Vec<CheckId>,
+    /// The checks that passed.
+    #[serde(deserialize_with = "known_ids")]
+    pub passed: Vec<CheckId>,
+    /// The hosts of the IdP's endpoints at the last check in which nothing failed.
+    pub hosts: Vec<String>,
+}
+
+/// Another version may have recorded checks that this one doesn't know: they are passed over.
+fn known_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CheckId>, D::Error> {
+    let codes = Vec::<String>::deserialize(deserializer)?;
+    Ok(codes.iter().filter_map(|code| CheckId::parse(code)).collect())
+}
+
+impl CheckRecord {
+    /// Whether nothing failed; what is inconclusive is left to a test login.
+    #[must_use]
+    pub fn has_not_failed(&self) -> bool {
+        self.outcome != CheckOutcome::Fail
+    }
+
+    /// Whether nothing failed, and credentials and redirect URI are proven without a person.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        matches!(self.outcome, CheckOutcome::Pass | CheckOutcome::Warn)
+    }
+}

@@ -1,0 +1,297 @@
+//! A refusal on its way out: one shape for all, logged once, here. Inner error texts go to the log,
+//! not to the caller.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::status::code;
+use crate::connections::ConnectionError;
+use crate::identity_token::IdentityTokenError;
+use crate::login::{CompleteError, LoginError};
+use crate::model::Violation;
+use crate::model::cause::Cause;
+use crate::model::reason::{Owner, Reason, Retry};
+use crate::model::slug::Slug;
+use crate::model::text::{quotable, truncate};
+use crate::oidc::claims::ClaimsError;
+use crate::oidc::error::ExchangeError;
+use crate::oidc::idps;
+use crate::oidc::idps::vendor::Vendor;
+use crate::store::StoreError;
+use crate::telemetry;
+use crate::telemetry::traces::current_trace_id;
+
+/// Why a call is refused.
+pub(in crate::server) struct Refusal {
+    cause: Cause,
+    text: String,
+    violations: Vec<Violation>,
+    metadata: Vec<(&'static str, String)>,
+    help: Option<(&'static str, &'static str)>,
+    /// Whether a state is spent, so that repeating the call can't help.
+    is_spent: bool,
+    /// For RetryInfo, where it is known better than [`RETRY_DELAY`].
+    retry_after: Option<Duration>,
+    /// For the log alone.
+    detail: Option<String>,
+}
+
+impl Refusal {
+    /// `text`: for the caller.
+    pub(in crate::server) fn new(cause: Cause, text: impl Into<String>) -> Self {
+        Self {
+            cause,
+            text: text.into(),
+            violations: Vec::new(),
+            metadata: Vec::new(),
+            help: None,
+            is_spent: false,
+            retry_after: None,
+            detail: None,
+        }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.push((name, value.into()));
+        self
+    }
+
+    /// Fields that are missing or malformed, or addresses that must not be called.
+    pub(in crate::server) fn violations(violations: Vec<Violation>) -> Self {
+        let is_forbidden = |violation: &Violation| violation.forbidden_address;
+        let all_forbidden = !violations.is_empty() && violations.iter().all(is_forbidden);
+        let cause = if all_forbidden { Cause::PrivateAddress } else { Cause::FieldInvalid };
+        let text = |violation: &Violation| format!("{} {}", violation.field, violation.description);
+        let texts: Vec<_> = violations.iter().map(text).collect();
+        Self { violations, ..Self::new(cause, texts.join("; ")) }
+    }
+
+    /// A store's own text is for the log.
+    fn store(cause: Cause, error: &StoreError) -> Self {
+        let text = match error {
+            StoreError::Unavailable { .. } => "a store of the service is unavailable",
+            StoreError::Full { .. } => "too many logins are pending",
+            StoreError::Unreadable(_) => "a stored value can't be read",
+        };
+        Self { detail: Some(error.to_string()), ..Self::new(cause, text) }
+    }
+}
+
+/// The call that is being served.
+pub(in crate::server) struct CallContext {
+    method: &'static str,
+    /// Empty where the caller's text isn't a slug.
+    slug: String,
+}
+
+impl CallContext {
+    /// `slug`: as the caller sent it.
+    pub(in crate::server) fn new(method: &'static str, slug: &str) -> Self {
+        Self { method, slug: Slug::parse(slug).map(String::from).unwrap_or_default() }
+    }
+
+    /// For what is refused before its request was read, or is about no account.
+    pub(in crate::server) fn without_account(method: &'static str) -> Self {
+        Self { method, slug: String::new() }
+    }
+
+    /// Empty where the caller's text isn't a slug.
+    pub(in crate::server) fn slug(&self) -> &str {
+        &self.slug
+    }
+
+    /// Logs that support changed the connection.
+    pub(in crate::server) fn log_change(&self, revision: u64) {
+        tracing::info!(
+            rpc.method = self.method,
+            account.slug = self.slug,
+            revision,
+            trace_id = current_trace_id(),
+            "changed connection"
+        );
+    }
+
+    /// The refusal's status; logs it.
+    pub(in crate::server) fn reject(&self, refusal: impl Into<Refusal>) -> Status {
+        let refusal: Refusal = refusal.into();
+        let Refusal { cause, text, violations, metadata, help, is_spent, retry_after, detail } =
+            refusal;
+        let (reason, owner) = (cause.reason(), cause.owner());
+        let retry = match reason.retry() {
+            Retry::Call if is_spent => Retry::Login,
+            retry => retry,
+        };
+        telemetry::refused(self.method, &self.slug, reason.name(), owner.name());
+        let trace_id = current_trace_id();
+        let text = truncate(&text, MAX_TEXT);
+        let detail = detail.as_deref().unwrap_or_default();
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    rpc.method = self.method,
+                    account.slug = self.slug,
+                    reason = reason.name(),
+                    cause = cause.code(),
+                    owner = owner.name(),
+                    trace_id,
+                    refusal = &*text,
+                    detail,
+                    "call refused: {reason} ({})",
+                    self.slug
+                )
+            };
+        }
+        match (reason, owner) {
+            (Reason::Internal, _) => log!(error),
+            (_, Owner::EndUser) => log!(info),
+            _ => log!(warn),
+        }
+        let mut info: HashMap<String, String> = HashMap::from([
+            ("owner".to_owned(), owner.name().to_owned()),
+            ("retry".to_owned(), retry.name().to_owned()),
+            ("cause".to_owned(), cause.code().to_owned()),
+        ]);
+        if !self.slug.is_empty() {
+            info.insert("slug".to_owned(), self.slug.clone());
+        }
+        if !trace_id.is_empty() {
+            info.insert("trace_id".to_owned(), trace_id);
+        }
+        for (name, value) in metadata {
+            info.insert(name.to_owned(), truncate(&value, MAX_METADATA).into_owned());
+        }
+        let mut details = ErrorDetails::with_error_info(reason.name(), DOMAIN, info);
+        let mut room = MAX_VIOLATIONS;
+        for violation in violations {
+            let field = truncate(&violation.field, 64);
+            let description = truncate(&violation.description, 120);
+            room = room.saturating_sub(field.len() + description.len() + 8);
+            if room == 0 {
+                break;
+            }
+            details.add_bad_request_violation(field, description);
+        }
+        if retry == Retry::Call {
+            details.set_retry_info(Some(retry_after.unwrap_or(RETRY_DELAY)));
+        }
+        if let Some((description, url)) = help {
+            details.add_help_link(description, url);
+        }
+        Status::with_error_details(code(reason), text, details)
+    }
+}
+
+impl From<Vec<Violation>> for Refusal {
+    fn from(violations: Vec<Violation>) -> Self {
+        Self::violations(violations)
+    }
+}
+
+impl From<CompleteError> for Refusal {
+    fn from(CompleteError { error, is_spent }: CompleteError) -> Self {
+        Self { is_spent, ..error.into() }
+    }
+}
+
+impl From<IdentityTokenError> for Refusal {
+    fn from(error: IdentityTokenError) -> Self {
+        match &error {
+            IdentityTokenError::Store(store) => Self::store(error.cause(), store),
+            _ => Self::new(error.cause(), error.to_string()),
+        }
+    }
+}
+
+impl From<LoginError> for Refusal {
+    fn from(error: LoginError) -> Self {
+        let refusal = Self::new(error.cause(), error.to_string());
+        let refusal = match error.idp_error() {
+            Some(idp_error) => refusal.with("idp_error", idp_error),
+            None => refusal,
+        };
+        match error {
+            LoginError::BadRequest(violations) => Self::violations(violations),
+            LoginError::RateLimited { retry_after, .. } => {
+                Self { retry_after: Some(retry_after), ..refusal }
+            }
+            LoginError::IdpRefused(idp) => Self { detail: idp.description, ..refusal },
+            LoginError::Exchange(
+                ExchangeError::ClientRejected { description, .. }
+                | ExchangeError::CodeRejected { description, .. },
+            ) => Self { detail: description, ..refusal },
+            LoginError::Claims { error: ClaimsError::Missing(missing), issuer } => {
+                let names: Vec<_> = missing.iter().map(|claim| claim.names.join(" or ")).collect();
+                let help = Some(idps::add_claims(Vendor::of(&issuer)));
+                Self { help, ..refusal.with("claim", names.join(", ")) }
+            }
+            LoginError::Claims { error: ClaimsError::NotAllowed { claim, .. }, .. } => {
+                refusal.with("claim", claim)
+            }
+            LoginError::Store(error) => Self::store(error.cause(), &error),
+            _ => refusal,
+        }
+    }
+}
+
+impl From<ConnectionError> for Refusal {
+    fn from(error: ConnectionError) -> Self {
+        let refusal = Self::new(error.cause(), error.to_string());
+        match error {
+            ConnectionError::Invalid(violations) => Self::violations(violations),
+            ConnectionError::RateLimited { retry_after } => {
+                Self { retry_after: Some(retry_after), ..refusal }
+            }
+            ConnectionError::Store(error) => Self::store(error.cause(), &error),
+            _ => refusal,
+        }
+    }
+}
+
+/// Gives tonic's own refusals (an oversized message, undecodable protobuf) a reason of the table.
+pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
+    if response.headers().contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let refusal = match status.code() {
+        Code::OutOfRange => Refusal::new(Cause::MessageTooLarge, "the message is too large"),
+        Code::Internal => {
+            let text = "the message is not a valid protocol buffer of this method";
+            Refusal::new(Cause::ProtobufMalformed, text)
+        }
+        _ => return response,
+    };
+    let detail = Some(quotable(status.message()));
+    let status = CallContext::without_account("other").reject(Refusal { detail, ..refusal });
+    let (mut head, body) = response.into_parts();
+    match status.add_header(&mut head.headers) {
+        Ok(()) | Err(_) => http::Response::from_parts(head, body),
+    }
+}
+
+const DOMAIN: &str = "sso.peerpanda.com";
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Bytes. An encoded status stays under 4 KiB, base64 and percent encoding included.
+const MAX_TEXT: usize = 400;
+const MAX_METADATA: usize = 160;
+const MAX_VIOLATIONS: usize = 1200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_stays_small_whatever_is_in_it() {
+        let long = |field: &str| Violation::new(field.repeat(500), "\u{1f43c}".repeat(500));
+        let violations = (0..100).map(|_| long("ü")).collect();
+        let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
+        let status = CallContext::new("Test", &"x".repeat(63)).reject(refusal);
+        let headers = status.into_http::<()>().into_parts().0.headers;
+        let sizes = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let size: usize = sizes.sum();
+        assert!(size < 4096, "{size} bytes");
+    }
+}
