@@ -1,5 +1,6 @@
-"""The Helm chart, by the real helm: lint, rendering over a matrix of values, snapshots, refusals by the schema, and every
-manifest against Kubernetes' own API schemas and the operators' CRDs. UPDATE_SNAPSHOTS=1 writes the snapshots anew."""
+"""Tests of the Helm chart with the real helm: lint, rendering over a matrix of values, snapshots, refusals by the schema,
+and every manifest against the API schemas of Kubernetes and the operators' CRDs. UPDATE_SNAPSHOTS=1 rewrites the
+snapshots."""
 
 import copy
 import itertools
@@ -28,7 +29,7 @@ def bundle(name):
 
 
 class Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: a lone = is text."""
+    """YAML as Kubernetes reads it, where a single = is a string."""
 
 
 Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
@@ -68,7 +69,7 @@ def snake(name):
 
 @pytest.fixture(scope="session")
 def settings():
-    """The program's own list: variable -> default."""
+    """The settings that the program lists: variable -> default."""
     done = subprocess.run([PROGRAM, "settings", "--output", "json"], capture_output=True, text=True, check=True)
     return {setting["variable"]: setting["default"] for setting in json.loads(done.stdout)}
 
@@ -87,7 +88,7 @@ def operator_kinds():
 
 
 def strict(schema):
-    """As the API server with fieldValidation=Strict has it: no unknown field."""
+    """The schema as the API server applies it with fieldValidation=Strict: unknown fields are refused."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -97,7 +98,7 @@ def strict(schema):
     if closed and not result.get("x-kubernetes-preserve-unknown-fields") and result.get("type") == "object":
         result["additionalProperties"] = False
     if isinstance(result.get("pattern"), str) and "(?i)" in result["pattern"]:
-        # Go lets the flag stand anywhere.
+        # Go permits the flag anywhere in a pattern, Python only at its start.
         result["pattern"] = "(?i)" + result["pattern"].replace("(?i)", "")
     if result.get("x-kubernetes-int-or-string"):
         result.pop("type", None)
@@ -276,7 +277,7 @@ def test_each_value_arrives_as_its_variable(settings):
     assert [port["containerPort"] for port in container["ports"]] == [1, 2, 3]
 
 
-def test_the_pod_can_do_nothing_that_it_needn_t():
+def test_pods_run_with_minimal_privileges():
     for name in BUNDLES:
         found = manifests(bundle(name))
         pods = [found_one["spec"]["template"]["spec"] for found_one in of_kind(found, "Deployment")] + [pod["spec"] for pod in of_kind(found, "Pod")]

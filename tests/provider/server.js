@@ -1,5 +1,5 @@
 // The certified OpenID Provider `oidc-provider`, with its own login, consent and logout pages (devInteractions), for the
-// tests. Arguments: a JSON array of clients. Prints its issuer when it listens.
+// tests. Its argument is a JSON array of clients. Prints its issuer once it listens.
 import http from 'node:http';
 import Provider from 'oidc-provider';
 
@@ -10,7 +10,7 @@ server.listen(0, '127.0.0.1', () => {
   const provider = new Provider(issuer, {
     clients,
     claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['given_name', 'family_name', 'name'] },
-    // Names at UserInfo alone, as OIDC Core 5.4 has it for the code flow.
+    // The profile is returned by UserInfo only, as OIDC Core 5.4 specifies for the code flow.
     conformIdTokenClaims: true,
     pkce: { required: () => true },
     features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true } },

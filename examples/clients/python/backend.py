@@ -1,5 +1,5 @@
-"""A backend that learns who a person is from the identity token that came with a call: it gets the keys from the metrics
-listener and verifies by itself, with a JWT library. The token comes on standard input:
+"""A backend that identifies a person by the identity token of an incoming call. It fetches the signing keys from the
+metrics listener and verifies the token offline with a JWT library. The token is read from standard input:
 
     pip install 'pyjwt[crypto]'
     echo "$IDENTITY_TOKEN" | python backend.py http://127.0.0.1:9090/.well-known/jwks.json \\
@@ -10,15 +10,15 @@ import sys
 import jwt
 
 jwks_url, issuer, audience = sys.argv[1:]
-# Keeps the keys, and gets them again for a token by one that it hasn't.
+# Caches the keys, and fetches them again when a token is signed by an unknown key.
 keys = jwt.PyJWKClient(jwks_url, lifespan=3600)
 
 
 def who(token: str) -> dict:
-    """The claims of a token; `sub` is a person's key. Raises jwt.PyJWTError."""
-    # Another kind of JWT, such as an ID token, must not pass for one of these (RFC 8725 3.11).
+    """Returns the claims of a valid token; `sub` identifies the person. Raises jwt.PyJWTError."""
+    # Another kind of JWT, such as an ID token, must not be accepted as an identity token (RFC 8725 3.11).
     if jwt.get_unverified_header(token).get("typ") != "identity+jwt":
-        raise jwt.InvalidTokenError("no identity token")
+        raise jwt.InvalidTokenError("not an identity token")
     return jwt.decode(
         token,
         keys.get_signing_key_from_jwt(token).key,

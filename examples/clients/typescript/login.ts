@@ -13,15 +13,15 @@ const pb = grpc.loadPackageDefinition(definition) as any;
 const sso = new pb.peerpanda.sso.v1.LoginService(target, grpc.credentials.createInsecure());
 const call = (method: string) => promisify(sso[method].bind(sso)) as (request: object) => Promise<any>;
 
-// At /app/accounts/oidc/{slug}/login/: the binding goes into this browser's cookie, the browser to redirect_url.
+// At /app/accounts/oidc/{slug}/login/: store the binding in a cookie of this browser, and redirect to redirect_url.
 const binding = randomBytes(24).toString('base64url');
 const begun = await call('BeginLogin')({ slug, return_to: '/reports', browser_binding: binding });
-console.log('send the browser to', begun.redirect_url.split('?')[0]);
+console.log('redirect the browser to', begun.redirect_url.split('?')[0]);
 
-// At .../login/callback/: the query's parameters as they came, the binding out of the cookie.
+// At .../login/callback/: pass the query parameters unchanged, and the binding from the cookie.
 try {
   const done = await call('CompleteLogin')({ slug, code: 'made-up', state: begun.state, browser_binding: binding });
-  console.log('welcome', done.identity.email, 'now to', done.return_to);
+  console.log('signed in', done.identity.email, 'and continuing at', done.return_to);
 } catch (error) {
   const { code, details } = error as grpc.ServiceError;
   console.log('refused:', grpc.status[code], details);

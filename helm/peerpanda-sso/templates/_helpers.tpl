@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Short enough for "-admin" behind it. */}}
+{{/* At most 52 characters, which leaves room for the suffix "-admin". */}}
 {{- define "sso.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
@@ -33,17 +33,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
 {{- end }}
 
-{{/* Whether connections are in a file on the volume. */}}
+{{/* Whether connections are stored in SQLite, on the volume. */}}
 {{- define "sso.isSqlite" -}}
 {{- if not .Values.secrets.databaseUrl.existingSecret }}true{{ end }}
 {{- end }}
 
-{{/* Whether a store is this one pod's own. */}}
+{{/* Whether a store is local to the pod: SQLite, or pending logins in memory. */}}
 {{- define "sso.isLocal" -}}
 {{- if or (not .Values.secrets.databaseUrl.existingSecret) (not .Values.secrets.redisUrl.existingSecret) }}true{{ end }}
 {{- end }}
 
-{{/* Refuses what the schema can't: numbers that don't fit together. */}}
+{{/* Refuses what the schema can't express: values that contradict each other. */}}
 {{- define "sso.check" -}}
 {{- $drain := default "25s" .Values.settings.drainTimeout }}
 {{- $seconds := 0 }}
@@ -54,11 +54,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 5 s" $needed) }}
 {{- end }}
 {{- if and .Values.service.login.headless (ne (toString .Values.service.login.port) (include "sso.port" .Values.settings.listen)) }}
-{{- fail "service.login.port must be the port of settings.listen where service.login.headless: nothing maps a headless Service's port" }}
+{{- fail "service.login.port must be the port of settings.listen if service.login.headless is true: the port of a headless Service is not mapped" }}
 {{- end }}
 {{- end }}
 
-{{/* The Secret of the listeners' certificate; empty: plain. */}}
+{{/* The Secret with the listeners' certificate; empty if they have none. */}}
 {{- define "sso.tlsSecret" -}}
 {{- if .Values.certManager.enabled }}{{ include "sso.fullname" . }}-tls{{ else }}{{ .Values.files.tlsCertFile.existingSecret }}{{ end }}
 {{- end }}
@@ -68,7 +68,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if eq . "logFilter" }}RUST_LOG{{ else if hasPrefix "otel" . }}{{ snakecase . | upper }}{{ else }}SSO_{{ snakecase . | upper }}{{ end }}
 {{- end }}
 
-{{/* The mounted settings, as JSON: by name, where each is from. */}}
+{{/* The settings that are mounted as files, as JSON: name -> source and key. */}}
 {{- define "sso.mounts" -}}
 {{- $mounts := dict }}
 {{- range $name, $source := .Values.secrets }}
