@@ -1,4 +1,5 @@
-//! What `fuzz/` calls: a door per kind of input from outside. Built for the fuzzer and for the tests, which try every seed.
+//! What `fuzz/` calls: an entry per kind of input from outside. Built for the fuzzer and for the tests,
+//! which try every seed.
 
 pub use crate::oidc::fuzzing::{discovery, id_token, key_set, token_response, userinfo};
 pub use crate::server::grpc::fuzzing::callback;
@@ -7,11 +8,11 @@ pub use crate::server::grpc::fuzzing::callback;
 mod tests {
     use std::path::Path;
 
-    type Door = (&'static str, fn(&[u8]));
+    type Entry = (&'static str, fn(&[u8]));
 
     #[test]
     fn every_seed_of_the_fuzzer_passes() {
-        let doors: [Door; 6] = [
+        let entries: [Entry; 6] = [
             ("callback", super::callback),
             ("discovery", super::discovery),
             ("id_token", super::id_token),
@@ -19,12 +20,12 @@ mod tests {
             ("token_response", super::token_response),
             ("userinfo", super::userinfo),
         ];
-        for (name, door) in doors {
+        for (name, entry) in entries {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
             let seeds: Vec<_> = std::fs::read_dir(&folder).expect("seeds").collect();
             assert!(!seeds.is_empty(), "{name} has seeds");
             for seed in seeds {
-                door(&std::fs::read(seed.expect("a seed").path()).expect("read"));
+                entry(&std::fs::read(seed.expect("a seed").path()).expect("read"));
             }
         }
     }

@@ -1,25 +1,28 @@
-//! peerpanda-sso: logs the customers of PeerPanda in through their own OpenID Provider. A gRPC service for the relying
-//! party's side of OpenID Connect: hundreds of accounts, each with a client at an identity provider (IdP) of its own.
+//! peerpanda-sso logs the customers of PeerPanda in through their own identity providers (IdPs): a gRPC
+//! service for the relying party's side of OpenID Connect, with a client at its own IdP for each account.
 //!
-//! The floors; each imports only those below it:
+//! The rooms; each imports only rooms below it:
 //!
 //! ```text
-//! main -> cli (a client of the service), app -> rpc -> login, connections, identity, attempts -> store (traits), oidc -> model
-//! advice, ambient, seal, config, limiter, redis_url, telemetry, watched are leaves
+//! main -> cli (a client of the service) ; main -> app -> server -> login -> connections
+//! server -> identity_token ; login, connections, identity_token -> store (traits), oidc -> model
+//! clock, entropy, rate_limit, telemetry are leaves; config is read by app, cli and main alone
 //! ```
 //!
-//! A login's walk:
+//! Where to find:
 //!
-//! 1. [`server`] parses `BeginLogin` into a [`model::login::LoginRequest`].
-//! 2. [`login`] takes the account's connection from [`store::cache`] and its IdP from [`oidc::providers`], both cached.
-//! 3. It issues a state, a nonce and a PKCE verifier, and puts them, sealed, into the [`store`].
-//! 4. [`oidc::provider`] builds the URL to which the web tier sends the browser.
-//! 5. The person logs in there; the browser comes back to the web tier with a code and the state.
-//! 6. [`server`] parses `CompleteLogin` into a [`model::login::Callback`].
-//! 7. [`login`] checks the state itself, then takes what it stands for out of the store: it is spent.
-//! 8. [`oidc::provider`] exchanges the code; [`oidc::verify`] checks the ID token; UserInfo is asked where a claim is missing.
-//! 9. [`oidc::claims`] makes an [`model::identity::Identity`] of it, and [`server`] answers.
-//! 10. Whatever is refused on the way becomes a status with a reason in one table.
+//! | what | where |
+//! |---|---|
+//! | the checks of an ID token | [`oidc::verify`] |
+//! | all that is known of one IdP product | `oidc::idps` |
+//! | what a reason or a cause means, and who acts | [`model::reason`], [`model::cause`] |
+//! | which gRPC code a reason has | `server::grpc::status` |
+//! | the SQL of a connection | [`store::sql`] |
+//! | what a check asks an IdP | [`oidc::probe`] |
+//! | a verb of the API | `login/`, `connections/`: a file each |
+//!
+//! `docs/architecture.md` draws the rooms and walks through the calls; `docs/decisions.md` gives the
+//! reasons.
 
 pub mod app;
 pub mod cli;

@@ -1,4 +1,5 @@
-//! BeginLogin: where to send the browser. No call to the IdP once its metadata is known, one write to the store.
+//! BeginLogin: where to send the browser. One write to the store; no call to the IdP once its metadata
+//! is known.
 
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use super::state::relying_party;
 use super::{Login, LoginError, RateLimitedBy, within_deadline};
 use crate::model::Violation;
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
+use crate::model::return_to::ReturnTo;
 use crate::model::text::quotable;
 use crate::model::time::UnixSeconds;
 use crate::oidc::provider::Authorization;
 use crate::telemetry::Phases;
 
-/// A begun login.
+/// A login that has begun.
 #[derive(Debug)]
 pub struct BegunLogin {
     /// The authorization request.
     pub redirect_url: String,
-    /// Inside it, too.
+    /// Also part of `redirect_url`.
     pub state: StateParameter,
     /// From then on the state is refused.
     pub expire_time: UnixSeconds,
@@ -37,25 +39,22 @@ impl Login {
     async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
         let return_to = self.check(&request)?;
         let limited = |by| move |retry_after| LoginError::RateLimited { by, retry_after };
-        self.limits
-            .admit_client(request.client_key.as_deref())
-            .map_err(limited(RateLimitedBy::Client))?;
+        let client = self.limits.admit_client(request.client_key.as_deref());
+        client.map_err(limited(RateLimitedBy::Client))?;
         let mut phases = Phases::default();
         let (connection, provider) = self.resolve(&request.slug, &mut phases).await?;
-        if let Some(iss) =
-            request.iss.as_deref().filter(|iss| !provider.admits_callback_issuer(Some(iss)))
+        if let Some(iss) = &request.iss
+            && !provider.admits_callback_issuer(Some(iss))
         {
             let expected = provider.issuer().to_string();
             return Err(LoginError::IssuerMismatch { expected, actual: Some(quotable(iss)) });
         }
-        self.limits.admit_connection(&request.slug).map_err(limited(RateLimitedBy::Account))?;
+        let account = self.limits.admit_account(&request.slug);
+        account.map_err(limited(RateLimitedBy::Account))?;
         let now = self.clock.unix_seconds();
-        let (state, ticket) = self.state_keys.issue(
-            self.entropy.as_ref(),
-            &request.slug,
-            request.browser_binding.as_ref(),
-            now,
-        );
+        let entropy = self.entropy.as_ref();
+        let binding = request.browser_binding.as_ref();
+        let (state, ticket) = self.state_keys.issue(entropy, &request.slug, binding, now);
         let pending = PendingLogin {
             nonce: Nonce::new(self.unguessable()),
             verifier: PkceVerifier::new(self.unguessable()),
@@ -65,12 +64,8 @@ impl Login {
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);
-        phases
-            .timed(
-                "store",
-                self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE),
-            )
-            .await?;
+        let put = self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE);
+        phases.timed("store", put).await?;
         let redirect_url = provider.authorization_url(&Authorization {
             state: state.expose(),
             nonce: &pending.nonce,
@@ -80,24 +75,19 @@ impl Login {
         Ok(BegunLogin { redirect_url, state, expire_time: now.after(self.policy.state_ttl) })
     }
 
-    /// What the form of a request can't tell without the service's settings.
-    fn check(
-        &self,
-        request: &LoginRequest,
-    ) -> Result<Option<crate::model::return_to::ReturnTo>, LoginError> {
+    /// The rules that depend on the service's settings; the door has checked the form.
+    fn check(&self, request: &LoginRequest) -> Result<Option<ReturnTo>, LoginError> {
         let mut violations = Vec::new();
         if self.policy.require_browser_binding && request.browser_binding.is_none() {
-            violations.push(Violation::new(
-                "browser_binding",
-                "must be given (SSO_REQUIRE_BROWSER_BINDING is set)",
-            ));
+            let rule = "must be given (SSO_REQUIRE_BROWSER_BINDING is set)";
+            violations.push(Violation::new("browser_binding", rule));
         }
         let return_to = match &request.return_to {
             None => None,
-            Some((text, field)) => match self.policy.return_rule.check(text) {
+            Some(return_to) => match self.policy.return_rule.check(&return_to.text) {
                 Ok(return_to) => Some(return_to),
-                Err(expected) => {
-                    violations.push(Violation::new(*field, expected));
+                Err(rule) => {
+                    violations.push(Violation::new(return_to.field, rule));
                     None
                 }
             },
@@ -113,5 +103,6 @@ impl Login {
     }
 }
 
-/// The store forgets a login this much later than the state expires, so that the state alone tells "expired".
+/// The store forgets a login this much later than its state expires, so that the state alone decides
+/// what has expired.
 const STORE_GRACE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! A door for the fuzzer to what a browser brings back.
+//! The fuzzer's entry to states as a browser returns them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::model::slug::Slug;
 use crate::model::time::UnixSeconds;
 use crate::store::seal::{Keyring, MasterKey};
 
-/// Only the one state that was issued is admitted, for its account and browser alone.
+/// Only the state that was issued is admitted, and only for its account and browser.
 pub fn admit(callback: &Callback) {
     let key = MasterKey::generate(&NoEntropy);
     let keys = StateKeys::new(&Keyring::new(vec![key]).expect("a key"), Duration::from_secs(900));

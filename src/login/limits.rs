@@ -1,5 +1,5 @@
-//! How many logins may begin: first by the person's network, so that a stranger can't lock an account out; then by
-//! connection, high, to protect the store's memory alone.
+//! How many logins may begin: first per network of the person, so that a stranger can't lock an account
+//! out; then per account, with a high limit that only protects the store's memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,32 +9,32 @@ use crate::model::rate::Rate;
 use crate::model::slug::Slug;
 use crate::rate_limit::RateLimiter;
 
-/// What may begin now.
+/// Both limits.
 pub(super) struct BeginLimits {
     by_client: RateLimiter<String>,
-    by_connection: RateLimiter<Slug>,
+    by_account: RateLimiter<Slug>,
 }
 
 impl BeginLimits {
-    pub(super) fn new(per_client: Rate, per_connection: Rate, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(per_client: Rate, per_account: Rate, clock: Arc<dyn Clock>) -> Self {
         let by_client = RateLimiter::new(per_client, Arc::clone(&clock));
-        Self { by_client, by_connection: RateLimiter::new(per_connection, clock) }
+        Self { by_client, by_account: RateLimiter::new(per_account, clock) }
     }
 
-    /// By the key that the web tier gives. The error: how long to wait.
+    /// Counts a login of this `client_key`, which the web tier sets. The error: how long to wait.
     pub(super) fn admit_client(&self, client_key: Option<&str>) -> Result<(), Duration> {
         client_key.map_or(Ok(()), |key| self.by_client.admit(&key.to_owned()))
     }
 
-    /// By connection. The error: how long to wait.
-    pub(super) fn admit_connection(&self, slug: &Slug) -> Result<(), Duration> {
-        self.by_connection.admit(slug)
+    /// Counts a login of this account. The error: how long to wait.
+    pub(super) fn admit_account(&self, slug: &Slug) -> Result<(), Duration> {
+        self.by_account.admit(slug)
     }
 
-    /// Forgets whoever has not begun a login for so long that nothing counts any more.
+    /// Forgets the keys whose logins no longer count.
     pub(super) fn forget_idle(&self) {
         self.by_client.forget_idle();
-        self.by_connection.forget_idle();
+        self.by_account.forget_idle();
     }
 }
 

@@ -3,22 +3,23 @@
 use super::{Login, LoginError, within_deadline};
 use crate::model::Violation;
 use crate::model::connection::CustomerUris;
+use crate::model::login::RawIdToken;
 use crate::model::slug::Slug;
 
-/// Whose session to end, and how to come back.
+/// Which session to end, and where to return.
 #[derive(Debug)]
 pub struct LogoutRequest {
     /// The account.
     pub slug: Slug,
     /// The session's ID token.
-    pub id_token_hint: Option<crate::model::login::RawIdToken>,
+    pub id_token_hint: Option<RawIdToken>,
     /// `None`: the account's own.
     pub post_logout_redirect_uri: Option<String>,
-    /// Comes back with the person.
+    /// Returned with the person (OIDC RP-Initiated Logout 2).
     pub state: Option<String>,
 }
 
-/// Where a logout goes.
+/// Where to send the browser.
 #[derive(Debug)]
 pub struct LogoutTarget {
     /// Never empty.
@@ -28,8 +29,8 @@ pub struct LogoutTarget {
 }
 
 impl Login {
-    /// Builds the logout URL (OIDC RP-Initiated Logout 2), or the post-logout redirect URI where the IdP has no logout.
-    /// Works for a disabled connection too: whoever is logged in may leave.
+    /// Builds the logout URL (OIDC RP-Initiated Logout 2), or the post-logout redirect URI where the IdP
+    /// has no logout. Works for a disabled connection too: a person who is logged in may leave.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -55,7 +56,8 @@ impl Login {
             return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
         }
         if hint.is_none() && provider.requires_id_token_hint() {
-            let expected = "must be given: this IdP's logout refuses whoever comes without the session's ID token";
+            let expected =
+                "must be given: this IdP refuses a logout without the session's ID token";
             return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
         }
         Ok(match provider.end_session_url(&registered, hint, request.state.as_deref()) {

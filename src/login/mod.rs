@@ -1,14 +1,13 @@
-//! The product: a person logs in at the IdP of an account, and out again. A verb is a file.
+//! Logins: a person logs in at the IdP of an account, and out again. A verb is a file. Called by the
+//! door; knows no gRPC, Redis or SQL.
 //!
 //! | step | `begin` | `complete` |
 //! |---|---|---|
-//! | before any I/O | the request's `return_to` | the state itself: ours, of this account and browser, in time |
-//! | connection, IdP | cached | cached; what is away here costs the person a retry, not the login |
-//! | store | `put`: the state is known | `take`: the state is spent, whatever happens from here |
-//! | IdP | | the code for tokens; the ID token is verified; UserInfo where a required claim is missing |
-//! | answer | where to send the browser | who came back |
-//!
-//! Must never know gRPC, Redis or SQL.
+//! | before any I/O | check `return_to` and the rate | check the state: issued here, for this account and browser, in time |
+//! | connection, IdP | cached | cached; a failure here leaves the state usable |
+//! | store | `put` | `take`: from here the state is spent, whatever happens |
+//! | IdP | | exchange the code, verify the ID token, ask UserInfo if a required claim is missing |
+//! | answer | where to send the browser | who logged in |
 
 pub mod attempts;
 mod begin;
@@ -50,7 +49,7 @@ use attempts::AttemptLog;
 use limits::BeginLimits;
 use state::StateKeys;
 
-/// How logins are done here.
+/// The operator's choices for logins.
 #[derive(Clone, Debug)]
 pub struct LoginPolicy {
     /// How long a person has between begin and complete.
@@ -59,9 +58,9 @@ pub struct LoginPolicy {
     pub require_browser_binding: bool,
     /// How many logins one network may begin.
     pub begin_rate_per_client: Rate,
-    /// How many logins may begin at one connection.
+    /// How many logins may begin at one account.
     pub begin_rate: Rate,
-    /// Where a login may lead.
+    /// Where `return_to` may lead.
     pub return_rule: ReturnRule,
     /// Scheme, host and port of the customer-facing URIs.
     pub public_origin: String,
@@ -82,7 +81,8 @@ pub struct Login {
 }
 
 impl Login {
-    /// Wires the product to what it works with.
+    /// Wires the verbs to what they work with.
+    #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
     pub fn new(
         policy: LoginPolicy,
         keyring: &Keyring,
@@ -111,12 +111,12 @@ impl Login {
         }
     }
 
-    /// Frees what the limits remember of those who are idle: to be called now and then.
+    /// Frees what the limits remember of idle networks and accounts. Called periodically.
     pub fn forget_idle(&self) {
         self.limits.forget_idle();
     }
 
-    /// The account's connection, enabled, with its issuer known, and its IdP.
+    /// The account's connection, enabled and with a known issuer, and its IdP.
     async fn resolve(
         &self,
         slug: &Slug,
@@ -130,12 +130,12 @@ impl Login {
         if connection.issuer().is_some() {
             return Ok((connection, provider));
         }
-        // First use: from here on the issuer is part of each person's key, and no document can change it.
+        // First use: from here on the issuer is part of each person's key, and no document changes it.
         let connection = self.changes.pin_issuer(&connection, provider.issuer()).await?;
         let connection = connection.ok_or(LoginError::ConnectionNotFound)?;
         match connection.issuer() {
             Some(pinned) if pinned == provider.issuer() => Ok((connection, provider)),
-            // Another replica read another issuer, or the connection was edited just now.
+            // Another replica read another issuer, or the connection has just been edited.
             _ => Err(LoginError::ConnectionChanged),
         }
     }
@@ -149,7 +149,7 @@ impl Login {
     }
 }
 
-/// Bounds a verb's whole time.
+/// Bounds the whole time of a verb.
 async fn within_deadline<T>(
     verb: impl Future<Output = Result<T, LoginError>>,
 ) -> Result<T, LoginError> {

@@ -1,5 +1,6 @@
-//! The `state` parameter and what is derived from it. The state itself says whether it is ours, of this account and
-//! browser, and in time, before any I/O; from its random bytes come the store's key and the key that seals the value.
+//! The `state` parameter and what is derived from it. The state itself shows, before any I/O, whether
+//! it was issued here, for this account and browser, and is in time. From its random bytes come the
+//! store's key and the key that seals the value.
 //!
 //! ```text
 //! base64url( random 16 | issued at, seconds 8 | tag of all and the slug 16 | tag of the browser binding 16 )
@@ -22,21 +23,21 @@ use crate::model::time::UnixSeconds;
 use crate::store::PendingKey;
 use crate::store::seal::{Keyring, MasterKey};
 
-/// Why a state is not one of a login that can go on.
+/// Why a state is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// Never issued here, tampered with, or of another account.
+    /// Never issued here, changed, or of another account.
     #[error("the state was not issued here for this account")]
     Invalid,
-    /// Ours, but too old.
-    #[error("the login took longer than the time that it had")]
+    /// Issued here, but too long ago.
+    #[error("the login took longer than it may")]
     Expired,
     /// The browser binding is missing or different.
     #[error("the login was begun in another browser")]
     BrowserMismatch,
 }
 
-/// Issues and reads states, under every master key in force.
+/// Issues states with the first master key, and reads states of every master key.
 pub(super) struct StateKeys {
     keys: Vec<DerivedKeys>,
     ttl: Duration,
@@ -49,10 +50,10 @@ struct DerivedKeys {
     pending_seal: hmac::Key,
 }
 
-/// A state that is ours, with what is derived from it.
+/// What is derived from a state that was issued here.
 pub(super) struct Ticket {
     seal: LessSafeKey,
-    /// Under which the pending login is kept.
+    /// The key of the pending login in the store.
     pub(super) key: PendingKey,
 }
 
@@ -61,7 +62,7 @@ impl StateKeys {
         Self { keys: keyring.masters().map(DerivedKeys::of).collect(), ttl }
     }
 
-    /// A fresh state; its bytes come from `entropy`.
+    /// A new state from `entropy`.
     pub(super) fn issue(
         &self,
         entropy: &dyn Entropy,
@@ -79,7 +80,7 @@ impl StateKeys {
         (StateParameter::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)), keys.ticket(&random))
     }
 
-    /// Reads a state that came back.
+    /// Checks a state that was received.
     pub(super) fn admit(
         &self,
         state: &StateParameter,
@@ -133,7 +134,8 @@ impl DerivedKeys {
         mac(&self.state_tag, &[random, &issued_at, binding_tag, slug.as_str().as_bytes()])
     }
 
-    /// A login without a binding has a tag too, so that a state doesn't show which it is, and only the same comes back.
+    /// A login without a binding has a tag too, so that a state doesn't show whether it has one, and only
+    /// the same is accepted.
     fn binding_tag(&self, random: &[u8], binding: Option<&BrowserBinding>) -> [u8; TAG_LEN] {
         match binding {
             Some(binding) => {
@@ -155,7 +157,7 @@ impl DerivedKeys {
 }
 
 impl Ticket {
-    /// The value for the store. The key seals this one value alone, so the nonce is constant.
+    /// The value for the store. The key seals only this value, so the nonce is constant.
     pub(super) fn seal(&self, slug: &Slug, pending: &PendingLogin) -> Vec<u8> {
         let record = PendingRecord {
             nonce: pending.nonce.expose().to_owned(),
@@ -172,7 +174,7 @@ impl Ticket {
         value
     }
 
-    /// `None`: the store holds something else under this key.
+    /// `None`: the value was not sealed by this ticket for this account.
     pub(super) fn open(&self, slug: &Slug, mut value: Vec<u8>) -> Option<PendingLogin> {
         let opened =
             self.seal.open_in_place(zero_nonce(), Aad::from(slug.as_str()), &mut value).ok()?;
@@ -188,7 +190,7 @@ impl Ticket {
     }
 }
 
-/// The digest by which a pending login remembers whose relying party began it.
+/// A digest of issuer and client id, by which a pending login remembers with which it began.
 pub(super) fn relying_party(issuer: &Issuer, connection: &Connection) -> [u8; 16] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [issuer.as_str(), &connection.settings.client_id] {
@@ -200,7 +202,8 @@ pub(super) fn relying_party(issuer: &Issuer, connection: &Connection) -> [u8; 16
     out
 }
 
-/// What is stored of a pending login. Fields are only ever added, so that two versions of the service can share a Redis.
+/// A pending login in the store. Fields are only ever added, so that two versions of the service can
+/// share a Redis.
 #[derive(Clone, PartialEq, Message)]
 struct PendingRecord {
     #[prost(string, tag = "1")]
@@ -217,7 +220,7 @@ struct PendingRecord {
     return_to: Option<String>,
 }
 
-/// HMAC-SHA256 over parts whose lengths are fixed but for the last, cut to `N` bytes.
+/// HMAC-SHA256 over parts whose lengths are fixed except for the last, truncated to `N` bytes.
 fn mac<const N: usize>(key: &hmac::Key, parts: &[&[u8]]) -> [u8; N] {
     let mut context = hmac::Context::with_key(key);
     for part in parts {

@@ -14,8 +14,8 @@ use super::slug::Slug;
 pub struct LoginRequest {
     /// The account.
     pub slug: Slug,
-    /// Where the web tier sends the person afterwards, still to be checked; with it the name of the field it came in.
-    pub return_to: Option<(String, &'static str)>,
+    /// Where the web tier sends the person afterwards, unchecked.
+    pub return_to: Option<UncheckedReturnTo>,
     /// What the web tier keeps in this browser's cookie.
     pub browser_binding: Option<BrowserBinding>,
     /// Third-party-initiated login: the issuer that the third party named.
@@ -24,6 +24,15 @@ pub struct LoginRequest {
     pub client_key: Option<String>,
     /// Passed on to the IdP.
     pub hints: LoginHints,
+}
+
+/// A `return_to` or `target_link_uri` as it was received.
+#[derive(Debug)]
+pub struct UncheckedReturnTo {
+    /// The value.
+    pub text: String,
+    /// The field's name in the contract.
+    pub field: &'static str,
 }
 
 /// Parameters of the authorization request that the caller chooses (OIDC Core 3.1.2.1).

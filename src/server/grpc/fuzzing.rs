@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::convert::Parsed;
 use crate::login::fuzzing::admit;
-use crate::model::login::{Callback, LoginRequest};
+use crate::model::login::{Callback, LoginRequest, UncheckedReturnTo};
 use crate::model::return_to::ReturnRule;
 use crate::pb;
 
@@ -18,7 +18,7 @@ pub fn callback(bytes: &[u8]) {
     }
     if let Ok(message) = pb::BeginLoginRequest::decode(bytes)
         && let Ok(request) = LoginRequest::parse(message)
-        && let Some((text, _)) = request.return_to
+        && let Some(UncheckedReturnTo { text, .. }) = request.return_to
     {
         let rule = ReturnRule::new(
             "https://ours.example".to_owned(),

@@ -25,7 +25,7 @@ use crate::model::draft::{Draft, DraftEndpoints, DraftField};
 use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
 use crate::model::login::{
     AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt,
-    RawIdToken, StateParameter,
+    RawIdToken, StateParameter, UncheckedReturnTo,
 };
 use crate::model::reason::{Owner, Reason};
 use crate::model::slug::{SLUG_RULE, Slug};
@@ -62,8 +62,8 @@ impl Parsed<pb::BeginLoginRequest> for LoginRequest {
                 form.wrong("target_link_uri", "must not be given together with return_to");
                 None
             }
-            (Some(text), None) => Some((text, "return_to")),
-            (None, Some(text)) => Some((text, "target_link_uri")),
+            (Some(text), None) => Some(UncheckedReturnTo { text, field: "return_to" }),
+            (None, Some(text)) => Some(UncheckedReturnTo { text, field: "target_link_uri" }),
             (None, None) => None,
         };
         let hints = LoginHints {
