@@ -122,3 +122,91 @@ fn cut(text: String) -> String {
 
 /// Characters of a field's value that are kept.
 const MAX_KEPT: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::address::AddressPolicy;
+    use crate::model::connection::{ConnectionState, UncheckedSecret};
+    use crate::model::draft::Draft;
+
+    fn settings(adjust: impl FnOnce(&mut Draft)) -> ConnectionSettings {
+        let mut draft = Draft {
+            discovery_url: "https://idp.example/.well-known/openid-configuration".to_owned(),
+            client_id: "client".to_owned(),
+            ..Draft::default()
+        };
+        adjust(&mut draft);
+        draft.apply(None, &AddressPolicy::default()).expect("valid settings")
+    }
+
+    fn secrets(secret: &str) -> ClientSecrets {
+        let secret = UncheckedSecret::new(secret.to_owned()).check("client_secret");
+        ClientSecrets::one(secret.expect("a valid secret"))
+    }
+
+    #[test]
+    fn each_field_that_differs_is_named_as_in_the_contract() {
+        let old = settings(|_| {});
+        let cases: [(&str, fn(&mut Draft), &str, &str); 5] = [
+            ("display_name", |draft| draft.display_name = "Acme".to_owned(), "", "Acme"),
+            ("client_id", |draft| draft.client_id = "other".to_owned(), "client", "other"),
+            ("state", |draft| draft.state = Some(ConnectionState::Disabled), "testing", "disabled"),
+            (
+                "allowed_email_domains",
+                |draft| draft.allowed_email_domains = vec!["example.com".to_owned()],
+                "",
+                r#"["example.com"]"#,
+            ),
+            (
+                "token_endpoint_auth_method",
+                |draft| {
+                    use crate::model::connection::TokenEndpointAuthMethod::ClientSecretPost;
+                    draft.auth_method = Some(ClientSecretPost);
+                },
+                "client_secret_basic",
+                "client_secret_post",
+            ),
+        ];
+        for (field, adjust, before, after) in cases {
+            let new = settings(adjust);
+            let same = secrets("a");
+            let changes = fields(Some((&old, &same)), (&new, &same));
+            let expected = FieldChange {
+                field: field.to_owned(),
+                before: before.to_owned(),
+                after: after.to_owned(),
+            };
+            assert_eq!(changes, [expected]);
+        }
+        assert_eq!(fields(Some((&old, &secrets("a"))), (&old, &secrets("a"))), []);
+    }
+
+    #[test]
+    fn a_secret_appears_as_its_fingerprint_and_a_long_value_is_cut() {
+        let settings = settings(|draft| draft.scopes = vec!["openid".to_owned(), "x".repeat(256)]);
+        let (old, new) = (secrets("CANARY-old"), secrets("CANARY-new"));
+        let changes = fields(Some((&settings, &old)), (&settings, &new));
+        let [change] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(change.field, "client_secret");
+        assert_eq!(change.before, old.active.fingerprint());
+        assert_eq!(change.after, new.active.fingerprint());
+        assert!(cut("ä".repeat(501)).ends_with("ä… (501 characters)"));
+        assert_eq!(cut("ä".repeat(500)), "ä".repeat(500));
+    }
+
+    #[test]
+    fn the_effect_depends_on_what_logins_depend_on() {
+        let old = settings(|_| {});
+        let cases: [(fn(&mut Draft), Effect); 5] = [
+            (|_| {}, Effect::None),
+            (|draft| draft.display_name = "Acme".to_owned(), Effect::None),
+            (|draft| draft.require_verified_email = true, Effect::NewRules),
+            (|draft| draft.client_id = "other".to_owned(), Effect::OtherClient),
+            (|draft| draft.issuer = "https://other.example".to_owned(), Effect::OtherIdp),
+        ];
+        for (adjust, expected) in cases {
+            assert_eq!(Effect::of(&old, &settings(adjust)), expected);
+        }
+    }
+}

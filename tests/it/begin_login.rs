@@ -15,7 +15,7 @@ use url::Url;
 use crate::harness::{PUBLIC, Service, begin_request, config, key, reason, refused};
 
 fn parameters(redirect_url: &str) -> HashMap<String, String> {
-    Url::parse(redirect_url).expect("an URL").query_pairs().into_owned().collect()
+    Url::parse(redirect_url).expect("a URL").query_pairs().into_owned().collect()
 }
 
 #[tokio::test]

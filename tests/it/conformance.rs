@@ -383,9 +383,15 @@ async fn an_endless_body_is_given_up() {
 fn the_conformance_table_names_tests_that_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = BTreeMap::new();
-    for folder in ["tests/it", "src", "src/login", "src/model", "src/oidc", "src/rpc"] {
-        for entry in std::fs::read_dir(root.join(folder)).expect("a folder") {
+    let mut folders = vec![root.join("tests/it"), root.join("src")];
+    while let Some(folder) = folders.pop() {
+        let in_source = folder.starts_with(root.join("src"));
+        for entry in std::fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
             if path.extension().is_none_or(|extension| extension != "rs") {
                 continue;
             }
@@ -394,13 +400,9 @@ fn the_conformance_table_names_tests_that_are_there() {
             for window in lines.windows(3) {
                 let name =
                     window[2].split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next());
-                if let Some(name) =
-                    name.filter(|_| window[1].ends_with("test]") || window[1].contains("test("))
-                {
-                    tests.insert(
-                        name.to_owned(),
-                        window[0].starts_with("///") || folder.starts_with("src"),
-                    );
+                let is_test = window[1].ends_with("test]") || window[1].contains("test(");
+                if let Some(name) = name.filter(|_| is_test) {
+                    tests.insert(name.to_owned(), window[0].starts_with("///") || in_source);
                 }
             }
         }

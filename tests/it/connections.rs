@@ -1,12 +1,17 @@
 //! ConnectionService, refusals first.
 
+use std::sync::Arc;
+
+use peerpanda_sso::clock::ManualClock;
+use peerpanda_sso::config::Database;
+use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
 use tonic::Code;
 
-use crate::harness::{PUBLIC, Service, reason, refused};
+use crate::harness::{PUBLIC, Service, config, key, reason, refused};
 
 #[tokio::test]
-async fn a_malformed_connection_is_told_all_its_violations_at_once() {
+async fn all_violations_of_a_malformed_connection_are_reported_at_once() {
     let mut service = Service::start().await;
     assert_eq!(
         reason(service.admin.create_connection(pb::CreateConnectionRequest::default()).await),
@@ -24,18 +29,7 @@ async fn a_malformed_connection_is_told_all_its_violations_at_once() {
             .await,
     );
     assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "BAD_REQUEST"));
-    assert_eq!(refused.fields, ["state"], "the form first");
-    let refused = crate::harness::refused(
-        service
-            .create(pb::Connection {
-                slug: "new".to_owned(),
-                discovery_url: "https://idp.example.com/".to_owned(),
-                client_secret: "CANARYsecret\u{0}".to_owned(),
-                ..pb::Connection::default()
-            })
-            .await,
-    );
-    assert_eq!(refused.fields, ["discovery_url", "client_id", "client_secret"]);
+    assert_eq!(refused.fields, ["state", "discovery_url", "client_id", "client_secret"]);
     assert!(!refused.message.contains("CANARY"));
 }
 
@@ -48,9 +42,9 @@ async fn a_slug_is_taken_once() {
 }
 
 #[tokio::test]
-async fn a_secret_never_comes_back_and_its_fingerprint_does() {
+async fn a_secret_is_never_returned_and_its_fingerprint_is() {
     let mut service = Service::start().await;
-    let read = service.get("acme").await.expect("there");
+    let read = service.get("acme").await.expect("a connection");
     assert_eq!(read.client_secret, "");
     let digest =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, service.idp.client_secret.as_bytes());
@@ -76,7 +70,7 @@ async fn input_is_trimmed() {
     assert_eq!(created.client_id, service.idp.client_id);
     assert_eq!(
         created.secret_fingerprint,
-        service.get("acme").await.expect("there").secret_fingerprint
+        service.get("acme").await.expect("a connection").secret_fingerprint
     );
     assert_eq!(created.state, pb::ConnectionState::Testing as i32);
 }
@@ -84,15 +78,7 @@ async fn input_is_trimmed() {
 #[tokio::test]
 async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
     let mut service = Service::start().await;
-    let update = |connection: pb::Connection, paths: &[&str]| pb::UpdateConnectionRequest {
-        connection: Some(connection),
-        update_mask: Some(prost_types::FieldMask {
-            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
-        }),
-        force: false,
-        validate_only: false,
-    };
-    let read = service.get("acme").await.expect("there");
+    let read = service.get("acme").await.expect("a connection");
     for (connection, paths, field) in [
         (read.clone(), &[][..], "update_mask"),
         (read.clone(), &["slug"][..], "update_mask"),
@@ -110,7 +96,8 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
         (read.clone(), &["client_secret"][..], "client_secret"),
     ] {
         assert_eq!(
-            refused(service.admin.update_connection(update(connection, paths)).await).fields,
+            refused(service.admin.update_connection(update_request(connection, paths)).await)
+                .fields,
             [field]
         );
     }
@@ -118,11 +105,12 @@ async fn an_update_needs_a_mask_and_the_revision_that_was_read() {
         .edit(&["display_name"], |connection| connection.display_name = "One".to_owned())
         .await
         .expect("edited");
-    let refused = refused(service.admin.update_connection(update(read, &["display_name"])).await);
+    let refused =
+        refused(service.admin.update_connection(update_request(read, &["display_name"])).await);
     assert_eq!((refused.code, refused.reason.as_str()), (Code::Aborted, "REVISION_CONFLICT"));
-    let read = service.get("acme").await.expect("there");
+    let read = service.get("acme").await.expect("a connection");
     assert_eq!(read.display_name, "One");
-    assert_eq!(read.client_id, service.idp.client_id, "what the mask doesn't name stays");
+    assert_eq!(read.client_id, service.idp.client_id, "fields outside the mask stay");
 }
 
 #[tokio::test]
@@ -137,7 +125,7 @@ async fn a_new_secret_is_used_by_the_next_login() {
 }
 
 #[tokio::test]
-async fn manual_endpoints_stand_in_for_discovery() {
+async fn manual_endpoints_replace_discovery() {
     let mut service = Service::start().await;
     let issuer = service.idp.issuer.clone();
     let connection = service
@@ -162,7 +150,7 @@ async fn manual_endpoints_stand_in_for_discovery() {
 #[tokio::test]
 async fn a_deletion_needs_the_revision_that_was_read() {
     let mut service = Service::start().await;
-    let revision = service.get("acme").await.expect("there").revision;
+    let revision = service.get("acme").await.expect("a connection").revision;
     for (revision, expected) in [(0, "BAD_REQUEST"), (revision + 1, "REVISION_CONFLICT")] {
         let request = pb::DeleteConnectionRequest { slug: "acme".to_owned(), revision };
         assert_eq!(reason(service.admin.delete_connection(request).await), expected);
@@ -200,5 +188,117 @@ async fn pages_hold_every_connection_once() {
         pb::ListConnectionsRequest { page_size: 1, page_token: "!".to_owned() },
     ] {
         assert_eq!(reason(service.admin.list_connections(bad).await), "BAD_REQUEST");
+    }
+}
+
+#[tokio::test]
+async fn validate_only_answers_as_the_write_would_and_writes_nothing() {
+    let mut service = Service::start().await;
+    let issuer = service.idp.issuer.to_uppercase().replace("HTTP://", "http://");
+    let new = pb::Connection {
+        slug: "new".to_owned(),
+        display_name: " New ".to_owned(),
+        discovery_url: format!("{issuer}/.well-known/openid-configuration"),
+        client_id: "client".to_owned(),
+        client_secret: "CANARYsecret".to_owned(),
+        ..pb::Connection::default()
+    };
+    let request = |connection: &pb::Connection, validate_only| pb::CreateConnectionRequest {
+        connection: Some(connection.clone()),
+        validate_only,
+    };
+    let preview = service.admin.create_connection(request(&new, true)).await.expect("valid");
+    let preview = preview.into_inner();
+    assert_eq!(reason(service.get("new").await), "CONNECTION_NOT_FOUND");
+    let created = service.admin.create_connection(request(&new, false)).await.expect("created");
+    let created = created.into_inner();
+    assert_eq!(preview.changed_fields, created.changed_fields);
+    let (preview, created) = (preview.connection.expect("one"), created.connection.expect("one"));
+    assert_eq!(preview.revision, 0);
+    assert_eq!(created.display_name, "New");
+    let same = pb::Connection {
+        revision: created.revision,
+        create_time: created.create_time,
+        update_time: created.update_time,
+        ..preview
+    };
+    assert_eq!(same, created);
+    assert_eq!(
+        reason(service.admin.create_connection(request(&new, true)).await),
+        "CONNECTION_EXISTS"
+    );
+
+    let edited = pb::Connection { display_name: "Renamed".to_owned(), ..created.clone() };
+    let mut update = update_request(edited, &["display_name", "client_id"]);
+    update.validate_only = true;
+    let preview = service.admin.update_connection(update.clone()).await.expect("valid");
+    let preview = preview.into_inner();
+    assert_eq!(preview.changed_fields, ["display_name"]);
+    assert_eq!(preview.connection.expect("one").display_name, "Renamed");
+    assert_eq!(service.get("new").await.expect("a connection").display_name, "New");
+    update.validate_only = false;
+    let updated = service.admin.update_connection(update).await.expect("updated").into_inner();
+    assert_eq!(updated.changed_fields, ["display_name"]);
+    assert!(updated.connection.expect("one").revision > created.revision);
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_writes_and_records_nothing() {
+    let mut service = Service::start().await;
+    let read = service.get("acme").await.expect("a connection");
+    let same = pb::Connection {
+        display_name: format!(" {} ", read.display_name),
+        client_secret: service.idp.client_secret.clone(),
+        ..read.clone()
+    };
+    let paths = ["display_name", "discovery_url", "endpoints", "scopes", "client_secret"];
+    let answer = service.admin.update_connection(update_request(same, &paths)).await;
+    let answer = answer.expect("accepted").into_inner();
+    assert_eq!(answer.changed_fields, [""; 0]);
+    assert_eq!(answer.effect, "");
+    assert_eq!(answer.connection.expect("one").revision, read.revision);
+    assert_eq!(service.get("acme").await.expect("a connection").revision, read.revision);
+    let request =
+        pb::ListConnectionChangesRequest { slug: "acme".to_owned(), ..Default::default() };
+    let changes = service.admin.list_connection_changes(request).await.expect("listed");
+    let actions: Vec<String> =
+        changes.into_inner().changes.into_iter().map(|change| change.action).collect();
+    assert_eq!(actions, ["activate", "create"]);
+}
+
+#[tokio::test]
+async fn an_update_is_not_refused_for_a_stored_field_that_it_does_not_name() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("sso.db");
+    let key = key();
+    let clock = Arc::new(ManualClock::starting_now());
+    let lenient = config(Database::Sqlite(file.clone()), None, &key);
+    let mut service = Service::over(lenient, Arc::clone(&clock)).await;
+    let created = service.create(service.idp.connection("acme")).await.expect("created");
+    let discovery_url = created.discovery_url.clone();
+    assert!(discovery_url.starts_with("http://"), "{discovery_url}");
+
+    // SSO_ALLOW_INSECURE_PROVIDERS was taken away.
+    let mut strict = config(Database::Sqlite(file), None, &key);
+    strict.provider_addresses = AddressPolicy::default();
+    let mut service = Service::over(strict, clock).await;
+    let edited = pb::Connection { display_name: "Acme".to_owned(), ..created };
+    let update = update_request(edited.clone(), &["display_name"]);
+    let updated = service.admin.update_connection(update).await.expect("updated").into_inner();
+    let updated = updated.connection.expect("one");
+    assert_eq!((updated.display_name.as_str(), updated.discovery_url), ("Acme", discovery_url));
+    let edited = pb::Connection { revision: updated.revision, ..edited };
+    let update = update_request(edited, &["discovery_url"]);
+    let refused = refused(service.admin.update_connection(update).await);
+    assert_eq!(refused.fields, ["discovery_url"]);
+}
+
+fn update_request(connection: pb::Connection, paths: &[&str]) -> pb::UpdateConnectionRequest {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    pb::UpdateConnectionRequest {
+        connection: Some(connection),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        force: false,
+        validate_only: false,
     }
 }

@@ -4,6 +4,7 @@
 
 mod alerts;
 mod attacks;
+mod attempts;
 mod begin_login;
 mod binary;
 mod bounds;
@@ -26,6 +27,7 @@ mod provider_cache;
 mod quickstart;
 mod real_provider;
 mod redis_topologies;
+mod reference;
 mod replicas;
 mod secrecy;
 mod servers;

@@ -1,0 +1,71 @@
+//! What support sees of an account's logins.
+
+use peerpanda_sso::model::cause::Cause;
+use peerpanda_sso::model::reason::Reason;
+use peerpanda_sso::pb;
+use serde_json::json;
+
+use crate::harness::{Service, begin_request, complete_request, reason, refused};
+
+async fn attempts(service: &mut Service) -> Vec<pb::LoginAttempt> {
+    let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+    let listed = service.admin.list_login_attempts(request).await.expect("listed");
+    listed.into_inner().attempts
+}
+
+#[tokio::test]
+async fn a_missing_claim_is_shown_as_missing_whatever_name_it_is_mapped_from() {
+    let mut service = Service::start().await;
+    let map = |connection: &mut pb::Connection| {
+        connection.claim_mapping = Some(pb::ClaimMapping {
+            given_name: vec!["vorname".to_owned(), "rufname".to_owned()],
+            ..pb::ClaimMapping::default()
+        });
+    };
+    service.edit(&["claim_mapping"], map).await.expect("edited");
+    let refused = refused(service.log_in().await);
+    assert_eq!(refused.reason, "CLAIM_MISSING");
+    assert_eq!(refused.metadata["claim"], "vorname or rufname");
+    let attempt = attempts(&mut service).await.remove(0);
+    assert_eq!(attempt.claims_missing, ["given_name"]);
+    assert_eq!(attempt.claims_present, ["email", "family_name"]);
+}
+
+#[tokio::test]
+async fn an_attempt_has_the_reason_the_cause_and_the_owner_of_its_refusal() {
+    let mut service = Service::start().await;
+    service.idp.behave().claims = json!({ "aud": "somebody-else" });
+    let by_token = refused(service.log_in().await);
+    let begun = service.begin(begin_request()).await.expect("begun");
+    let callback = service.idp.approve(&begun.redirect_url, "alice");
+    let by_callback = refused(
+        service
+            .complete(pb::CompleteLoginRequest {
+                code: String::new(),
+                error: Some("invalid_scope".to_owned()),
+                ..complete_request(&callback)
+            })
+            .await,
+    );
+    assert_eq!(by_callback.metadata["cause"], "invalid_scope");
+    let listed = attempts(&mut service).await;
+    for (attempt, refused) in listed.iter().zip([by_callback, by_token]) {
+        assert_eq!(attempt.reason, refused.reason);
+        assert_eq!(attempt.cause, refused.metadata["cause"]);
+        assert_eq!(attempt.owner, refused.owner);
+        let cause = Cause::parse(&attempt.cause).expect("a known cause");
+        assert_eq!(Some(cause.reason()), Reason::parse(&attempt.reason));
+        assert!(!attempt.remedy.is_empty(), "{attempt:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_with_an_unrecognized_state_is_counted_and_takes_no_row() {
+    let mut service = Service::start().await;
+    let callback = service.approved().await;
+    let made_up = pb::CompleteLoginRequest { state: "A".repeat(75), ..complete_request(&callback) };
+    assert_eq!(reason(service.complete(made_up).await), "STATE_INVALID");
+    assert_eq!(attempts(&mut service).await, []);
+    let logins = service.get("acme").await.expect("a connection").logins.expect("a summary");
+    assert_eq!(logins.unrecognized_callbacks, 1);
+}
