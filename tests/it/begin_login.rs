@@ -19,7 +19,7 @@ fn parameters(redirect_url: &str) -> HashMap<String, String> {
 }
 
 #[tokio::test]
-async fn a_malformed_request_is_told_all_its_violations_at_once() {
+async fn all_violations_of_a_malformed_request_are_reported_at_once() {
     let mut service = Service::start().await;
     let refused = refused(
         service
@@ -65,7 +65,7 @@ async fn a_message_too_large_is_a_bad_request() {
 
 /// RFC 9700 4.11.
 #[tokio::test]
-async fn return_to_leads_to_a_place_of_ours_or_nowhere() {
+async fn return_to_is_accepted_only_on_our_origins() {
     let mut service = Service::start().await;
     for bad in [
         "//evil.example",
@@ -104,7 +104,7 @@ async fn a_begin_without_a_browser_binding_is_refused_where_one_is_required() {
 }
 
 #[tokio::test]
-async fn a_disabled_connection_begins_no_login() {
+async fn a_login_does_not_begin_at_a_disabled_connection() {
     let mut service = Service::start().await;
     service
         .edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into())
@@ -117,9 +117,9 @@ async fn a_disabled_connection_begins_no_login() {
     );
 }
 
-/// oidcc-client-test-3rd-party-init-login; parameters smuggled.
+/// oidcc-client-test-3rd-party-init-login; injected parameters.
 #[tokio::test]
-async fn a_third_party_names_the_connections_own_issuer_or_is_refused() {
+async fn a_third_party_must_name_the_connections_own_issuer() {
     let mut service = Service::start().await;
     let evil = pb::BeginLoginRequest {
         iss: Some("http://localhost:1/evil".to_owned()),
@@ -170,12 +170,12 @@ async fn the_authorization_request_is_complete_and_fresh() {
         let sent = parameters(&begun.redirect_url);
         for name in ["state", "nonce", "code_challenge"] {
             assert!(sent[name].len() >= 22, "128 bits or more");
-            assert!(seen.insert(sent[name].clone()), "{name} came twice");
+            assert!(seen.insert(sent[name].clone()), "{name} was sent twice");
         }
     }
 }
 
-/// RFC 6749 3.1: no parameter is smuggled in.
+/// RFC 6749 3.1: no parameter can be injected.
 #[tokio::test]
 async fn a_connections_constant_parameters_are_sent_once() {
     let mut service = Service::start().await;
@@ -217,7 +217,7 @@ async fn a_connections_constant_parameters_are_sent_once() {
 
 /// oidcc-client-test-discovery-issuer-mismatch; RFC 9700 4.9.1.
 #[tokio::test]
-async fn metadata_that_cannot_be_used_begins_no_login_and_heals() {
+async fn a_login_does_not_begin_with_unusable_metadata_and_does_once_it_is_fixed() {
     let mut service = Service::start().await;
     let other = json!({ "issuer": format!("{}INVALID", service.idp.issuer) });
     for (metadata, expected) in [
@@ -245,7 +245,7 @@ async fn metadata_that_cannot_be_used_begins_no_login_and_heals() {
 }
 
 #[tokio::test]
-async fn an_idp_that_is_away_is_told_as_such() {
+async fn an_unavailable_idp_is_reported_as_unavailable() {
     let mut service = Service::start().await;
     service.idp.behave().answers.insert("/keys", (503, String::new(), String::new()));
     let refused = refused(service.begin(begin_request()).await);
@@ -258,8 +258,8 @@ async fn an_idp_that_is_away_is_told_as_such() {
 
 /// OIDC Core 16.20 and RFC 9700 4.9.1: the address guard, at save and at use.
 #[tokio::test]
-async fn a_private_address_is_saved_neither_nor_called() {
-    // A name that leads inside is stored by a service that may call it; one that may not meets it in the connector.
+async fn a_private_address_is_neither_saved_nor_called() {
+    // A service that may call private addresses stores the name; one that may not refuses it when it connects.
     let data = tempfile::tempdir().expect("a directory");
     let key = key();
     let on_this = |allow_insecure: bool| {

@@ -1,5 +1,5 @@
-//! The OpenID Foundation's relying-party modules and the published attacks on ID tokens, through the RPCs. The ids stand
-//! in the doc comments and, with the tests' names, in `docs/conformance.md`.
+//! The OpenID Foundation's relying-party modules and the published attacks on ID tokens, through the
+//! RPCs. The doc comments name the modules; `docs/conformance.md` lists them with the tests' names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +30,7 @@ async fn every_accepted_algorithm_logs_in_with_its_at_hash() {
     }
 }
 
-/// RFC 8725 3.1: an algorithm that others may use, and this connection doesn't; each refusal says what to do.
+/// RFC 8725 3.1: an algorithm that the connection does not list; each refusal says what to do.
 #[tokio::test]
 async fn an_algorithm_that_the_connection_does_not_list_is_refused() {
     let mut service = Service::start().await;
@@ -109,7 +109,7 @@ async fn an_unsigned_token_is_refused_in_every_spelling() {
     }
 }
 
-/// RFC 8725 2.1: a MAC keyed with the public key, in whatever form a confused library would take it.
+/// RFC 8725 2.1: a MAC keyed with the public key, in every form that a confused library could accept.
 #[tokio::test]
 async fn a_mac_keyed_with_the_public_key_is_refused_in_every_encoding() {
     let mut service = Service::start().await;
@@ -138,7 +138,7 @@ async fn a_mac_keyed_with_the_public_key_is_refused_in_every_encoding() {
     }
 }
 
-/// RFC 7515 4.1.2-4.1.6: keys that a token brings or names itself are never used, nor fetched.
+/// RFC 7515 4.1.2-4.1.6: keys that a token contains or refers to are never used or fetched.
 #[tokio::test]
 async fn a_key_in_the_tokens_own_header_is_not_used() {
     let mut service = Service::start().await;
@@ -171,9 +171,9 @@ async fn a_token_without_a_kid_is_tried_with_the_keys_that_fit() {
     }
 }
 
-/// RFC 7518 3.3: a key of under 2048 bits; RFC 7517 4.2, 4.3, 4.4: keys for something else.
+/// RFC 7518 3.3: a key of under 2048 bits; RFC 7517 4.2, 4.3, 4.4: keys for another use.
 #[tokio::test]
-async fn a_key_that_is_too_short_or_for_something_else_is_no_key() {
+async fn a_key_that_is_too_short_or_for_another_use_is_ignored() {
     let service = Service::start().await;
     let good = service.idp.published_keys(|kid| kid == "rsa")["keys"][0].clone();
     let with = |name: &str, value: Value| {
@@ -283,7 +283,7 @@ async fn userinfo_overrides_nothing() {
     assert!(!in_url, "the access token is in the header");
 }
 
-/// Aggregated and distributed claims (OIDC Core 5.6.2): passed on as they are, nothing is fetched.
+/// Aggregated and distributed claims (OIDC Core 5.6.2): passed on unchanged, nothing is fetched.
 #[tokio::test]
 async fn claims_kept_elsewhere_are_not_fetched() {
     let mut service = Service::start().await;
@@ -306,9 +306,9 @@ async fn claims_kept_elsewhere_are_not_fetched() {
     assert_eq!(service.idp.count("/elsewhere"), 0);
 }
 
-/// RFC 8725 2.4: duplicate and escaped members, wherever they stand.
+/// RFC 8725 2.4: duplicate and escaped members, at any depth.
 #[tokio::test]
-async fn a_member_that_stands_twice_is_refused_everywhere() {
+async fn a_duplicate_member_is_refused_everywhere() {
     let mut service = Service::start().await;
     service.log_in().await.expect("a login");
     for answer in [r#"{"keys":[],"keys":[]}"#, r#"{"keys":[{"kty":"RSA","\u006bty":"RSA"}]}"#] {
@@ -331,7 +331,7 @@ async fn a_replayed_id_token_is_refused() {
     assert_eq!(reason(service.log_in().await), "NONCE_MISMATCH");
 }
 
-/// RFC 9700 4.5: a code of one login in another; PKCE ties it to where it began.
+/// RFC 9700 4.5: a code of one login in another; PKCE binds it to the login that began it.
 #[tokio::test]
 async fn an_injected_code_is_refused() {
     let mut service = Service::start().await;
@@ -343,7 +343,8 @@ async fn an_injected_code_is_refused() {
     assert_eq!(reason(service.complete(injected).await), "CODE_REJECTED");
 }
 
-/// Token responses as they come: token_type in any case or missing, expires_in as a string or missing, unknown members.
+/// Token responses as IdPs send them: token_type in any case or missing, expires_in as a string or
+/// missing, unknown members.
 #[tokio::test]
 async fn odd_token_responses_are_read() {
     let mut service = Service::start().await;
@@ -369,7 +370,7 @@ async fn odd_token_responses_are_read() {
 
 /// Bodies have bounds: 1 MiB for documents, 256 KiB for token responses.
 #[tokio::test]
-async fn an_endless_body_is_given_up() {
+async fn an_endless_body_is_refused() {
     let mut service = Service::start().await;
     service.idp.behave().token_response = json!({ "padding": "x".repeat(256 * 1024) });
     assert_eq!(reason(service.log_in().await), "TOKEN_RESPONSE_INVALID");
@@ -378,9 +379,9 @@ async fn an_endless_body_is_given_up() {
     assert_eq!(reason(service.begin(begin_request()).await), "PROVIDER_METADATA_INVALID");
 }
 
-/// Every test that `docs/conformance.md` names is there, and says where it comes from.
+/// Every test that `docs/conformance.md` names exists, and cites its source.
 #[test]
-fn the_conformance_table_names_tests_that_are_there() {
+fn the_conformance_table_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = BTreeMap::new();
     let mut folders = vec![root.join("tests/it"), root.join("src")];
@@ -417,10 +418,10 @@ fn the_conformance_table_names_tests_that_are_there() {
             row.rsplit('|').nth(1).expect("a cell").split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "a row without a test: {row}");
         for name in named {
-            let says = tests
-                .get(name)
-                .unwrap_or_else(|| panic!("docs/conformance.md names {name}, which is nowhere"));
-            assert!(says, "{name} doesn't say where it comes from");
+            let says = tests.get(name).unwrap_or_else(|| {
+                panic!("docs/conformance.md names {name}, which does not exist")
+            });
+            assert!(says, "{name} does not cite its source");
         }
     }
 }

@@ -74,7 +74,7 @@ async fn the_logout_url_keeps_the_endpoints_query() {
 
 /// Google Workspace.
 #[tokio::test]
-async fn where_the_idp_has_no_logout_the_person_just_comes_back() {
+async fn without_a_logout_at_the_idp_the_person_is_sent_back_at_once() {
     let mut service = Service::start().await;
     service.idp.behave().metadata = json!({ "end_session_endpoint": Value::Null });
     let answer = logout(&mut service, request()).await.expect("an URL");
@@ -97,7 +97,7 @@ async fn where_the_idp_has_no_logout_the_person_just_comes_back() {
 }
 
 #[tokio::test]
-async fn whoever_is_logged_in_may_leave_a_disabled_connection() {
+async fn a_person_can_log_out_at_a_disabled_connection() {
     let mut service = Service::start().await;
     service
         .edit(&["state"], |connection| connection.state = pb::ConnectionState::Disabled.into())

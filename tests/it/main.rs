@@ -1,6 +1,6 @@
-//! The one integration binary. Tests act as the service's users do, over real sockets; what stands on the other side is
-//! a fake IdP that can misbehave, a certified provider that nobody here wrote, and real Redis and PostgreSQL servers.
-//! `tests/run` starts those servers and says where they are.
+//! The one integration binary. Tests act as the service's users do, over real sockets, against a fake IdP
+//! that can misbehave, a certified OpenID Provider, and real Redis and PostgreSQL servers. `tests/run`
+//! starts those servers and passes their addresses in the environment.
 
 mod alerts;
 mod attacks;
