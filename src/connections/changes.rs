@@ -6,7 +6,8 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::model::change::FieldChange;
-use crate::model::connection::{ClientSecret, ClientSecrets, ConnectionSettings};
+use crate::model::connection::ConnectionSettings;
+use crate::model::secret::{ClientSecret, ClientSecrets};
 use crate::model::time::UnixMillis;
 
 /// Which logins a change of the settings affects.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::{ConnectionAdmin, ConnectionError};
 use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
-use crate::model::connection::{Connection, CustomerUris, SecretsEdit};
+use crate::model::connection::{Connection, CustomerUris};
 use crate::model::draft::{Draft, DraftField};
 use crate::model::rate::Rate;
+use crate::model::secret::SecretsEdit;
 use crate::model::slug::Slug;
 use crate::oidc::probe::{CHECK_DEADLINE, Probe, Seen};
 

@@ -1,7 +1,8 @@
 //! CreateConnection: a new connection is TESTING or DISABLED, since nothing of it is proven yet.
 
 use super::{ConnectionAdmin, ConnectionError, Updated, changes};
-use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, ConnectionState};
+use crate::model::connection::{Connection, ConnectionSettings, ConnectionState};
+use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::store::ChangeDetails;
 

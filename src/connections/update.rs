@@ -4,8 +4,9 @@
 
 use super::{ConnectionAdmin, ConnectionError, changes};
 use crate::model::check::CheckRecord;
-use crate::model::connection::{Connection, ConnectionState, SecretsEdit};
+use crate::model::connection::{Connection, ConnectionState};
 use crate::model::draft::{Draft, DraftField};
+use crate::model::secret::SecretsEdit;
 use crate::model::slug::Slug;
 use crate::store::{ChangeDetails, ConnectionChange};
 

@@ -3,17 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
-use aws_lc_rs::digest::SHA256;
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::Violation;
 use super::attempt::TestLogin;
-use super::change::Change;
 use super::check::CheckRecord;
+use super::secret::{ClientSecret, ClientSecrets};
+use super::signing_alg::SigningAlg;
 use super::slug::Slug;
 use super::time::UnixMillis;
 
@@ -248,61 +245,6 @@ pub enum LogoutStyle {
     None,
 }
 
-/// An asymmetric JWS algorithm (RFC 7518 3.1, RFC 8037 3.1). There is no HS256 and no `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the registry's")]
-pub enum SigningAlg {
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    ES512,
-    EdDSA,
-}
-
-impl SigningAlg {
-    /// Every algorithm that an ID token may be signed with.
-    pub const ALL: [Self; 10] = [
-        Self::RS256,
-        Self::RS384,
-        Self::RS512,
-        Self::PS256,
-        Self::PS384,
-        Self::PS512,
-        Self::ES256,
-        Self::ES384,
-        Self::ES512,
-        Self::EdDSA,
-    ];
-
-    /// The name in the IANA registry.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RS256 => "RS256",
-            Self::RS384 => "RS384",
-            Self::RS512 => "RS512",
-            Self::PS256 => "PS256",
-            Self::PS384 => "PS384",
-            Self::PS512 => "PS512",
-            Self::ES256 => "ES256",
-            Self::ES384 => "ES384",
-            Self::ES512 => "ES512",
-            Self::EdDSA => "EdDSA",
-        }
-    }
-
-    /// `None`: not an algorithm that an ID token may be signed with.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|alg| alg.name() == name)
-    }
-}
-
 /// Claim names in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimMapping {
@@ -369,156 +311,6 @@ impl fmt::Display for Issuer {
 
 /// What stands in Entra's multi-tenant issuer where a token has its tenant's id.
 pub const TENANT_PLACEHOLDER: &str = "{tenantid}";
-
-/// A client secret as it was entered: not trimmed, not checked. Never shown, wiped when dropped.
-#[derive(Clone, Debug, Default)]
-pub struct UncheckedSecret(SecretString);
-
-impl UncheckedSecret {
-    /// Takes a secret in.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text.into())
-    }
-
-    /// Whether nothing but white space was entered.
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
-        self.0.expose_secret().trim().is_empty()
-    }
-
-    /// Trims and checks the secret. `field`: its name in the contract.
-    ///
-    /// # Errors
-    /// It is empty, too long, or holds control characters. The secret isn't shown.
-    pub fn check(&self, field: &'static str) -> Result<ClientSecret, Violation> {
-        let text = self.0.expose_secret().trim();
-        let fits =
-            (1..=1024).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        fits.then(|| ClientSecret(text.to_owned().into())).ok_or_else(|| {
-            Violation::new(field, "must be 1 to 1024 characters without control characters")
-        })
-    }
-}
-
-/// A client secret: checked, never shown, wiped when dropped.
-#[derive(Clone, Debug)]
-pub struct ClientSecret(SecretString);
-
-impl ClientSecret {
-    /// Takes a secret that was checked before it was stored.
-    #[must_use]
-    pub fn from_store(text: String) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself: for sealing, and for the IdP's token endpoint.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-
-    /// First 8 hex digits of its SHA-256, to compare with what the customer sent.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&SHA256, self.expose().as_bytes());
-        hex::encode(&digest.as_ref()[..4])
-    }
-}
-
-/// A client's secrets: one in use, and possibly one that takes its place when the IdP rejects the
-/// client.
-#[derive(Clone, Debug)]
-pub struct ClientSecrets {
-    /// In use.
-    pub active: ClientSecret,
-    /// When it expires, as the customer says.
-    pub active_expire: Option<UnixMillis>,
-    /// The standby secret.
-    pub standby: Option<ClientSecret>,
-    /// When the standby secret expires.
-    pub standby_expire: Option<UnixMillis>,
-}
-
-impl ClientSecrets {
-    /// One secret alone, with no known expiry.
-    #[must_use]
-    pub fn one(active: ClientSecret) -> Self {
-        Self { active, active_expire: None, standby: None, standby_expire: None }
-    }
-}
-
-/// What an update does to a connection's secrets. The secrets are unchecked.
-#[derive(Debug, Default)]
-pub struct SecretsEdit {
-    /// Replaces the secret in use, which can't be removed.
-    pub active: Option<UncheckedSecret>,
-    /// When it expires.
-    pub active_expire: Change<UnixMillis>,
-    /// The standby secret.
-    pub standby: Change<UncheckedSecret>,
-    /// When the standby secret expires.
-    pub standby_expire: Change<UnixMillis>,
-}
-
-impl SecretsEdit {
-    /// Checks the secrets and applies the edit; `old` is `None` for a new connection, which needs a
-    /// secret.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn apply_to(self, old: Option<&ClientSecrets>) -> Result<ClientSecrets, Vec<Violation>> {
-        let mut violations = Vec::new();
-        let mut checked = |secret: &UncheckedSecret, field| match secret.check(field) {
-            Ok(secret) => Some(secret),
-            Err(violation) => {
-                violations.push(violation);
-                None
-            }
-        };
-        let entered = match (&self.active, old) {
-            (None, Some(_)) => None,
-            (given, _) => {
-                checked(given.as_ref().unwrap_or(&UncheckedSecret::default()), "client_secret")
-            }
-        };
-        let standby = match &self.standby {
-            Change::Keep => Change::Keep,
-            Change::Set(secret) if !secret.is_blank() => {
-                checked(secret, "standby_client_secret").map_or(Change::Clear, Change::Set)
-            }
-            Change::Set(_) | Change::Clear => Change::Clear,
-        };
-        let is_new =
-            |secret: &ClientSecret| old.is_none_or(|old| old.active.expose() != secret.expose());
-        // What is known of the old secret's expiry says nothing about a new one.
-        let forgets_expiry = entered.as_ref().is_some_and(is_new);
-        let active_expire = old.and_then(|old| old.active_expire).filter(|_| !forgets_expiry);
-        let standby_expire = match standby {
-            Change::Keep => old.and_then(|old| old.standby_expire),
-            Change::Clear | Change::Set(_) => None,
-        };
-        let active = entered.or_else(|| old.map(|old| old.active.clone()));
-        let standby = standby.apply(old.and_then(|old| old.standby.clone()));
-        let standby_expire = self.standby_expire.apply(standby_expire);
-        if standby.is_none() && standby_expire.is_some() && violations.is_empty() {
-            let field = "standby_client_secret_expire_time";
-            violations.push(Violation::new(field, "needs standby_client_secret"));
-        }
-        match active {
-            Some(active) if violations.is_empty() => Ok(ClientSecrets {
-                active,
-                active_expire: self.active_expire.apply(active_expire),
-                standby,
-                standby_expire,
-            }),
-            _ => Err(violations),
-        }
-    }
-}
-
-/// A secret that expires within this time is one to replace.
-pub const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The three URIs that a customer registers at its IdP, for one account.
 #[derive(Clone, Debug)]

@@ -18,10 +18,12 @@ use super::provider::{TokenAnswer, read_userinfo, token_error};
 use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::address::AddressPolicy;
 use crate::model::connection::{
-    ClaimMapping, ClientSecret, ClientSecrets, Connection, ConnectionSettings, ConnectionState,
-    Issuer, LogoutStyle, MetadataSource, SigningAlg, TokenEndpointAuthMethod,
+    ClaimMapping, Connection, ConnectionSettings, ConnectionState, Issuer, LogoutStyle,
+    MetadataSource, TokenEndpointAuthMethod,
 };
 use crate::model::login::{Nonce, RawIdToken};
+use crate::model::secret::{ClientSecret, ClientSecrets};
+use crate::model::signing_alg::SigningAlg;
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::json;
-use crate::model::connection::SigningAlg;
+use crate::model::signing_alg::SigningAlg;
 
 /// The usable keys of a JWKS document (RFC 7517 5).
 #[derive(Clone, Debug, Default)]

@@ -10,8 +10,9 @@ use super::error::{CallError, ProviderError};
 use super::http::{HttpClient, host_of};
 use super::json;
 use crate::model::address::AddressPolicy;
-use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource, SigningAlg};
-use crate::model::draft::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
+use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource};
+use crate::model::endpoint_url::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
+use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
 
 /// An IdP's metadata, for one connection.

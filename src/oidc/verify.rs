@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use super::error::IdTokenError;
 use super::json;
 use super::keys::{KeySet, VerificationKey, hash_of};
-use crate::model::connection::{Issuer, SigningAlg, TENANT_PLACEHOLDER};
+use crate::model::connection::{Issuer, TENANT_PLACEHOLDER};
 use crate::model::login::{Nonce, RawIdToken};
+use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
 use crate::model::time::UnixSeconds;
 

@@ -118,10 +118,10 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
 /// RFC 9700 4.2.4: secrets in logs and errors.
 #[test]
 fn debug_output_redacts() {
-    use peerpanda_sso::model::connection::ClientSecret;
     use peerpanda_sso::model::login::{
         AuthorizationCode, BrowserBinding, Nonce, PkceVerifier, RawIdToken, StateParameter,
     };
+    use peerpanda_sso::model::secret::ClientSecret;
     let text = || "CANARY".to_owned();
     let shown = format!(
         "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",

@@ -11,7 +11,7 @@ use super::super::client::Admin;
 use super::super::{Failure, Outcome, Output, print_json, print_line};
 use super::all;
 use super::document::{Account, state_name};
-use crate::model::connection::ClientSecret;
+use crate::model::secret::ClientSecret;
 use crate::pb;
 
 /// How to apply.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::{Failure, Outcome, Output, print_json, print_line};
 use super::document::{Account, state_name};
 use crate::clock::{Clock, SystemClock};
-use crate::model::connection::EXPIRES_SOON;
+use crate::model::secret::EXPIRES_SOON;
 use crate::pb;
 
 pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<Outcome, Failure> {

@@ -17,11 +17,11 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::check::{CheckId, CheckOutcome, CheckRemedy, CheckResult};
 use crate::model::connection::{
-    Connection, Endpoints, LogoutStyle, MetadataSource, SigningAlg, TENANT_PLACEHOLDER,
-    TokenEndpointAuthMethod,
+    Connection, Endpoints, LogoutStyle, MetadataSource, TENANT_PLACEHOLDER, TokenEndpointAuthMethod,
 };
-use crate::model::draft::check_endpoint_url;
+use crate::model::endpoint_url::check_endpoint_url;
 use crate::model::reason::Owner as Party;
+use crate::model::signing_alg::SigningAlg;
 use crate::oidc::error::CallError;
 use crate::oidc::http::{Answer, HttpClient, host_of};
 use crate::oidc::idps as advice;

@@ -13,9 +13,8 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::attempt::TestLogin;
 use crate::model::change::ChangeRecord;
-use crate::model::connection::{
-    ClientSecret, ClientSecrets, Connection, ConnectionSettings, Issuer,
-};
+use crate::model::connection::{Connection, ConnectionSettings, Issuer};
+use crate::model::secret::{ClientSecret, ClientSecrets};
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::store::seal::{CannotOpen, Keyring};

@@ -11,8 +11,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use super::{self as sql, RowCodec};
 use crate::model::attempt::{Attempt, LoginSummary};
 use crate::model::check::CheckRecord;
-use crate::model::connection::{ClientSecrets, Connection, ConnectionSettings, Issuer};
+use crate::model::connection::{Connection, ConnectionSettings, Issuer};
 use crate::model::reason::Reason;
+use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
 use crate::store::seal::CannotOpen;

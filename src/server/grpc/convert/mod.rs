@@ -18,8 +18,8 @@ use crate::model::cause::Cause;
 use crate::model::change::{Change, ChangeRecord, FieldChange};
 use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
 use crate::model::connection::{
-    ClientSecret, Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource,
-    RequiredClaim, SecretsEdit, TokenEndpointAuthMethod, UncheckedSecret,
+    Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource, RequiredClaim,
+    TokenEndpointAuthMethod,
 };
 use crate::model::draft::{Draft, DraftEndpoints, DraftField};
 use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
@@ -28,6 +28,7 @@ use crate::model::login::{
     RawIdToken, StateParameter, UncheckedReturnTo,
 };
 use crate::model::reason::{Owner, Reason};
+use crate::model::secret::{ClientSecret, SecretsEdit, UncheckedSecret};
 use crate::model::slug::{SLUG_RULE, Slug};
 use crate::model::text::quotable;
 use crate::model::time::{UnixMillis, UnixSeconds};

@@ -1,0 +1,315 @@
+//! A connection as support enters it: plain text, trimmed and checked here, all violations at once. Depends on no DNS
+//! and on no IdP.
+
+mod fields;
+
+use std::collections::BTreeMap;
+
+use self::fields::{FieldChecks, Parsed, placeholder_url};
+use super::Violation;
+use super::address::AddressPolicy;
+use super::connection::{
+    ConnectionSettings, ConnectionState, LogoutStyle, MetadataSource, RequiredClaim,
+    TokenEndpointAuthMethod,
+};
+
+/// A connection's settings before they are checked; an empty field means its default.
+#[derive(Clone, Debug, Default)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the contract's Connection, which documents them"
+)]
+pub struct Draft {
+    pub display_name: String,
+    pub state: Option<ConnectionState>,
+    pub issuer: String,
+    pub discovery_url: String,
+    pub endpoints: DraftEndpoints,
+    pub client_id: String,
+    pub auth_method: Option<TokenEndpointAuthMethod>,
+    pub scopes: Vec<String>,
+    pub mapped_email: Vec<String>,
+    pub mapped_given_name: Vec<String>,
+    pub mapped_family_name: Vec<String>,
+    pub mapped_groups: String,
+    pub allowed_email_domains: Vec<String>,
+    pub require_verified_email: bool,
+    pub id_token_signing_algs: Vec<String>,
+    pub additional_audiences: Vec<String>,
+    pub logout_style: Option<LogoutStyle>,
+    pub allowed_tenant_ids: Vec<String>,
+    pub authorization_params: BTreeMap<String, String>,
+    pub required_claims: Vec<RequiredClaim>,
+}
+
+/// Endpoints before they are checked; empty: not given.
+#[derive(Clone, Debug, Default)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the contract's ProviderEndpoints, which documents them"
+)]
+pub struct DraftEndpoints {
+    pub authorization: String,
+    pub token: String,
+    pub jwks: String,
+    pub userinfo: String,
+    pub end_session: String,
+}
+
+impl DraftEndpoints {
+    fn is_given(&self) -> bool {
+        let all = [&self.authorization, &self.token, &self.jwks, &self.userinfo, &self.end_session];
+        all.iter().any(|text| !text.trim().is_empty())
+    }
+}
+
+/// A field of [`Draft`] that an update can name, by its name in the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the contract's")]
+pub enum DraftField {
+    DisplayName,
+    State,
+    Issuer,
+    DiscoveryUrl,
+    Endpoints,
+    ClientId,
+    TokenEndpointAuthMethod,
+    Scopes,
+    ClaimMapping,
+    AllowedEmailDomains,
+    RequireVerifiedEmail,
+    IdTokenSigningAlgs,
+    AdditionalAudiences,
+    LogoutStyle,
+    AllowedTenantIds,
+    AuthorizationParams,
+    RequiredClaims,
+}
+
+impl DraftField {
+    /// Reads the name of a field that an update can set.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "display_name" => Self::DisplayName,
+            "state" => Self::State,
+            "issuer" => Self::Issuer,
+            "discovery_url" => Self::DiscoveryUrl,
+            "endpoints" => Self::Endpoints,
+            "client_id" => Self::ClientId,
+            "token_endpoint_auth_method" => Self::TokenEndpointAuthMethod,
+            "scopes" => Self::Scopes,
+            "claim_mapping" => Self::ClaimMapping,
+            "allowed_email_domains" => Self::AllowedEmailDomains,
+            "require_verified_email" => Self::RequireVerifiedEmail,
+            "id_token_signing_algs" => Self::IdTokenSigningAlgs,
+            "additional_audiences" => Self::AdditionalAudiences,
+            "logout_style" => Self::LogoutStyle,
+            "allowed_tenant_ids" => Self::AllowedTenantIds,
+            "authorization_params" => Self::AuthorizationParams,
+            "required_claims" => Self::RequiredClaims,
+            _ => return None,
+        })
+    }
+}
+
+impl Draft {
+    /// Trims and checks the settings, and fills in the defaults. `base`: the stored settings of an
+    /// update, and the fields that it names. Only the named fields are checked, and then the rules for
+    /// the whole connection: a stored field that the update doesn't name is not checked again, since a
+    /// rule may have become stricter since it was stored.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn apply(
+        self,
+        base: Option<(&ConnectionSettings, &[DraftField])>,
+        policy: &AddressPolicy,
+    ) -> Result<ConnectionSettings, Vec<Violation>> {
+        use DraftField as F;
+        let stored =
+            |field: F| base.filter(|(_, named)| !named.contains(&field)).map(|(stored, _)| stored);
+        let mut check = FieldChecks { policy, violations: Vec::new() };
+        macro_rules! field {
+            ($name:ident, $member:ident, $parse:expr) => {
+                match stored(F::$name) {
+                    Some(stored) => stored.$member.clone(),
+                    None => $parse,
+                }
+            };
+        }
+        let source = check.source(&self, stored(F::DiscoveryUrl), stored(F::Endpoints));
+        let issuer = match stored(F::Issuer) {
+            Some(stored) => Parsed::Valid(stored.issuer.clone()),
+            None => check.issuer(&self.issuer),
+        };
+        let tenant_ids = field!(
+            AllowedTenantIds,
+            allowed_tenant_ids,
+            check.tenant_ids(&self.allowed_tenant_ids)
+        );
+        let default_state = ConnectionState::Testing;
+        let default_method = TokenEndpointAuthMethod::ClientSecretBasic;
+        let settings = ConnectionSettings {
+            display_name: field!(
+                DisplayName,
+                display_name,
+                check.text("display_name", &self.display_name, 0..=200)
+            ),
+            state: field!(State, state, self.state.unwrap_or(default_state)),
+            client_id: field!(
+                ClientId,
+                client_id,
+                check.text("client_id", &self.client_id, 1..=512)
+            ),
+            auth_method: field!(
+                TokenEndpointAuthMethod,
+                auth_method,
+                self.auth_method.unwrap_or(default_method)
+            ),
+            scopes: field!(Scopes, scopes, check.scopes(&self.scopes)),
+            claim_mapping: field!(ClaimMapping, claim_mapping, check.claim_mapping(&self)),
+            allowed_email_domains: field!(
+                AllowedEmailDomains,
+                allowed_email_domains,
+                check.email_domains(&self.allowed_email_domains)
+            ),
+            require_verified_email: field!(
+                RequireVerifiedEmail,
+                require_verified_email,
+                self.require_verified_email
+            ),
+            id_token_signing_algs: field!(
+                IdTokenSigningAlgs,
+                id_token_signing_algs,
+                check.signing_algs(&self.id_token_signing_algs)
+            ),
+            additional_audiences: field!(
+                AdditionalAudiences,
+                additional_audiences,
+                check.list("additional_audiences", &self.additional_audiences, 16, 512)
+            ),
+            logout_style: field!(
+                LogoutStyle,
+                logout_style,
+                self.logout_style.unwrap_or(LogoutStyle::Auto)
+            ),
+            authorization_params: field!(
+                AuthorizationParams,
+                authorization_params,
+                check.authorization_params(&self.authorization_params)
+            ),
+            required_claims: field!(
+                RequiredClaims,
+                required_claims,
+                check.required_claims(&self.required_claims)
+            ),
+            issuer: check.whole(&source, issuer, &tenant_ids),
+            allowed_tenant_ids: tenant_ids,
+            source: source.unwrap_or_else(|| MetadataSource::Discovery(placeholder_url())),
+        };
+        if check.violations.is_empty() { Ok(settings) } else { Err(check.violations) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::connection::ClaimMapping;
+    use crate::model::endpoint_url::WELL_KNOWN;
+
+    fn draft() -> Draft {
+        Draft {
+            discovery_url: " https://idp.example.com/.well-known/openid-configuration\n".to_owned(),
+            client_id: " client ".to_owned(),
+            ..Draft::default()
+        }
+    }
+
+    fn violated(draft: Draft) -> Vec<String> {
+        let violations = draft.apply(None, &AddressPolicy::default()).expect_err("refused");
+        violations.into_iter().map(|violation| violation.field.into_owned()).collect()
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_white_space_is_trimmed() {
+        let settings = draft().apply(None, &AddressPolicy::default()).expect("accepted");
+        assert_eq!(settings.client_id, "client");
+        assert_eq!(settings.scopes, ["openid", "email", "profile"]);
+        assert_eq!(settings.state, ConnectionState::Testing);
+        assert_eq!(settings.claim_mapping, ClaimMapping::default());
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let fields = violated(Draft {
+            discovery_url: "http://idp.example.com/.well-known/openid-configuration".to_owned(),
+            client_id: String::new(),
+            scopes: vec!["email".to_owned()],
+            id_token_signing_algs: vec!["HS256".to_owned()],
+            authorization_params: [("State".to_owned(), "x".to_owned())].into(),
+            allowed_tenant_ids: vec!["common".to_owned()],
+            ..Draft::default()
+        });
+        for field in [
+            "discovery_url",
+            "client_id",
+            "scopes",
+            "id_token_signing_algs",
+            "authorization_params",
+            "allowed_tenant_ids",
+        ] {
+            assert!(fields.iter().any(|f| f == field), "{field} in {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_literal_private_address_is_told_as_such() {
+        let violations = Draft {
+            discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(),
+            ..draft()
+        }
+        .apply(None, &AddressPolicy::default())
+        .expect_err("refused");
+        assert!(violations.iter().all(|violation| violation.forbidden_address));
+    }
+
+    fn stored() -> ConnectionSettings {
+        draft().apply(None, &AddressPolicy::default()).expect("accepted")
+    }
+
+    #[test]
+    fn an_update_checks_the_fields_that_it_names_and_no_others() {
+        // Stored while plain http was allowed.
+        let lenient = AddressPolicy { allow_insecure: true, ..AddressPolicy::default() };
+        let url = format!("http://idp.example.com{WELL_KNOWN}");
+        let old = Draft { discovery_url: url.clone(), ..draft() };
+        let old = old.apply(None, &lenient).expect("accepted");
+        let edit = Draft { display_name: " Acme ".to_owned(), ..Draft::default() };
+        let named = [DraftField::DisplayName];
+        let new = edit.apply(Some((&old, &named)), &AddressPolicy::default()).expect("accepted");
+        assert_eq!(new, ConnectionSettings { display_name: "Acme".to_owned(), ..old.clone() });
+        let edit = Draft { discovery_url: url, ..Draft::default() };
+        let named = [DraftField::DiscoveryUrl];
+        let refused = edit.apply(Some((&old, &named)), &AddressPolicy::default());
+        assert_eq!(refused.expect_err("refused")[0].field, "discovery_url");
+    }
+
+    #[test]
+    fn an_update_keeps_the_rules_of_the_whole_connection() {
+        let endpoints = DraftEndpoints {
+            authorization: "https://idp.example.com/authorize".to_owned(),
+            token: "https://idp.example.com/token".to_owned(),
+            jwks: "https://idp.example.com/jwks".to_owned(),
+            ..DraftEndpoints::default()
+        };
+        let edit = |fields: &[DraftField]| {
+            let edit = Draft { endpoints: endpoints.clone(), ..Draft::default() };
+            let edited = edit.apply(Some((&stored(), fields)), &AddressPolicy::default());
+            edited.expect_err("refused").remove(0).field.into_owned()
+        };
+        assert_eq!(edit(&[DraftField::Endpoints]), "endpoints");
+        assert_eq!(edit(&[DraftField::Endpoints, DraftField::DiscoveryUrl]), "issuer");
+        assert_eq!(edit(&[DraftField::DiscoveryUrl]), "discovery_url");
+    }
+}
