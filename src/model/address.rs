@@ -1,23 +1,23 @@
-//! Which addresses the service may call for a customer's IdP. Pure: used when a connection is saved (for what is
-//! written there) and when a socket is dialled (for what a name resolved to).
+//! Which addresses the service may call for a customer's IdP. Used when a connection is saved (for a
+//! literal address) and when a socket is dialled (for what a name resolved to). Pure: never resolves a
+//! name itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-
 use url::{Host, Url};
 
-/// Which addresses operators have allowed beside those of the public internet.
+/// Which addresses the operator allows in addition to those of the public internet.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
-    /// For development and tests: plain http, and every address.
+    /// For development and tests: allows plain http and every address.
     pub allow_insecure: bool,
-    /// Networks of IdPs on premises. https all the same.
+    /// Networks of on-premises IdPs. https is still required.
     pub allowed_networks: Vec<IpNet>,
 }
 
 impl AddressPolicy {
-    /// Why an address must not be called; `None`: it may.
+    /// The kind of a forbidden address; `None`: the address may be called.
     #[must_use]
     pub fn forbidden(&self, address: IpAddr) -> Option<&'static str> {
         let is_allowed = self.allow_insecure
@@ -25,7 +25,8 @@ impl AddressPolicy {
         if is_allowed { None } else { forbidden(address) }
     }
 
-    /// Why the host that is written in this URL must not be called; `None`: it may, or only its resolution will tell.
+    /// The kind of a forbidden host as written in the URL; `None`: it may be called, or is a name whose
+    /// addresses are checked when it is dialled.
     #[must_use]
     pub fn forbidden_host(&self, url: &Url) -> Option<&'static str> {
         match url.host()? {
@@ -44,7 +45,7 @@ fn forbidden(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Names that lead inside wherever they are resolved.
+/// Names that stand for internal hosts wherever they are resolved.
 fn forbidden_name(name: &str) -> Option<&'static str> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_under = |parent: &str| {
@@ -85,9 +86,9 @@ fn forbidden_v6(ip: Ipv6Addr) -> Option<&'static str> {
     Some(match s {
         [0, 0, 0, 0, 0, 0, 0, 0] => "unspecified",
         [0, 0, 0, 0, 0, 0, 0, 1] => "loopback",
-        // IPv4-mapped, IPv4-compatible, and IPv4-translated addresses: no public IdP is published under one.
+        // IPv4-mapped, IPv4-compatible and IPv4-translated: no public IdP has such an address.
         [0, 0, 0, 0, 0, _, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => "an IPv4 address in IPv6 form",
-        // NAT64 (RFC 6052, RFC 8215) and 6to4 lead to an IPv4 address: that one decides.
+        // NAT64 (RFC 6052, RFC 8215) and 6to4 embed the IPv4 address that is reached: it decides.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return forbidden_v4(embedded(high, low)),
         [0x64, 0xff9b, ..] => "NAT64 of a private network",
         [0x2002, high, low, ..] => return forbidden_v4(embedded(high, low)),
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_network_is_allowed_and_no_more() {
+    fn only_a_listed_network_is_allowed() {
         let networks = ["10.20.0.0/16", "fd12::/16"]
             .map(|network| network.parse().expect("a network"))
             .to_vec();

@@ -1,5 +1,5 @@
-//! What is kept of each account's latest logins, for support. Holds no code, token, state, nor any
-//! claim's value.
+//! The records of each account's latest logins, for support. Must never contain a code, token, state or
+//! the value of a claim.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +18,16 @@ pub struct Attempt {
     /// `None`: the login was completed.
     #[serde(deserialize_with = "known_reason", serialize_with = "reason_or_empty")]
     pub reason: Option<Reason>,
-    /// What exactly happened; `None` also where an older version recorded the attempt.
+    /// What exactly happened; `None` also if an older version recorded the attempt.
     #[serde(default, deserialize_with = "known_cause")]
     pub cause: Option<Cause>,
-    /// As in the refusal and in the log.
+    /// The trace id of the refusal and of the log lines.
     pub trace_id: String,
     /// The IdP's error code.
     pub idp_error: Option<String>,
     /// The required claims that were present; `None`: the claims were not reached.
     pub claims_present: Option<Vec<IdentityClaim>>,
-    /// The IdP's issuer, if it was known by then.
+    /// The IdP's issuer, if it was known when the attempt ended.
     pub issuer: Option<String>,
     /// How long each phase took, in the order in which they ended.
     pub phases: Vec<PhaseMicros>,
@@ -60,7 +60,7 @@ impl From<PhaseMicros> for (String, u64) {
 /// A test login that was completed: which settings and secret it proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestLogin {
-    /// See [`proof_digest`](super::connection::proof_digest).
+    /// The [`proof_digest`](super::connection::proof_digest) at the time.
     pub proof: String,
     /// When it was completed.
     pub time: UnixMillis,
@@ -77,8 +77,8 @@ pub struct LoginSummary {
     pub unrecognized_callbacks: u64,
 }
 
-/// An empty reason stands for a completed login; one that another version has recorded and this one
-/// doesn't know counts as INTERNAL, so that it is seen and fails no list.
+/// An empty reason stands for a completed login. A reason recorded by another version and unknown to this
+/// one becomes INTERNAL: it stays visible, and lists that contain it can still be read.
 fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reason>, D::Error> {
     let name = String::deserialize(deserializer)?;
     Ok((!name.is_empty()).then(|| Reason::parse(&name).unwrap_or(Reason::Internal)))

@@ -7,12 +7,12 @@ use super::time::UnixMillis;
 /// What an update does to an optional value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Change<T> {
-    /// Not named: it stays.
+    /// Leaves the value as it is.
     #[default]
     Keep,
-    /// Named and empty: it is removed.
+    /// Removes the value.
     Clear,
-    /// Replaced.
+    /// Replaces the value.
     Set(T),
 }
 
@@ -28,18 +28,18 @@ impl<T> Change<T> {
     }
 }
 
-/// A change of a connection, as it is kept.
+/// A change of a connection, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeRecord {
-    /// When.
+    /// When the connection changed.
     pub time: UnixMillis,
-    /// The calling program, and the person who used it if it said so.
+    /// The calling program, and the person on whose behalf it called, if named.
     pub actor: String,
-    /// create, update, activate, delete, pin_issuer or switch_secret.
+    /// One of create, update, activate, delete, pin_issuer, switch_secret.
     pub action: String,
-    /// The revision from then on; 0: deleted.
+    /// The revision after the change; 0: deleted.
     pub revision: u64,
-    /// What changed.
+    /// The fields that changed.
     pub fields: Vec<FieldChange>,
     /// Whether a check was skipped.
     pub is_forced: bool,
@@ -52,9 +52,9 @@ pub struct ChangeRecord {
 pub struct FieldChange {
     /// The field's name in the contract.
     pub field: String,
-    /// Empty: not set.
+    /// The value before; empty: not set.
     pub before: String,
-    /// Empty: not set.
+    /// The value after; empty: not set.
     pub after: String,
 }
 

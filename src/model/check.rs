@@ -1,4 +1,4 @@
-//! What a check of a connection found at the customer's IdP, and what is kept of it.
+//! The results of checking a connection at the customer's IdP, and the record that is stored of them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,13 +10,13 @@ use super::time::UnixMillis;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOutcome {
-    /// As it must be.
+    /// As expected.
     Pass,
-    /// Logins may work, but something needs a look.
+    /// Logins can work, but something should be looked at.
     Warn,
     /// Logins can't work.
     Fail,
-    /// Only a person's login can decide it.
+    /// Only a test login can decide it.
     Inconclusive,
 }
 
@@ -68,47 +68,47 @@ check_ids! {
 stable_names!(CheckId, code);
 
 impl CheckId {
-    /// Whether a login depends on it so much that a whole check is INCONCLUSIVE if this one is.
+    /// Whether the whole check is INCONCLUSIVE if this one is.
     #[must_use]
     pub fn is_decisive(self) -> bool {
         matches!(self, Self::ClientCredentials | Self::ClientRedirectUri)
     }
 }
 
-/// What one check found. The texts are for a person and hold no secret.
+/// The result of one check. The texts are for a person and contain no secret.
 #[derive(Clone, Debug)]
 pub struct CheckResult {
     /// Which check.
     pub id: CheckId,
-    /// How it ended.
+    /// The outcome.
     pub outcome: CheckOutcome,
-    /// What must be.
+    /// What a working connection needs.
     pub expected: String,
-    /// What is.
+    /// What was found.
     pub found: String,
-    /// Who must act, and how.
+    /// Who must act, and what to do.
     pub remedy: Option<CheckRemedy>,
 }
 
-/// Who must act on a check's finding, and how.
+/// Who must act on a check's result, and what to do.
 #[derive(Clone, Debug)]
 pub struct CheckRemedy {
     /// Support or the customer's IdP admin.
     pub owner: Owner,
-    /// What to do, in the words of the IdP's product.
+    /// What to do, in the terms of the IdP's product.
     pub text: String,
 }
 
-/// What is kept of a whole check.
+/// The stored record of a whole check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckRecord {
-    /// When it ended.
+    /// When the check ended.
     pub time: UnixMillis,
-    /// The revision of the connection.
+    /// The connection's revision.
     pub revision: u64,
-    /// What was checked; see [`proof_digest`](super::connection::proof_digest).
+    /// The [`proof_digest`](super::connection::proof_digest) of what was checked.
     pub proof: String,
-    /// FAIL if any failed; INCONCLUSIVE if a decisive one is; else WARN or PASS.
+    /// FAIL if any check failed, INCONCLUSIVE if a decisive one is, else WARN or PASS.
     pub outcome: CheckOutcome,
     /// The checks that failed.
     #[serde(deserialize_with = "known_ids")]
@@ -116,24 +116,24 @@ pub struct CheckRecord {
     /// The checks that passed.
     #[serde(deserialize_with = "known_ids")]
     pub passed: Vec<CheckId>,
-    /// The hosts of the IdP's endpoints at the last check in which nothing failed.
+    /// The hosts of the IdP's endpoints at the last check without a failure.
     pub hosts: Vec<String>,
 }
 
-/// Another version may have recorded checks that this one doesn't know: they are passed over.
+/// Ignores checks that another version recorded and this one doesn't know.
 fn known_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CheckId>, D::Error> {
     let codes = Vec::<String>::deserialize(deserializer)?;
     Ok(codes.iter().filter_map(|code| CheckId::parse(code)).collect())
 }
 
 impl CheckRecord {
-    /// Whether nothing failed; what is inconclusive is left to a test login.
+    /// Whether nothing failed. What is inconclusive is left to a test login.
     #[must_use]
     pub fn has_not_failed(&self) -> bool {
         self.outcome != CheckOutcome::Fail
     }
 
-    /// Whether nothing failed, and credentials and redirect URI are proven without a person.
+    /// Whether nothing failed, and the client's credentials and redirect URI are proven without a login.
     #[must_use]
     pub fn has_passed(&self) -> bool {
         matches!(self.outcome, CheckOutcome::Pass | CheckOutcome::Warn)

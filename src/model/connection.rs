@@ -1,5 +1,5 @@
-//! One account's OpenID Connect client at its own IdP, as validated: what can be wrong with it was refused when it was
-//! saved (see [`draft`](super::draft)).
+//! One account's OpenID Connect client at its own IdP, already validated: [`draft`](super::draft) refuses
+//! what is wrong before it is saved.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,38 +19,39 @@ use super::time::UnixMillis;
 pub struct Connection {
     /// The account.
     pub slug: Slug,
-    /// The revision at which this connection was created: tells it from an earlier one of the same slug.
+    /// The revision at which this connection was created. Distinguishes it from an earlier connection of
+    /// the same slug.
     pub incarnation: u64,
     /// Grows with every change and is never used twice.
     pub revision: u64,
-    /// What support entered.
+    /// What support entered, apart from the secrets.
     pub settings: ConnectionSettings,
-    /// The issuer that the metadata document named at first use; kept from then on.
+    /// The issuer that the metadata document named at first use, fixed from then on.
     pub pinned_issuer: Option<Issuer>,
     /// The client's secrets.
     pub secrets: ClientSecrets,
-    /// When the two secrets last changed places by themselves, in milliseconds since the Unix epoch.
+    /// When the service last switched to the standby secret by itself.
     pub secret_switched: Option<UnixMillis>,
-    /// What the last check of it as it was found.
+    /// The last check of the stored connection.
     pub last_check: Option<CheckRecord>,
-    /// What the last check of a proposed change found.
+    /// The last check of a proposed change.
     pub last_proposal: Option<CheckRecord>,
-    /// The last login as a trial: the digest of the settings of then, and the time.
+    /// The last completed test login.
     pub test_login: Option<TestLogin>,
-    /// Milliseconds since the Unix epoch.
+    /// When the connection was created.
     pub create_time: UnixMillis,
-    /// Milliseconds since the Unix epoch.
+    /// When the connection last changed.
     pub update_time: UnixMillis,
 }
 
 impl Connection {
-    /// The issuer, where it is known: entered, or pinned at first use.
+    /// The issuer, if it is known: entered by support, or pinned at first use.
     #[must_use]
     pub fn issuer(&self) -> Option<&Issuer> {
         self.settings.issuer.as_ref().or(self.pinned_issuer.as_ref())
     }
 
-    /// The last check of these settings with this secret, as they are or as they were proposed.
+    /// The last check of exactly these settings with this secret, whether stored or proposed.
     #[must_use]
     pub fn check_of(
         &self,
@@ -66,13 +67,13 @@ impl Connection {
             .max_by_key(|check| check.time)
     }
 
-    /// The last check of the connection as it is; else the last one at all.
+    /// The last check of the connection as it is now, or else the last check of an earlier state.
     #[must_use]
     pub fn latest_check(&self) -> Option<&CheckRecord> {
         self.check_of(&self.settings, &self.secrets.active).or(self.last_check.as_ref())
     }
 
-    /// Of all by which a login works now.
+    /// See [`proof_digest`]; of the stored settings with the active secret.
     #[must_use]
     pub fn proof_digest(&self) -> String {
         proof_digest(&self.settings, &self.secrets.active)
@@ -82,54 +83,55 @@ impl Connection {
 /// What support enters for a connection, apart from the secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionSettings {
-    /// For people.
+    /// The name that support sees.
     pub display_name: String,
-    /// What the connection is good for.
+    /// Whether logins work.
     pub state: ConnectionState,
-    /// Exact string; `None`: read from the metadata document.
+    /// The exact issuer; `None`: taken from the metadata document at first use.
     pub issuer: Option<Issuer>,
     /// Where the endpoints come from.
     pub source: MetadataSource,
     /// The client's identifier at the IdP.
     pub client_id: String,
-    /// Exactly one method per request.
+    /// How the service authenticates at the token endpoint; no other method is ever tried.
     pub auth_method: TokenEndpointAuthMethod,
-    /// Holds `openid`.
+    /// Always includes `openid`.
     pub scopes: Vec<String>,
     /// Which claims become the Identity's fields.
     pub claim_mapping: ClaimMapping,
-    /// ASCII lower case; empty: any.
+    /// In ASCII lower case. Empty: any domain.
     pub allowed_email_domains: Vec<String>,
-    /// Refuse e-mail that isn't said to be verified.
+    /// Refuse an e-mail address unless its source states that it is verified.
     pub require_verified_email: bool,
-    /// Empty: what discovery lists.
+    /// Empty: the algorithms that the metadata document lists.
     pub id_token_signing_algs: Vec<SigningAlg>,
-    /// Audiences allowed beside `client_id`.
+    /// Audiences that an ID token may have in addition to `client_id`.
     pub additional_audiences: Vec<String>,
     /// How to log out at the IdP.
     pub logout_style: LogoutStyle,
-    /// For an issuer with `{tenantid}` in it; ASCII lower case.
+    /// Required for an issuer with `{tenantid}`. In ASCII lower case.
     pub allowed_tenant_ids: Vec<String>,
-    /// Constant extras of the authorization request.
+    /// Constant parameters added to the authorization request.
     pub authorization_params: BTreeMap<String, String>,
     /// Claims that must have one of the listed values.
     pub required_claims: Vec<RequiredClaim>,
 }
 
-/// Of all by which a login works, the secret with it: what a check or a trial has proven is of these.
+/// A digest of everything that decides whether a login works, including the secret. A check or a test
+/// login proves exactly what has the same digest.
 #[must_use]
 pub fn proof_digest(settings: &ConnectionSettings, secret: &ClientSecret) -> String {
     format!("{}:{}", settings.login_digest(), secret.fingerprint())
 }
 
 impl ConnectionSettings {
-    /// Whether both read the same IdP's metadata: then an issuer that was read from it is still its issuer.
+    /// Whether both use the same metadata, so that an issuer pinned under one is valid under the other.
     #[must_use]
     pub fn has_idp_of(&self, other: &Self) -> bool {
         self.source == other.source && self.issuer == other.issuer
     }
 
-    /// Of all that decides whether a login works, but for the secrets: a new display name doesn't change it.
+    /// A digest of the settings that decide whether a login works. A new display name doesn't change it.
     #[must_use]
     pub fn login_digest(&self) -> String {
         let Self {
@@ -177,30 +179,30 @@ impl ConnectionSettings {
 pub enum MetadataSource {
     /// The IdP's metadata document (OIDC Discovery 4).
     Discovery(Url),
-    /// Typed in by hand.
+    /// Endpoints entered by support.
     Manual(Box<Endpoints>),
 }
 
-/// An IdP's endpoints, typed in by hand.
+/// An IdP's endpoints as support entered them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
-    /// OIDC Core 3.1.2.
+    /// The authorization endpoint (OIDC Core 3.1.2).
     pub authorization: Url,
-    /// OIDC Core 3.1.3.
+    /// The token endpoint (OIDC Core 3.1.3).
     pub token: Url,
-    /// RFC 7517 5.
+    /// The URL of the key set (RFC 7517 5).
     pub jwks: Url,
-    /// OIDC Core 5.3.
+    /// The UserInfo endpoint (OIDC Core 5.3).
     pub userinfo: Option<Url>,
-    /// OIDC RP-Initiated Logout 2.
+    /// The end session endpoint (OIDC RP-Initiated Logout 2).
     pub end_session: Option<Url>,
 }
 
-/// What a connection is good for.
+/// Whether logins work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {
-    /// Logins work, and say that they are trials.
+    /// Logins work and are marked as test logins.
     Testing,
     /// Logins work.
     Active,
@@ -208,7 +210,7 @@ pub enum ConnectionState {
     Disabled,
 }
 
-/// OIDC Core 9.
+/// How the service authenticates at the token endpoint (OIDC Core 9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenEndpointAuthMethod {
@@ -233,7 +235,7 @@ impl TokenEndpointAuthMethod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogoutStyle {
-    /// Told from the metadata and the issuer.
+    /// Derived from the metadata and the issuer.
     Auto,
     /// OIDC RP-Initiated Logout 1.0.
     RpInitiated,
@@ -248,13 +250,13 @@ pub enum LogoutStyle {
 /// Claim names in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimMapping {
-    /// For the e-mail address.
+    /// Claims for the e-mail address.
     pub email: Vec<String>,
-    /// For the given name.
+    /// Claims for the given name.
     pub given_name: Vec<String>,
-    /// For the family name.
+    /// Claims for the family name.
     pub family_name: Vec<String>,
-    /// For the groups; `None`: groups are not asked for.
+    /// The claim with the groups; `None`: groups are not read.
     pub groups: Option<String>,
 }
 
@@ -269,7 +271,7 @@ impl Default for ClaimMapping {
     }
 }
 
-/// A claim that must have one of these values.
+/// A claim that must have one of the listed values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequiredClaim {
     /// The claim's name.
@@ -284,7 +286,7 @@ pub struct RequiredClaim {
 pub struct Issuer(String);
 
 impl Issuer {
-    /// Takes the string as it stands. Whoever calls has checked that it is a URL.
+    /// Takes the string unchanged. The caller has checked that it is a URL.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
@@ -309,10 +311,10 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// What stands in Entra's multi-tenant issuer where a token has its tenant's id.
+/// The placeholder in Entra's multi-tenant issuer; a token has its tenant's id in this place.
 pub const TENANT_PLACEHOLDER: &str = "{tenantid}";
 
-/// The three URIs that a customer registers at its IdP, for one account.
+/// The URIs that a customer registers at its IdP for one account.
 #[derive(Clone, Debug)]
 pub struct CustomerUris<'a> {
     public_origin: &'a str,
@@ -320,19 +322,19 @@ pub struct CustomerUris<'a> {
 }
 
 impl<'a> CustomerUris<'a> {
-    /// `public_origin`: scheme, host and port, without a slash at the end.
+    /// `public_origin`: scheme, host and port, without a trailing slash.
     #[must_use]
     pub fn new(public_origin: &'a str, slug: &'a Slug) -> Self {
         Self { public_origin, slug }
     }
 
-    /// Where the IdP sends the browser with the code.
+    /// The redirect URI, to which the IdP sends the browser with the code.
     #[must_use]
     pub fn redirect_uri(&self) -> String {
         format!("{}/app/accounts/oidc/{}/login/callback/", self.public_origin, self.slug)
     }
 
-    /// Where a login starts; also the post-logout redirect URI.
+    /// Where a login starts: the initiate login URI, and also the post-logout redirect URI.
     #[must_use]
     pub fn login_uri(&self) -> String {
         format!("{}/app/accounts/oidc/{}/login/", self.public_origin, self.slug)

@@ -1,4 +1,4 @@
-//! Who logged in.
+//! The identity of a person who logged in.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,21 +11,21 @@ use super::slug::Slug;
 use super::stable_names;
 use super::time::UnixSeconds;
 
-/// A person at an account. (slug, issuer, subject) is the key; e-mail never is. Its serialised names are the claims of an
-/// identity token, and API.
+/// A person at an account. The key is (slug, issuer, subject), never the e-mail address. The serialised
+/// names are the claims of an identity token and therefore part of the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// The account.
     pub slug: Slug,
-    /// Exactly as in the ID token.
+    /// The issuer, exactly as in the ID token.
     #[serde(rename = "idp_iss")]
     pub issuer: Issuer,
     /// `sub`: 1 to 255 ASCII characters.
     #[serde(rename = "idp_sub")]
     pub subject: String,
-    /// One address.
+    /// Exactly one e-mail address.
     pub email: String,
-    /// What the source of `email` said of it.
+    /// What the source of `email` states about it.
     pub email_verification: EmailVerification,
     /// Given name.
     pub given_name: String,
@@ -34,21 +34,21 @@ pub struct Identity {
     /// Full name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Not unique, may change.
+    /// `preferred_username`: neither unique nor stable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<String>,
-    /// URL of a picture, not fetched.
+    /// The URL of a picture; never fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picture: Option<String>,
-    /// BCP 47.
+    /// The language, a BCP 47 tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
-    /// Values of the mapped claim.
+    /// The values of the mapped claim.
     pub groups: Vec<String>,
-    /// `iat`, seconds since the Unix epoch.
+    /// `iat`
     #[serde(rename = "idp_iat")]
     pub id_token_issue_time: UnixSeconds,
-    /// `auth_time`, seconds since the Unix epoch.
+    /// `auth_time`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<UnixSeconds>,
     /// `acr`
@@ -59,26 +59,26 @@ pub struct Identity {
     /// `sid`
     #[serde(rename = "sid", skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// Every other claim.
+    /// All other claims.
     #[serde(rename = "idp_claims")]
     pub claims: Map<String, Value>,
-    /// Where each field came from: `email` -> `id_token.email`.
+    /// The source of each field: `email` -> `id_token.email`.
     pub claim_sources: BTreeMap<Cow<'static, str>, String>,
 }
 
-/// What the source of an e-mail address says of it.
+/// What the source of an e-mail address states about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EmailVerification {
-    /// It is verified.
+    /// `email_verified` is true.
     Verified,
-    /// It isn't, or something unintelligible was said.
+    /// `email_verified` is false, or is not a boolean.
     Unverified,
-    /// Nothing was said.
+    /// There is no `email_verified`.
     NotStated,
 }
 
-/// A claim without which nobody is logged in, by the name of the Identity's field.
+/// A claim that every login needs, by the name of the Identity's field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityClaim {
     /// `email`
@@ -90,7 +90,7 @@ pub enum IdentityClaim {
 }
 
 impl IdentityClaim {
-    /// All of them.
+    /// Every required claim.
     pub const ALL: &[Self] = &[Self::Email, Self::GivenName, Self::FamilyName];
 
     /// The field's name.

@@ -1,4 +1,5 @@
-//! What a login is made of: what is asked at its beginning, what is kept meanwhile, and what the browser brings back.
+//! The data of a login: the request that begins it, what is stored until it is completed, and the
+//! callback that the browser brings back. Secrets are types without Display or Serialize.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,20 +10,20 @@ use super::cause::Cause;
 use super::return_to::ReturnTo;
 use super::slug::Slug;
 
-/// What a login begins with, validated.
+/// The validated request that begins a login.
 #[derive(Debug)]
 pub struct LoginRequest {
     /// The account.
     pub slug: Slug,
-    /// Where the web tier sends the person afterwards, unchecked.
+    /// Where the web tier sends the person afterwards, not checked yet.
     pub return_to: Option<UncheckedReturnTo>,
-    /// What the web tier keeps in this browser's cookie.
+    /// The value that the web tier keeps in this browser's cookie.
     pub browser_binding: Option<BrowserBinding>,
     /// Third-party-initiated login: the issuer that the third party named.
     pub iss: Option<String>,
-    /// The person's network, as the web tier sees it.
+    /// The person's network as the web tier sees it, for rate limits.
     pub client_key: Option<String>,
-    /// Passed on to the IdP.
+    /// Parameters for the IdP.
     pub hints: LoginHints,
 }
 
@@ -65,22 +66,22 @@ pub enum Prompt {
 pub struct Callback {
     /// The account of the callback's URL.
     pub slug: Slug,
-    /// The state, as it came.
+    /// `state`, not verified yet.
     pub state: StateParameter,
-    /// RFC 9207.
+    /// `iss` (RFC 9207).
     pub iss: Option<String>,
-    /// What the browser's cookie held.
+    /// The value of the browser's cookie.
     pub browser_binding: Option<BrowserBinding>,
-    /// What the IdP answered.
+    /// The IdP's answer.
     pub answer: Result<AuthorizationCode, IdpRefusal>,
 }
 
 /// The IdP's `error=…` (RFC 6749 4.1.2.1).
 #[derive(Clone, Debug)]
 pub struct IdpRefusal {
-    /// `error`, cleaned.
+    /// `error`, sanitized.
     pub error: String,
-    /// `error_description`, cleaned: for the log.
+    /// `error_description`, sanitized; for the log.
     pub description: Option<String>,
 }
 
@@ -105,18 +106,18 @@ impl IdpRefusal {
     }
 }
 
-/// What is kept between begin and complete; the store holds it sealed.
+/// What is stored, sealed, between begin and complete.
 #[derive(Debug)]
 pub struct PendingLogin {
     /// OIDC Core 3.1.2.1 `nonce`.
     pub nonce: Nonce,
     /// RFC 7636 4.1 `code_verifier`.
     pub verifier: PkceVerifier,
-    /// Tells the connection that began the login from one of the same slug created later.
+    /// Distinguishes the connection that began the login from a later one of the same slug.
     pub incarnation: u64,
     /// Digest of the issuer and the client id that the login began with.
     pub relying_party: [u8; 16],
-    /// What was sent as `max_age`.
+    /// The `max_age` that was sent.
     pub max_age: Option<Duration>,
     /// Where the web tier sends the person afterwards.
     pub return_to: Option<ReturnTo>,
@@ -129,13 +130,13 @@ macro_rules! secret_text {
         pub struct $name(SecretString);
 
         impl $name {
-            /// Takes a secret in.
+            /// Wraps the secret.
             #[must_use]
             pub fn new(text: String) -> Self {
                 Self(text.into())
             }
 
-            /// The secret itself: for the wire only.
+            /// The secret itself; must only leave the process in a request or response.
             #[must_use]
             pub fn expose(&self) -> &str {
                 self.0.expose_secret()
@@ -151,7 +152,7 @@ macro_rules! secret_text {
 }
 
 secret_text! {
-    /// The `state` that came back (RFC 6749 4.1.2), unverified.
+    /// The callback's `state` (RFC 6749 4.1.2), not verified.
     StateParameter
 }
 secret_text! {
@@ -159,7 +160,8 @@ secret_text! {
     AuthorizationCode
 }
 secret_text! {
-    /// What the web tier keeps in a browser's cookie, so that a login ends where it began.
+    /// The value that the web tier keeps in a browser's cookie, so that a login ends in the browser in
+    /// which it began.
     BrowserBinding
 }
 secret_text! {

@@ -1,4 +1,5 @@
-//! Plain types that every room speaks: no I/O, no async, no wire formats. Imports no other room.
+//! The types that every other module uses. Pure: no I/O, no async, no wire formats. Must never import
+//! another module of the crate.
 
 pub mod address;
 pub mod attempt;
@@ -21,11 +22,12 @@ pub mod time;
 
 use std::borrow::Cow;
 
-/// Gives an enum with `ALL` and a method for its stable name `parse`, `Display` and serde by that name.
+/// Implements `parse`, `Display` and serde by stable name, for an enum with `ALL` and a method that
+/// returns the name.
 macro_rules! stable_names {
     ($type:ident, $name:ident) => {
         impl $type {
-            /// Reads a stable name; `None` for one that this version doesn't know.
+            /// Parses a stable name; `None` for a name that this version doesn't know.
             #[must_use]
             pub fn parse(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|item| item.$name() == name)
@@ -55,15 +57,15 @@ macro_rules! stable_names {
 }
 pub(crate) use stable_names;
 
-/// What is wrong with one field of a caller's input. Goes back to the caller, so it never holds a
-/// secret.
+/// What is wrong with one field of a caller's input. It is returned to the caller, so it must never
+/// contain a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path as the contract names it: `endpoints.token_endpoint`.
     pub field: Cow<'static, str>,
-    /// What was expected, and the actual value where it can be shown.
+    /// What was expected, and the actual value if it can be shown.
     pub description: String,
-    /// Whether it is an address that the service must not call.
+    /// Whether the field names an address that the service must not call.
     pub forbidden_address: bool,
 }
 

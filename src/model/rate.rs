@@ -1,19 +1,19 @@
-//! So many in so long.
+//! A rate, such as 120 per minute.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// So many in so long; the whole number may come at once.
+/// A number of calls per period; all of them may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
+    /// Calls per period.
     pub count: NonZeroU32,
-    /// In how long.
+    /// 1 second to 1 hour.
     pub period: Duration,
 }
 
 impl Rate {
-    /// Reads `120/1m`, `20/s`.
+    /// Parses `120/1m` or `20/s`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (count, period) = text.split_once('/')?;
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_read_with_its_bounds() {
+    fn a_rate_is_parsed_within_its_bounds() {
         let rate = |count, seconds| {
             Some(Rate {
                 count: NonZeroU32::new(count).expect("not 0"),

@@ -1,6 +1,6 @@
-//! Why a call was refused, in the words that clients are written against: part of the API, like field
-//! names. What exactly happened is a [`Cause`](super::cause::Cause). Knows no gRPC code: the door maps
-//! reasons to codes.
+//! Why a call was refused: stable codes that are part of the API. What exactly happened is a
+//! [`Cause`](super::cause::Cause). Must never know a gRPC code: `server/grpc/status.rs` maps reasons to
+//! codes.
 
 use super::stable_names;
 
@@ -13,9 +13,9 @@ pub enum Owner {
     CustomerIdpAdmin,
     /// PeerPanda's support, or the program that calls.
     Support,
-    /// Whoever runs this service.
+    /// The operator of this service.
     Operator,
-    /// Nobody: it passes by itself.
+    /// Nobody: the problem is temporary.
     Transient,
 }
 
@@ -58,7 +58,7 @@ impl Retry {
 
 macro_rules! reasons {
     ($($variant:ident = $name:literal, $retry:ident;)*) => {
-        /// The reasons of refusal.
+        /// Why a call was refused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[expect(missing_docs, reason = "docs/reference/reasons.md documents each")]
         pub enum Reason {
@@ -77,7 +77,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// What the caller may do, as long as no state is spent by the call.
+            /// What the caller may do, if the call has not spent a state.
             #[must_use]
             pub fn retry(self) -> Retry {
                 match self {

@@ -1,4 +1,5 @@
-//! Where the web tier sends a person after login: a place of ours, never one that a link from outside chose.
+//! Where the web tier sends a person after login. Must never be a URL of a foreign origin, or a link to
+//! the login page would become an open redirect.
 
 use url::Url;
 
@@ -7,7 +8,7 @@ use url::Url;
 pub struct ReturnTo(String);
 
 impl ReturnTo {
-    /// Takes what [`ReturnRule::check`] passed at begin, out of the store.
+    /// Wraps a value that [`ReturnRule::check`] accepted before it was stored.
     #[must_use]
     pub fn from_store(text: String) -> Self {
         Self(text)
@@ -20,7 +21,7 @@ impl ReturnTo {
     }
 }
 
-/// Which places are ours.
+/// The origins to which a person may be sent.
 #[derive(Clone, Debug)]
 pub struct ReturnRule {
     public_origin: String,
@@ -28,17 +29,17 @@ pub struct ReturnRule {
 }
 
 impl ReturnRule {
-    /// Origins as [`url::Origin::ascii_serialization`] writes them; the public one is always allowed.
+    /// Origins in the form of [`url::Origin::ascii_serialization`]. The public one is always allowed.
     #[must_use]
     pub fn new(public_origin: String, allowed_origins: Vec<String>) -> Self {
         Self { public_origin, allowed_origins }
     }
 
-    /// Passes a path on the public origin, or an URL of an allowed origin. A browser reads `\` as `/` and drops tabs and
-    /// line ends, so neither passes anywhere.
+    /// Accepts a path on the public origin or a URL of an allowed origin. Browsers read `\` as `/` and
+    /// drop tabs and line ends, so these are refused everywhere.
     ///
     /// # Errors
-    /// What was expected.
+    /// The rule that was broken.
     pub fn check(&self, text: &str) -> Result<ReturnTo, &'static str> {
         if text.is_empty() || text.len() > MAX_LEN {
             return Err("must be 1 to 2048 bytes");
@@ -68,8 +69,8 @@ impl ReturnRule {
     }
 
     fn check_path(&self, text: &str) -> Result<ReturnTo, &'static str> {
-        // "//host" is an URL of another origin, also where dot segments hide it: "/.//host" has the path "//host", and
-        // whoever puts that into a Location header has sent the person away.
+        // "//host" is a URL of another origin, even if dot segments hide it: "/.//host" has the path
+        // "//host", which in a Location header sends the person to that host.
         let base = Url::parse(&self.public_origin).map_err(|_| EXPECTED)?;
         let url = base.join(text).map_err(|_| EXPECTED)?;
         let is_ours = url.origin() == base.origin()
@@ -79,13 +80,13 @@ impl ReturnRule {
     }
 }
 
-/// Userinfo that is empty ("https://@host") leaves no trace in a parsed URL.
+/// Checked in the text, since a parsed URL doesn't show empty user information ("https://@host").
 fn has_userinfo(text: &str) -> bool {
     let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
     after_scheme.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }
 
-const EXPECTED: &str = "must be a path on the public origin, or an URL of an allowed origin";
+const EXPECTED: &str = "must be a path on the public origin, or a URL of an allowed origin";
 const MAX_LEN: usize = 2048;
 
 #[cfg(test)]
@@ -117,9 +118,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever passes leads, resolved as a browser does, to an origin of ours.
+        /// Whatever is accepted leads to an allowed origin when resolved as a browser does.
         #[test]
-        fn whatever_passes_stays_at_home(text in "[/\\\\.:@?#a-z%0-9 \t\n]{0,12}(evil\\.com|getpeerpanda\\.com)?[/\\\\:@?#a-z.]{0,8}") {
+        fn accepted_values_stay_on_allowed_origins(text in "[/\\\\.:@?#a-z%0-9 \t\n]{0,12}(evil\\.com|getpeerpanda\\.com)?[/\\\\:@?#a-z.]{0,8}") {
             if rule().check(&text).is_ok() {
                 let base = Url::parse("https://getpeerpanda.com/app/").expect("a URL");
                 let origin = base.join(&text).expect("what passes can be resolved").origin().ascii_serialization();
@@ -128,13 +129,13 @@ mod tests {
         }
 
         #[test]
-        fn nothing_from_outside_panics(text in ".{0,64}") {
+        fn arbitrary_text_does_not_panic(text in ".{0,64}") {
             let _ = rule().check(&text);
         }
     }
 
     #[test]
-    fn every_way_out_is_refused() {
+    fn every_foreign_origin_is_refused() {
         for bad in [
             "",
             "//evil.com",

@@ -1,27 +1,27 @@
-//! Client secrets: as entered, as checked, and how an update changes them. Never shown, wiped when
-//! dropped.
+//! Client secrets: as entered, as checked, and what an update does to them. Must never be shown or
+//! logged; the memory is wiped when a secret is dropped.
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::SHA256;
+use aws_lc_rs::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Violation;
 use super::change::Change;
 use super::time::UnixMillis;
 
-/// A client secret as it was entered: not trimmed, not checked. Never shown, wiped when dropped.
+/// A client secret as it was entered: neither trimmed nor checked.
 #[derive(Clone, Debug, Default)]
 pub struct UncheckedSecret(SecretString);
 
 impl UncheckedSecret {
-    /// Takes a secret in.
+    /// Wraps what was entered.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text.into())
     }
 
-    /// Whether nothing but white space was entered.
+    /// Whether it is empty or white space only.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.0.expose_secret().trim().is_empty()
@@ -30,23 +30,23 @@ impl UncheckedSecret {
     /// Trims and checks the secret. `field`: its name in the contract.
     ///
     /// # Errors
-    /// It is empty, too long, or holds control characters. The secret isn't shown.
+    /// It is empty, too long, or has control characters. The error doesn't repeat the secret.
     pub fn check(&self, field: &'static str) -> Result<ClientSecret, Violation> {
         let text = self.0.expose_secret().trim();
-        let fits =
+        let is_valid =
             (1..=1024).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        fits.then(|| ClientSecret(text.to_owned().into())).ok_or_else(|| {
+        is_valid.then(|| ClientSecret(text.to_owned().into())).ok_or_else(|| {
             Violation::new(field, "must be 1 to 1024 characters without control characters")
         })
     }
 }
 
-/// A client secret: checked, never shown, wiped when dropped.
+/// A client secret that was checked.
 #[derive(Clone, Debug)]
 pub struct ClientSecret(SecretString);
 
 impl ClientSecret {
-    /// Takes a secret that was checked before it was stored.
+    /// Wraps a secret that was checked before it was stored.
     #[must_use]
     pub fn from_store(text: String) -> Self {
         Self(text.into())
@@ -58,42 +58,41 @@ impl ClientSecret {
         self.0.expose_secret()
     }
 
-    /// First 8 hex digits of its SHA-256, to compare with what the customer sent.
+    /// The first 8 hex digits of its SHA-256, to compare with what the customer sent.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&SHA256, self.expose().as_bytes());
-        hex::encode(&digest.as_ref()[..4])
+        hex::encode(&digest(&SHA256, self.expose().as_bytes()).as_ref()[..4])
     }
 }
 
-/// A client's secrets: one in use, and possibly one that takes its place when the IdP rejects the
-/// client.
+/// A client's secrets: the active one, and optionally a standby that takes its place when the IdP
+/// rejects the client.
 #[derive(Clone, Debug)]
 pub struct ClientSecrets {
-    /// In use.
+    /// The secret in use.
     pub active: ClientSecret,
-    /// When it expires, as the customer says.
+    /// When the active secret expires, according to the customer.
     pub active_expire: Option<UnixMillis>,
     /// The standby secret.
     pub standby: Option<ClientSecret>,
-    /// When the standby secret expires.
+    /// When the standby secret expires, according to the customer.
     pub standby_expire: Option<UnixMillis>,
 }
 
 impl ClientSecrets {
-    /// One secret alone, with no known expiry.
+    /// One secret without a known expiry and without a standby.
     #[must_use]
     pub fn one(active: ClientSecret) -> Self {
         Self { active, active_expire: None, standby: None, standby_expire: None }
     }
 }
 
-/// What an update does to a connection's secrets. The secrets are unchecked.
+/// What an update does to a connection's secrets.
 #[derive(Debug, Default)]
 pub struct SecretsEdit {
-    /// Replaces the secret in use, which can't be removed.
+    /// Replaces the active secret, which can't be removed.
     pub active: Option<UncheckedSecret>,
-    /// When it expires.
+    /// When the active secret expires.
     pub active_expire: Change<UnixMillis>,
     /// The standby secret.
     pub standby: Change<UncheckedSecret>,
@@ -102,11 +101,11 @@ pub struct SecretsEdit {
 }
 
 impl SecretsEdit {
-    /// Checks the secrets and applies the edit; `old` is `None` for a new connection, which needs a
-    /// secret.
+    /// Checks the secrets and applies the edit. `old`: the stored secrets, `None` for a new connection,
+    /// which needs an active secret.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All violations at once.
     pub fn apply_to(self, old: Option<&ClientSecrets>) -> Result<ClientSecrets, Vec<Violation>> {
         let mut violations = Vec::new();
         let mut checked = |secret: &UncheckedSecret, field| match secret.check(field) {
@@ -131,7 +130,7 @@ impl SecretsEdit {
         };
         let is_new =
             |secret: &ClientSecret| old.is_none_or(|old| old.active.expose() != secret.expose());
-        // What is known of the old secret's expiry says nothing about a new one.
+        // The expiry of the old secret says nothing about a new one.
         let forgets_expiry = entered.as_ref().is_some_and(is_new);
         let active_expire = old.and_then(|old| old.active_expire).filter(|_| !forgets_expiry);
         let standby_expire = match standby {
@@ -157,5 +156,66 @@ impl SecretsEdit {
     }
 }
 
-/// A secret that expires within this time is one to replace.
+/// A secret that expires within this time needs to be replaced.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> ClientSecrets {
+        ClientSecrets {
+            active: ClientSecret::from_store("old".to_owned()),
+            active_expire: Some(UnixMillis(1)),
+            standby: Some(ClientSecret::from_store("spare".to_owned())),
+            standby_expire: Some(UnixMillis(2)),
+        }
+    }
+
+    fn active(text: &str) -> SecretsEdit {
+        SecretsEdit { active: Some(UncheckedSecret::new(text.to_owned())), ..Default::default() }
+    }
+
+    #[test]
+    fn a_secret_is_trimmed_and_bounded() {
+        for (text, expected) in [(" s3cret\n", Some("s3cret")), ("", None), ("a\0b", None)] {
+            let secret = UncheckedSecret::new(text.to_owned()).check("client_secret").ok();
+            assert_eq!(secret.as_ref().map(ClientSecret::expose), expected, "{text:?}");
+        }
+        let long = UncheckedSecret::new("CANARY".repeat(200)).check("client_secret");
+        assert!(!long.expect_err("too long").description.contains("CANARY"));
+    }
+
+    #[test]
+    fn a_new_connection_needs_a_secret() {
+        let violations = SecretsEdit::default().apply_to(None).expect_err("refused");
+        assert_eq!(violations[0].field, "client_secret");
+        let secrets = active("new").apply_to(None).expect("accepted");
+        assert!(secrets.standby.is_none() && secrets.active_expire.is_none());
+    }
+
+    #[test]
+    fn a_new_active_secret_forgets_the_expiry_of_the_old_one() {
+        let same = active("old").apply_to(Some(&stored())).expect("accepted");
+        assert_eq!(same.active_expire, Some(UnixMillis(1)));
+        let new = active("new").apply_to(Some(&stored())).expect("accepted");
+        assert_eq!((new.active.expose(), new.active_expire), ("new", None));
+        assert_eq!(new.standby_expire, Some(UnixMillis(2)), "the standby secret stays");
+    }
+
+    #[test]
+    fn a_standby_secret_is_cleared_with_its_expiry() {
+        for standby in [Change::Clear, Change::Set(UncheckedSecret::new(" ".to_owned()))] {
+            let edit = SecretsEdit { standby, ..SecretsEdit::default() };
+            let secrets = edit.apply_to(Some(&stored())).expect("accepted");
+            assert!(secrets.standby.is_none() && secrets.standby_expire.is_none());
+        }
+        let edit = SecretsEdit {
+            standby: Change::Clear,
+            standby_expire: Change::Set(UnixMillis(3)),
+            ..SecretsEdit::default()
+        };
+        let violations = edit.apply_to(Some(&stored())).expect_err("refused");
+        assert_eq!(violations[0].field, "standby_client_secret_expire_time");
+    }
+}

@@ -1,8 +1,9 @@
-//! The algorithms that an ID token may be signed with.
+//! The algorithms that may sign an ID token, by their names in the IANA registry.
 
 use serde::{Deserialize, Serialize};
 
-/// An asymmetric JWS algorithm (RFC 7518 3.1, RFC 8037 3.1). There is no HS256 and no `none`.
+/// An asymmetric JWS algorithm (RFC 7518 3.1, RFC 8037 3.1). HS256 and `none` are left out on purpose:
+/// they must never be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are the registry's")]
 pub enum SigningAlg {
@@ -19,7 +20,7 @@ pub enum SigningAlg {
 }
 
 impl SigningAlg {
-    /// Every algorithm that an ID token may be signed with.
+    /// Every algorithm.
     pub const ALL: [Self; 10] = [
         Self::RS256,
         Self::RS384,
@@ -50,9 +51,26 @@ impl SigningAlg {
         }
     }
 
-    /// `None`: not an algorithm that an ID token may be signed with.
+    /// Parses a registered name; `None` for any other algorithm.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|alg| alg.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_asymmetric_algorithms_are_parsed() {
+        for alg in SigningAlg::ALL {
+            assert_eq!(SigningAlg::parse(alg.name()), Some(alg));
+            let json = serde_json::to_string(&alg).expect("JSON");
+            assert_eq!(json, format!("{:?}", alg.name()), "stored by its registered name");
+        }
+        for bad in ["", "none", "HS256", "rs256", "RS1", "ES256K"] {
+            assert_eq!(SigningAlg::parse(bad), None, "{bad}");
+        }
     }
 }

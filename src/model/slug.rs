@@ -1,17 +1,17 @@
-//! The `account_slug`: which customer account a call is about.
+//! The account slug, which names a customer account.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`: also a DNS label, and safe in any URL.
+/// `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`: a DNS label, and safe in any URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slug(Arc<str>);
 
 impl Slug {
-    /// `None`: it isn't an account slug.
+    /// Parses a slug; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
@@ -50,9 +50,9 @@ impl fmt::Display for Slug {
     }
 }
 
-/// What is said of text that isn't a slug.
+/// The violation for text that isn't a slug.
 pub const SLUG_RULE: &str =
-    "must be an account slug: 1 to 63 of a-z, 0-9 and -, not beginning or ending with -";
+    "must be an account slug: 1 to 63 of a-z, 0-9 and -, not starting or ending with -";
 
 const MAX_LEN: usize = 63;
 
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_slugs_are_slugs() {
+    fn only_valid_slugs_are_parsed() {
         for good in ["a", "0", "acme", "a-b", "a--b", &"x".repeat(63)] {
             assert!(Slug::parse(good).is_some(), "{good}");
         }

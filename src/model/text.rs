@@ -1,10 +1,10 @@
-//! Text from outside on its way into a message, a log line or a record: the one place that shortens
-//! it, removes what can't be seen, and takes our secrets out of it.
+//! Prepares text from outside for a message, a log line or a record: shortens it, replaces invisible
+//! characters, and redacts secrets. No other module has its own way to do that.
 
 use std::borrow::Cow;
 
-/// At most `max_chars` characters of `text` on one line: control characters and invisible ones become
-/// U+FFFD, so that the text can neither flood a log nor forge a line of it.
+/// At most `max_chars` characters of `text` on one line. Control and invisible characters become U+FFFD,
+/// so that the text can neither flood a log nor forge a line of it.
 #[must_use]
 pub fn sanitize(text: &str, max_chars: usize) -> String {
     let visible = |c: char| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c };
@@ -37,13 +37,12 @@ pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> Str
     secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
 }
 
-/// Characters that change how the text around them is read: bidirectional controls and zero-width
-/// characters.
+/// Bidirectional controls and zero-width characters, which change how the text around them is read.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Characters of a value quoted in a message.
+/// The most characters of a value quoted in a message.
 const MAX_QUOTED: usize = 120;
 
 #[cfg(test)]

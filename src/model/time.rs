@@ -1,5 +1,5 @@
-//! Points in time as types, so that seconds and milliseconds can't be mistaken for each other. Both
-//! count from the Unix epoch and saturate: an overflow never wraps into the past.
+//! Points in time as types, so that seconds and milliseconds can't be confused. Both count from the Unix
+//! epoch and saturate: an overflow never wraps into the past.
 
 use std::fmt;
 use std::time::Duration;

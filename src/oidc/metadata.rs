@@ -11,7 +11,9 @@ use super::http::{HttpClient, host_of};
 use super::json;
 use crate::model::address::AddressPolicy;
 use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource};
-use crate::model::endpoint_url::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
+use crate::model::endpoint_url::{
+    EndpointUrlError, WELL_KNOWN, check_endpoint_url, smuggled_parameter,
+};
 use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
 
@@ -147,12 +149,11 @@ impl<'a> Reader<'a> {
 
     fn url(&self, name: &str) -> Result<Url, Problem> {
         let text = self.text(name)?;
-        check_endpoint_url(text, self.addresses).map_err(|(detail, is_address)| {
-            if is_address {
+        check_endpoint_url(text, self.addresses).map_err(|error| match error {
+            EndpointUrlError::ForbiddenAddress { .. } => {
                 Problem::Address { host: host_of(text), kind: "private or local" }
-            } else {
-                Problem::Document(format!("its {name} {detail}"))
             }
+            EndpointUrlError::Malformed(rule) => Problem::Document(format!("its {name} {rule}")),
         })
     }
 

@@ -1,4 +1,5 @@
-//! The checks of a draft's fields.
+//! The checks of a draft's fields: each adds its violations and returns the normalised value. Pure, and
+//! used only by [`Draft::apply`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use crate::model::connection::{
 };
 use crate::model::draft::{Draft, DraftEndpoints};
 use crate::model::endpoint_url::{
-    WELL_KNOWN, check_endpoint_url, is_reserved_parameter, smuggled_parameter,
+    EndpointUrlError, WELL_KNOWN, check_endpoint_url, is_reserved_parameter, smuggled_parameter,
 };
 use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
@@ -20,11 +21,11 @@ use crate::model::text::quotable;
 /// A field after its own checks.
 pub(super) enum Parsed<T> {
     Valid(T),
-    /// A violation tells why.
+    /// A violation was added.
     Invalid,
 }
 
-/// Checks fields one by one and collects what is wrong with all of them.
+/// Checks fields one by one and collects the violations of all of them.
 pub(super) struct FieldChecks<'a> {
     pub(super) policy: &'a AddressPolicy,
     pub(super) violations: Vec<Violation>,
@@ -78,18 +79,19 @@ impl FieldChecks<'_> {
     fn url(&mut self, field: &'static str, text: &str) -> Option<Url> {
         match check_endpoint_url(text.trim(), self.policy) {
             Ok(url) => Some(url),
-            Err((description, forbidden_address)) => {
+            Err(error) => {
                 self.violations.push(Violation {
                     field: field.into(),
-                    description,
-                    forbidden_address,
+                    description: error.to_string(),
+                    forbidden_address: matches!(error, EndpointUrlError::ForbiddenAddress { .. }),
                 });
                 None
             }
         }
     }
 
-    /// The discovery URL or the endpoints; a half that the update doesn't name stays as it is stored.
+    /// The discovery URL or the endpoints, whichever is given. `stored_url` and `stored_endpoints`: the
+    /// stored settings if the update doesn't name the field, which then stays as it is.
     pub(super) fn source(
         &mut self,
         draft: &Draft,
@@ -140,7 +142,7 @@ impl FieldChecks<'_> {
         if let Some(name) = authorization.as_ref().and_then(smuggled_parameter) {
             self.violate(
                 "endpoints.authorization_endpoint",
-                format!("its query must not hold {name:?}"),
+                format!("its query must not set {name:?}"),
             );
         }
         let token = self.url("endpoints.token_endpoint", &ends.token);
@@ -159,7 +161,7 @@ impl FieldChecks<'_> {
         if text.is_empty() {
             return Parsed::Valid(None);
         }
-        // Not every URL parser takes the placeholder's braces: check the URL of one tenant.
+        // Not every URL parser accepts the braces of the placeholder, so check the URL of one tenant.
         let concrete = text.replace(TENANT_PLACEHOLDER, "tenant");
         let Some(url) = self.url("issuer", &concrete) else { return Parsed::Invalid };
         if url.query().is_some() {
@@ -169,8 +171,8 @@ impl FieldChecks<'_> {
         Parsed::Valid(Some(Issuer::new(text.to_owned())))
     }
 
-    /// The rules that span several fields.
-    pub(super) fn whole(
+    /// Checks the rules that span several fields, and returns the issuer.
+    pub(super) fn cross_field_rules(
         &mut self,
         source: &Option<MetadataSource>,
         issuer: Parsed<Option<Issuer>>,
@@ -222,7 +224,7 @@ impl FieldChecks<'_> {
             );
         }
         if !scopes.iter().any(|scope| scope == "openid") {
-            self.violate("scopes", "must hold \"openid\" (OIDC Core 3.1.2.1)");
+            self.violate("scopes", "must include \"openid\" (OIDC Core 3.1.2.1)");
         }
         scopes
     }
@@ -258,7 +260,7 @@ impl FieldChecks<'_> {
                     let known = SigningAlg::ALL.map(SigningAlg::name).join(", ");
                     self.violate(
                         "id_token_signing_algs",
-                        format!("must be of {known}: {:?}", quotable(&name)),
+                        format!("must be one of {known}: {:?}", quotable(&name)),
                     );
                 }
             }
@@ -295,7 +297,7 @@ impl FieldChecks<'_> {
             } else if out.insert(name.clone(), value).is_some() {
                 self.violate(
                     "authorization_params",
-                    format!("must not hold {:?} twice", quotable(&name)),
+                    format!("must not set {:?} twice", quotable(&name)),
                 );
             }
         }
@@ -336,7 +338,7 @@ fn is_guid(text: &str) -> bool {
         })
 }
 
-/// Stands where a source was refused; never leaves [`Draft::check`], which then answers with the violations.
+/// Takes the place of a refused source; never leaves [`Draft::apply`], which then returns the violations.
 pub(super) fn placeholder_url() -> Url {
     Url::parse("https://refused.invalid/").expect("a constant URL parses")
 }

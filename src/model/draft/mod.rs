@@ -1,5 +1,5 @@
-//! A connection as support enters it: plain text, trimmed and checked here, all violations at once. Depends on no DNS
-//! and on no IdP.
+//! A connection as support enters it: plain text that is trimmed, checked and completed with defaults
+//! here, with all violations reported at once. Must never depend on DNS or on an IdP being up.
 
 mod fields;
 
@@ -13,7 +13,7 @@ use super::connection::{
     TokenEndpointAuthMethod,
 };
 
-/// A connection's settings before they are checked; an empty field means its default.
+/// A connection's settings before they are checked. An empty field stands for its default.
 #[derive(Clone, Debug, Default)]
 #[expect(
     missing_docs,
@@ -42,7 +42,7 @@ pub struct Draft {
     pub required_claims: Vec<RequiredClaim>,
 }
 
-/// Endpoints before they are checked; empty: not given.
+/// Endpoints before they are checked. An empty one is not given.
 #[derive(Clone, Debug, Default)]
 #[expect(
     missing_docs,
@@ -87,7 +87,7 @@ pub enum DraftField {
 }
 
 impl DraftField {
-    /// Reads the name of a field that an update can set.
+    /// Parses a field's name in the contract; `None` for a field that an update can't set.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -114,13 +114,13 @@ impl DraftField {
 }
 
 impl Draft {
-    /// Trims and checks the settings, and fills in the defaults. `base`: the stored settings of an
-    /// update, and the fields that it names. Only the named fields are checked, and then the rules for
+    /// Trims and checks the settings, and fills in the defaults. `base`: for an update, the stored
+    /// settings and the fields that the update names. Only the named fields are checked, and then the rules for
     /// the whole connection: a stored field that the update doesn't name is not checked again, since a
     /// rule may have become stricter since it was stored.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All violations at once.
     pub fn apply(
         self,
         base: Option<(&ConnectionSettings, &[DraftField])>,
@@ -204,7 +204,7 @@ impl Draft {
                 required_claims,
                 check.required_claims(&self.required_claims)
             ),
-            issuer: check.whole(&source, issuer, &tenant_ids),
+            issuer: check.cross_field_rules(&source, issuer, &tenant_ids),
             allowed_tenant_ids: tenant_ids,
             source: source.unwrap_or_else(|| MetadataSource::Discovery(placeholder_url())),
         };
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
+    fn all_violations_are_reported_at_once() {
         let fields = violated(Draft {
             discovery_url: "http://idp.example.com/.well-known/openid-configuration".to_owned(),
             client_id: String::new(),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_private_address_is_told_as_such() {
+    fn a_literal_private_address_is_marked_as_forbidden() {
         let violations = Draft {
             discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(),
             ..draft()

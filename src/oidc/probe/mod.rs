@@ -537,7 +537,7 @@ impl Run<'_, '_> {
                 None if is_needed => wrong.push(format!("{name} is missing")),
                 None => {}
                 Some(Ok(url)) => return Some(url),
-                Some(Err((detail, _))) => wrong.push(format!("{name} {detail}")),
+                Some(Err(error)) => wrong.push(format!("{name} {error}")),
             }
             None
         };
@@ -990,12 +990,12 @@ impl Run<'_, '_> {
                     text: "a redirect to another of our pages".to_owned(),
                 });
             }
-            check_endpoint_url(target.as_str(), &self.probe.http.addresses).map_err(
-                |(detail, _)| CallError::Unusable {
+            check_endpoint_url(target.as_str(), &self.probe.http.addresses).map_err(|error| {
+                CallError::Unusable {
                     host: host_of(target.as_str()),
-                    detail: format!("a redirect whose target {detail}"),
-                },
-            )?;
+                    detail: format!("a redirect whose target {error}"),
+                }
+            })?;
             url = target;
         }
         Ok(End::TooFar)
