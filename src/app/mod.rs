@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Database};
 use crate::connections::{AutomaticChanges, ConnectionAdmin};
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::identity_token::{IdentityTokenPolicy, IdentityTokens};
+use crate::identity_token::{IdentityTokenPolicy, IdentityTokens, READ_INTERVAL};
 use crate::login::attempts::AttemptLog;
 use crate::login::{Login, LoginPolicy};
 use crate::model::return_to::ReturnRule;
@@ -110,6 +110,7 @@ impl App {
                 audience,
                 ttl: config.identity_ttl,
                 key_lifetime: config.identity_key_lifetime,
+                read_interval: READ_INTERVAL,
             };
             Arc::new(IdentityTokens::new(
                 policy,
