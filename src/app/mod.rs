@@ -29,8 +29,8 @@ use crate::store::cache::{ConnectionCache, POLL_INTERVAL};
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::seal::Keyring;
-use crate::store::sql::RowCodec;
 use crate::store::sql::postgres::PostgresConnections;
+use crate::store::sql::rows::RowCodec;
 use crate::store::sql::sqlite::SqliteConnections;
 use crate::store::{
     Connections, DeferredStore, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys,

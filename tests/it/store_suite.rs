@@ -15,8 +15,8 @@ use peerpanda_sso::store::memory::MemoryPendingLogins;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::redis::url::RedisUrl;
 use peerpanda_sso::store::seal::{Keyring, MasterKey};
-use peerpanda_sso::store::sql::RowCodec;
 use peerpanda_sso::store::sql::postgres::PostgresConnections;
+use peerpanda_sso::store::sql::rows::RowCodec;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
     ChangeDetails, ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal,

@@ -1,82 +1,64 @@
-//! Connections in PostgreSQL, shared by all replicas.
+//! The store in PostgreSQL, shared by all replicas.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres};
 
-use super::{self as sql, RowCodec};
-use crate::model::attempt::{Attempt, LoginSummary};
-use crate::model::check::CheckRecord;
-use crate::model::connection::{Connection, ConnectionSettings, Issuer};
-use crate::model::reason::Reason;
-use crate::model::secret::ClientSecrets;
-use crate::model::slug::Slug;
-use crate::model::time::UnixMillis;
-use crate::store::seal::CannotOpen;
-use crate::store::{
-    ATTEMPTS_KEPT, AccountAttempt, AttemptBatch, ChangeDetails, ChangeError, ConnectionChange,
-    Connections, LoginAttempts, ProvenLogin, Reseal, Resealed, SigningKeys, SlugChange, StoreError,
-    StoredChange, StoredSigningKey,
-};
+use super::rows::RowCodec;
+use super::{SqlStore, unavailable};
+use crate::store::StoreError;
 
-/// The store; see [`Connections`] for its law.
-pub struct PostgresConnections {
-    pool: PgPool,
-    codec: RowCodec,
-}
+/// The store in PostgreSQL.
+pub type PostgresConnections = SqlStore<Postgres>;
 
 impl PostgresConnections {
-    /// Reads the URL.
+    /// Parses the URL.
     ///
     /// # Errors
-    /// It isn't one of PostgreSQL.
+    /// It is not a PostgreSQL URL.
     pub fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
-        let options: PgConnectOptions = url.parse().map_err(sql::unavailable("postgresql"))?;
+        let options: PgConnectOptions = url.parse().map_err(unavailable("postgresql"))?;
         Ok(options.application_name("peerpanda-sso").options([
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("lock_timeout", STATEMENT_TIMEOUT),
         ]))
     }
 
-    /// Connects, and brings the tables up to date; replicas that start at once wait for each other (sqlx takes an
-    /// advisory lock). A server that takes no writes, as one that replicates another, serves where its tables are up to
-    /// date already.
+    /// Connects and migrates the tables. Replicas that start at the same time wait for each other (sqlx
+    /// takes an advisory lock). A read-only server, such as a replica of another, is accepted if its
+    /// tables are up to date.
     ///
     /// # Errors
     /// The server is unreachable, or the migration fails.
     pub async fn open(options: PgConnectOptions, codec: RowCodec) -> Result<Self, StoreError> {
-        let failed = sql::unavailable("postgresql");
+        let failed = unavailable("postgresql");
         let pool = |connections| {
             PgPoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(3))
+                .acquire_timeout(ACQUIRE_TIMEOUT)
                 .connect_with(options.clone())
         };
         let mut migrator = sqlx::migrate!("migrations/postgres");
-        // A newer version may have been here: after a rollback, or before the rollout has come to this replica.
+        // After a rollback, or during a rolling upgrade, the database may have the migrations of a newer
+        // version.
         migrator.set_ignore_missing(true);
-        // By a connection that ends with them: where they fail it may still hold the lock for which other replicas wait.
-        let alone = pool(1).await.map_err(&failed)?;
-        let migrated = migrator.run(&alone).await.map_err(sqlx::Error::from);
-        alone.close().await;
-        let pool = pool(8).await.map_err(&failed)?;
+        // Migrated over a connection of its own, which is closed afterwards: if the migration fails, the
+        // connection may still hold the lock for which other replicas wait.
+        let migrating = pool(1).await.map_err(&failed)?;
+        let migrated = migrator.run(&migrating).await.map_err(sqlx::Error::from);
+        migrating.close().await;
+        let pool = pool(MAX_CONNECTIONS).await.map_err(&failed)?;
         if let Err(error) = migrated {
             if !is_read_only(&error) || !is_up_to_date(&migrator, &pool).await.map_err(&failed)? {
                 return Err(failed(error));
             }
-            tracing::warn!(
-                "the database takes no writes: people can log in, and support can change nothing"
-            );
+            tracing::warn!("the database is read-only: logins work, changes of connections fail");
         }
         Ok(Self { pool, codec })
     }
 }
-
-super::connections_in_sql!(PostgresConnections, sqlx::Postgres, "postgresql");
 
 fn is_read_only(error: &sqlx::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
@@ -102,5 +84,8 @@ async fn is_up_to_date(migrator: &Migrator, pool: &PgPool) -> Result<bool, sqlx:
 
 /// PostgreSQL, Appendix A: error codes.
 const READ_ONLY_SQL_TRANSACTION: &str = "25006";
-/// The server gives up on a statement of ours after this.
+/// The server cancels a statement that takes longer.
 const STATEMENT_TIMEOUT: &str = "5s";
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Per replica.
+const MAX_CONNECTIONS: u32 = 8;

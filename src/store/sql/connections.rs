@@ -1,0 +1,330 @@
+//! [`Connections`] in SQL. A change takes the next number of `change_counter` first, in the same
+//! transaction: that row's lock makes changes visible in the order of their numbers.
+
+use async_trait::async_trait;
+use sqlx::{FromRow, Transaction};
+
+use super::rows::{ConnectionRow, from_json, to_json};
+use super::statement::{Backend, Statement};
+use super::{SqlStore, fetch_one, from_i64, saturating_i64, unavailable};
+use crate::model::check::CheckRecord;
+use crate::model::connection::{Connection, ConnectionSettings, Issuer};
+use crate::model::secret::ClientSecrets;
+use crate::model::slug::Slug;
+use crate::model::time::UnixMillis;
+use crate::store::{
+    ChangeDetails, ChangeError, ConnectionChange, Connections, SlugChange, StoreError, StoredChange,
+};
+
+/// Named instead of `*`: a column added by a later version must not change the result of a statement
+/// that is already prepared.
+macro_rules! columns {
+    () => {
+        "slug, incarnation, revision, settings, pinned_issuer, client_secret, standby_secret, \
+         secret_expire, standby_expire, secret_switched, last_check, last_proposal, \
+         test_login_digest, test_login_time, create_time, update_time"
+    };
+}
+
+/// A row of `connection_log`.
+#[derive(FromRow)]
+struct LogRow {
+    id: i64,
+    record: String,
+}
+
+/// A row of `connection_changes`.
+#[derive(FromRow)]
+struct ChangeRow {
+    change: i64,
+    slug: String,
+}
+
+impl<D: Backend> SqlStore<D> {
+    /// Begins a change and returns its number.
+    async fn begin_change(&self) -> Result<(Transaction<'static, D>, i64), StoreError> {
+        let mut tx = self.pool.begin().await.map_err(unavailable(D::STORE))?;
+        let statement = Statement::new(
+            "UPDATE change_counter SET latest = latest + 1 \
+             WHERE id = 1 \
+             RETURNING latest",
+        );
+        let (number,) = fetch_one::<D, (i64,)>(&mut tx, statement).await?;
+        Ok((tx, number))
+    }
+
+    /// Commits a change: records it with the revision that results, and announces it to other replicas.
+    async fn commit_change(
+        &self,
+        mut tx: Transaction<'static, D>,
+        slug: &Slug,
+        number: i64,
+        revision: i64,
+        details: &ChangeDetails,
+    ) -> Result<(), StoreError> {
+        let log = Statement::new("INSERT INTO connection_log (slug, record) VALUES ($1, $2)")
+            .bind(slug)
+            .bind(self.codec.change_record(details, revision)?);
+        D::execute(&mut tx, log).await?;
+        let announce = Statement::new(
+            "INSERT INTO connection_changes (slug, change) VALUES ($1, $2) \
+             ON CONFLICT (slug) DO UPDATE SET change = excluded.change",
+        )
+        .bind(slug)
+        .bind(number);
+        D::execute(&mut tx, announce).await?;
+        tx.commit().await.map_err(unavailable(D::STORE))
+    }
+
+    async fn row(&self, slug: &Slug) -> Result<Option<ConnectionRow>, StoreError> {
+        let statement =
+            Statement::new(concat!("SELECT ", columns!(), " FROM connections WHERE slug = $1"))
+                .bind(slug);
+        Ok(self.fetch(statement).await?.pop())
+    }
+
+    /// Rolls back a change of a revision that is not the current one, and says why.
+    async fn conflict_or_not_found(
+        &self,
+        tx: Transaction<'static, D>,
+        slug: &Slug,
+    ) -> Result<ChangeError, StoreError> {
+        tx.rollback().await.map_err(unavailable(D::STORE))?;
+        Ok(match self.row(slug).await? {
+            Some(row) => ChangeError::Conflict { current: from_i64(row.revision) },
+            None => ChangeError::NotFound,
+        })
+    }
+}
+
+#[async_trait]
+impl<D: Backend> Connections for SqlStore<D> {
+    async fn create(
+        &self,
+        slug: &Slug,
+        settings: &ConnectionSettings,
+        secrets: &ClientSecrets,
+        details: &ChangeDetails,
+    ) -> Result<Connection, ChangeError> {
+        let (mut tx, number) = self.begin_change().await?;
+        let insert = Statement::new(concat!(
+            "INSERT INTO connections ( \
+                 slug, incarnation, revision, settings, \
+                 client_secret, standby_secret, secret_expire, standby_expire, \
+                 create_time, update_time \
+             ) VALUES ($1, $2, $2, $3, $4, $5, $6, $7, $8, $8) \
+             ON CONFLICT (slug) DO NOTHING \
+             RETURNING ",
+            columns!()
+        ))
+        .bind(slug)
+        .bind(number)
+        .bind(to_json(settings)?)
+        .bind(self.codec.seal_secret(slug, &secrets.active))
+        .bind(secrets.standby.as_ref().map(|secret| self.codec.seal_secret(slug, secret)))
+        .bind(secrets.active_expire)
+        .bind(secrets.standby_expire)
+        .bind(self.codec.now());
+        let row = D::fetch(&mut tx, insert).await?.pop().ok_or(ChangeError::Exists)?;
+        self.commit_change(tx, slug, number, number, details).await?;
+        Ok(self.codec.connection(row)?)
+    }
+
+    async fn get(&self, slug: &Slug) -> Result<Option<Connection>, StoreError> {
+        self.row(slug).await?.map(|row| self.codec.connection(row)).transpose()
+    }
+
+    async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
+        let page = Statement::new(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM connections \
+             WHERE slug > $1 \
+             ORDER BY slug \
+             LIMIT $2"
+        ))
+        .bind(after.unwrap_or_default())
+        .bind(limit);
+        let rows = self.fetch(page).await?;
+        rows.into_iter().map(|row| self.codec.connection(row)).collect()
+    }
+
+    async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
+        let ConnectionChange { slug, secrets, .. } = change;
+        let (mut tx, number) = self.begin_change().await?;
+        let update = Statement::new(concat!(
+            "UPDATE connections SET \
+                 revision = $1, \
+                 settings = $2, \
+                 pinned_issuer = CASE WHEN $3 THEN pinned_issuer ELSE NULL END, \
+                 client_secret = $4, \
+                 standby_secret = $5, \
+                 secret_expire = $6, \
+                 standby_expire = $7, \
+                 update_time = $8 \
+             WHERE slug = $9 AND revision = $10 \
+             RETURNING ",
+            columns!()
+        ))
+        .bind(number)
+        .bind(to_json(change.settings)?)
+        .bind(change.keep_pin)
+        .bind(self.codec.seal_secret(slug, &secrets.active))
+        .bind(secrets.standby.as_ref().map(|secret| self.codec.seal_secret(slug, secret)))
+        .bind(secrets.active_expire)
+        .bind(secrets.standby_expire)
+        .bind(self.codec.now())
+        .bind(*slug)
+        .bind(change.revision);
+        let Some(row) = D::fetch(&mut tx, update).await?.pop() else {
+            return Err(self.conflict_or_not_found(tx, slug).await?);
+        };
+        self.commit_change(tx, slug, number, number, change.details).await?;
+        Ok(self.codec.connection(row)?)
+    }
+
+    async fn delete(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        details: &ChangeDetails,
+    ) -> Result<(), ChangeError> {
+        let (mut tx, number) = self.begin_change().await?;
+        let delete = Statement::new("DELETE FROM connections WHERE slug = $1 AND revision = $2")
+            .bind(slug)
+            .bind(revision);
+        if D::execute(&mut tx, delete).await? == 0 {
+            return Err(self.conflict_or_not_found(tx, slug).await?);
+        }
+        for delete in [
+            "DELETE FROM login_attempts WHERE slug = $1",
+            "DELETE FROM login_counts WHERE slug = $1",
+        ] {
+            D::execute(&mut tx, Statement::new(delete).bind(slug)).await?;
+        }
+        Ok(self.commit_change(tx, slug, number, 0, details).await?)
+    }
+
+    async fn switch_secret(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        not_since: UnixMillis,
+        details: &ChangeDetails,
+    ) -> Result<bool, StoreError> {
+        let (mut tx, number) = self.begin_change().await?;
+        // Every expression sees the values before the update, so the columns swap.
+        let switch = Statement::new(
+            "UPDATE connections SET \
+                 client_secret = standby_secret, \
+                 standby_secret = client_secret, \
+                 secret_expire = standby_expire, \
+                 standby_expire = secret_expire, \
+                 secret_switched = $1, \
+                 revision = $2 \
+             WHERE slug = $3 AND revision = $4 \
+                 AND standby_secret IS NOT NULL \
+                 AND (standby_expire IS NULL OR standby_expire > $1) \
+                 AND (secret_switched IS NULL OR secret_switched <= $5)",
+        )
+        .bind(self.codec.now())
+        .bind(number)
+        .bind(slug)
+        .bind(revision)
+        .bind(not_since);
+        if D::execute(&mut tx, switch).await? == 0 {
+            tx.rollback().await.map_err(unavailable(D::STORE))?;
+            return Ok(false);
+        }
+        self.commit_change(tx, slug, number, number, details).await?;
+        Ok(true)
+    }
+
+    async fn record_check(
+        &self,
+        slug: &Slug,
+        incarnation: u64,
+        check: &CheckRecord,
+        is_proposal: bool,
+    ) -> Result<(), StoreError> {
+        let sql = if is_proposal {
+            "UPDATE connections SET last_proposal = $1 WHERE slug = $2 AND incarnation = $3"
+        } else {
+            "UPDATE connections SET last_check = $1 WHERE slug = $2 AND incarnation = $3"
+        };
+        let record = Statement::new(sql).bind(to_json(check)?).bind(slug).bind(incarnation);
+        self.execute(record).await.map(|_| ())
+    }
+
+    async fn changes_of(
+        &self,
+        slug: &Slug,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<StoredChange>, StoreError> {
+        let page = Statement::new(
+            "SELECT id, record FROM connection_log \
+             WHERE slug = $1 AND id < $2 \
+             ORDER BY id DESC \
+             LIMIT $3",
+        )
+        .bind(slug)
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(limit);
+        let rows: Vec<LogRow> = self.fetch(page).await?;
+        let stored = |row: LogRow| Ok(StoredChange { id: row.id, record: from_json(&row.record)? });
+        rows.into_iter().map(stored).collect()
+    }
+
+    async fn secrets_expiring_before(&self, time: UnixMillis) -> Result<u64, StoreError> {
+        let count = Statement::new(
+            "SELECT COUNT(*) FROM connections \
+             WHERE secret_expire < $1 OR standby_expire < $1",
+        )
+        .bind(time);
+        let (count,): (i64,) = self.fetch_one(count).await?;
+        Ok(from_i64(count))
+    }
+
+    async fn pin_issuer(
+        &self,
+        slug: &Slug,
+        revision: u64,
+        issuer: &Issuer,
+        details: &ChangeDetails,
+    ) -> Result<(), StoreError> {
+        let (mut tx, number) = self.begin_change().await?;
+        let pin = Statement::new(
+            "UPDATE connections SET pinned_issuer = $1 \
+             WHERE slug = $2 AND revision = $3 AND pinned_issuer IS NULL",
+        )
+        .bind(issuer.as_str())
+        .bind(slug)
+        .bind(revision);
+        if D::execute(&mut tx, pin).await? == 0 {
+            return tx.rollback().await.map_err(unavailable(D::STORE));
+        }
+        self.commit_change(tx, slug, number, saturating_i64(revision), details).await
+    }
+
+    async fn latest_change(&self) -> Result<u64, StoreError> {
+        let latest = Statement::new("SELECT latest FROM change_counter WHERE id = 1");
+        let (latest,): (i64,) = self.fetch_one(latest).await?;
+        Ok(from_i64(latest))
+    }
+
+    async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError> {
+        let page = Statement::new(
+            "SELECT change, slug FROM connection_changes \
+             WHERE change > $1 \
+             ORDER BY change \
+             LIMIT 1000",
+        )
+        .bind(seen);
+        let rows: Vec<ChangeRow> = self.fetch(page).await?;
+        let change = |row: ChangeRow| {
+            Some(SlugChange { change: from_i64(row.change), slug: Slug::parse(&row.slug)? })
+        };
+        Ok(rows.into_iter().filter_map(change).collect())
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Reseal`] in SQL. Every update names the sealed value that was read, so a value that changes in the
+//! meantime is left alone and found by the next pass.
+
+use async_trait::async_trait;
+use sqlx::FromRow;
+
+use super::SqlStore;
+use super::rows::{secret_context, signing_key_context};
+use super::statement::{Backend, Statement};
+use crate::store::seal::CannotOpen;
+use crate::store::{Reseal, Resealed, StoreError};
+
+/// The sealed columns of `connections`.
+#[derive(FromRow)]
+struct SecretsRow {
+    slug: String,
+    client_secret: Vec<u8>,
+    standby_secret: Option<Vec<u8>>,
+}
+
+/// A sealed value, where it is, and the statement that replaces it by the value bound as `$1`.
+struct Sealed {
+    description: String,
+    context: String,
+    value: Vec<u8>,
+    replace: Box<dyn FnOnce(Vec<u8>) -> Statement + Send>,
+}
+
+#[async_trait]
+impl<D: Backend> Reseal for SqlStore<D> {
+    async fn reseal(&self) -> Result<Resealed, StoreError> {
+        let mut changed = 0;
+        for _ in 0..MAX_PASSES {
+            let pass = self.reseal_pass(&mut changed).await?;
+            if !pass.found_older {
+                return Ok(Resealed { changed, all: pass.all, unreadable: pass.unreadable });
+            }
+        }
+        let detail = "values are still being sealed under an older key: \
+                      does every replica have the newest key first?";
+        Err(StoreError::Unavailable { store: D::STORE, detail: detail.to_owned() })
+    }
+}
+
+/// What one pass over all sealed values found.
+#[derive(Default)]
+struct Pass {
+    all: u64,
+    unreadable: Vec<String>,
+    found_older: bool,
+}
+
+impl<D: Backend> SqlStore<D> {
+    async fn reseal_pass(&self, changed: &mut u64) -> Result<Pass, StoreError> {
+        let mut pass = Pass::default();
+        let mut after = String::new();
+        loop {
+            let page = Statement::new(
+                "SELECT slug, client_secret, standby_secret FROM connections \
+                 WHERE slug > $1 \
+                 ORDER BY slug \
+                 LIMIT 500",
+            )
+            .bind(after.as_str());
+            let rows: Vec<SecretsRow> = self.fetch(page).await?;
+            let Some(last) = rows.last() else { break };
+            after.clone_from(&last.slug);
+            for sealed in rows.into_iter().flat_map(client_secrets) {
+                *changed += self.reseal_value(&mut pass, sealed).await?;
+            }
+        }
+        for row in self.signing_key_rows().await? {
+            let sealed = signing_key(row.generation, row.private_key);
+            *changed += self.reseal_value(&mut pass, sealed).await?;
+        }
+        Ok(pass)
+    }
+
+    /// Returns how many rows changed.
+    async fn reseal_value(&self, pass: &mut Pass, sealed: Sealed) -> Result<u64, StoreError> {
+        pass.all += 1;
+        match self.codec.reseal(&sealed.context, &sealed.value) {
+            Ok(None) => Ok(0),
+            Ok(Some(resealed)) => {
+                pass.found_older = true;
+                self.execute((sealed.replace)(resealed)).await
+            }
+            Err(CannotOpen) => {
+                pass.unreadable.push(sealed.description);
+                Ok(0)
+            }
+        }
+    }
+}
+
+/// Replaced in either column, since the two secrets may change places in the meantime.
+fn client_secrets(row: SecretsRow) -> impl Iterator<Item = Sealed> {
+    let SecretsRow { slug, client_secret, standby_secret } = row;
+    [Some(client_secret), standby_secret].into_iter().flatten().map(move |value| {
+        let (slug, old) = (slug.clone(), value.clone());
+        Sealed {
+            description: format!("a client secret of {slug}"),
+            context: secret_context(&slug),
+            value,
+            replace: Box::new(|resealed| {
+                Statement::new(
+                    "UPDATE connections SET \
+                         client_secret = \
+                             CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
+                         standby_secret = \
+                             CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
+                     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)",
+                )
+                .bind(resealed)
+                .bind(slug)
+                .bind(old)
+            }),
+        }
+    })
+}
+
+fn signing_key(generation: i64, value: Vec<u8>) -> Sealed {
+    let old = value.clone();
+    Sealed {
+        description: format!("the signing key {generation}"),
+        context: signing_key_context(generation),
+        value,
+        replace: Box::new(move |resealed| {
+            Statement::new(
+                "UPDATE signing_keys SET private_key = $1 \
+                 WHERE generation = $2 AND private_key = $3",
+            )
+            .bind(resealed)
+            .bind(generation)
+            .bind(old)
+        }),
+    }
+}
+
+/// Replicas may seal values under an older key while this runs.
+const MAX_PASSES: u32 = 5;
