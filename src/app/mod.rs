@@ -374,7 +374,10 @@ fn open_pending_logins(
     environment: &Environment,
 ) -> Result<Arc<dyn PendingLogins>, String> {
     Ok(match &config.redis_url {
-        Some(url) => Arc::new(RedisPendingLogins::lazy(url, config.redis_ca.clone())?),
+        Some(url) => Arc::new(
+            RedisPendingLogins::lazy(url, config.redis_ca.clone())
+                .map_err(|error| error.to_string())?,
+        ),
         None => Arc::new(MemoryPendingLogins::new(
             Arc::clone(&environment.clock),
             config.memory_pending_logins,

@@ -502,8 +502,8 @@ impl Settings {
         )?;
         match RedisUrl::parse(&url) {
             Ok(url) => Some(url),
-            Err(what) => {
-                check.wrong("SSO_REDIS_URL", what.to_owned());
+            Err(error) => {
+                check.errors.push(format!("SSO_REDIS_URL: {error}"));
                 None
             }
         }

@@ -1,7 +1,6 @@
-//! The connections that this replica has in memory, so that a login needs no SQL. A change made by
-//! another replica is seen within [`POLL_INTERVAL`] plus one query. While SQL is unavailable, the
-//! connections in memory stay in use. Only [`ConnectionCache::get`] is cached: everything else goes to
-//! the store itself.
+//! Caches connections in memory, so that a login needs no SQL. A change by another replica is seen within
+//! [`POLL_INTERVAL`] plus one query. While SQL is unavailable, cached connections stay in use. Caches only
+//! [`ConnectionCache::get`]: everything else goes to the store itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,15 +14,15 @@ use crate::model::connection::Connection;
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
 
-/// The cache; one for the process.
+/// The cache of one process.
 pub struct ConnectionCache {
     stored: Arc<DeferredStore<dyn Connections>>,
     clock: Arc<dyn Clock>,
     entries: Cache<Slug, Entry>,
     /// The number of the latest change that `entries` reflects; `UNREAD` until the first poll.
     seen: AtomicU64,
-    /// Grows with every change that is applied, so that a row read before the change isn't cached
-    /// after it.
+    /// Incremented by every change that is applied, so that a row that was read before a change isn't
+    /// cached after it.
     generation: AtomicU64,
 }
 
@@ -35,7 +34,7 @@ enum Entry {
 }
 
 impl ConnectionCache {
-    /// Caches at most `limit` connections.
+    /// An empty cache for at most `limit` connections.
     #[must_use]
     pub fn new(
         stored: Arc<DeferredStore<dyn Connections>>,
@@ -60,11 +59,11 @@ impl ConnectionCache {
         }
         let generation = self.generation.load(Ordering::Acquire);
         let found = self.stored.call(|store| store.get(slug)).await?.map(Arc::new);
-        // Before the first successful poll nothing would tell that a cached row has changed.
+        // Before the first successful poll, a change of a cached row would go unnoticed.
         if self.was_read() {
             self.insert(slug, found.clone()).await;
-            // Compared after the insertion: a change that was applied meanwhile has either replaced
-            // the entry, or shows here.
+            // Compared after the insertion: a change that was applied in the meantime has either replaced
+            // the entry, or changed the generation.
             if self.generation.load(Ordering::Acquire) != generation {
                 self.entries.invalidate(slug).await;
             }
@@ -72,7 +71,7 @@ impl ConnectionCache {
         Ok(found)
     }
 
-    /// Drops what is cached of an account, after this replica changed its connection.
+    /// Drops an account's entry after this replica changed its connection.
     pub async fn forget(&self, slug: &Slug) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.entries.invalidate(slug).await;
@@ -111,10 +110,10 @@ impl ConnectionCache {
         if !self.entries.contains_key(slug) {
             return Ok(());
         }
-        // Read before the old entry goes: if SQL becomes unavailable now, it stays in use.
+        // Read before the old entry is replaced: if SQL fails now, the old entry stays in use.
         let latest = match self.stored.call(|store| store.get(slug)).await {
             Ok(latest) => latest,
-            // One unreadable row must not hold up all later changes.
+            // One unreadable row must not block all later changes.
             Err(StoreError::Unreadable(detail)) => {
                 tracing::error!(account.slug = %slug, detail, "failed to read a changed connection");
                 None
@@ -132,8 +131,7 @@ impl ConnectionCache {
     }
 }
 
-/// How often changes of other replicas are looked for: one small query, whatever the number of
-/// accounts.
+/// How often the changes of other replicas are read: one small query, whatever the number of accounts.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 const ABSENT_FOR: Duration = Duration::from_secs(2);
 const UNREAD: u64 = u64::MAX;

@@ -1,5 +1,5 @@
-//! Pending logins in this process's memory: for development, tests, and a single small replica. Bounded; expires by the
-//! Clock; refuses when it is full, and never evicts a login that somebody is about to finish.
+//! Pending logins in this process's memory: for development, tests, and a single small replica. Bounded,
+//! expires by the Clock. Refuses new logins when it is full: must never evict a login under way.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use super::{PendingKey, PendingLogins, StoreError};
 use crate::clock::Clock;
 use crate::model::time::UnixMillis;
 
-/// The store; see [`PendingLogins`] for its law.
+/// [`PendingLogins`] in memory.
 pub struct MemoryPendingLogins {
     clock: Arc<dyn Clock>,
     limit: usize,
@@ -21,7 +21,7 @@ pub struct MemoryPendingLogins {
 #[derive(Default)]
 struct Inner {
     values: HashMap<PendingKey, (UnixMillis, Vec<u8>)>,
-    /// (expiry in Unix milliseconds, key), so that what has expired is found without looking at all.
+    /// Expiry and key, to find expired logins without a scan.
     by_expiry: BTreeSet<(UnixMillis, String)>,
 }
 

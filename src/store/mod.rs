@@ -1,5 +1,6 @@
-//! What the service remembers: pending logins (Redis or memory) and connections (PostgreSQL or SQLite). The traits stand
-//! here with their laws; which implementation runs is chosen once, in `app.rs`. Must never import a room above it.
+//! The stores: pending logins (Redis or memory), and connections, signing keys and login attempts
+//! (PostgreSQL or SQLite). Each trait states the law that `tests/it/store_suite.rs` proves on every
+//! implementation; `app` chooses the implementation. Must never import a layer above it.
 
 pub mod cache;
 pub mod memory;
@@ -25,37 +26,37 @@ use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::telemetry::store_failed;
 
-/// Holds the values of logins that have begun and not ended.
+/// Stores the values of logins that have begun and are not completed.
 ///
-/// The law: a value that was put is taken at most once, over all replicas and whatever races; after its time to live it
-/// is gone. There is no way to read a value without taking it.
+/// Law: a value is taken at most once, over all replicas and under any race, and never after its time to
+/// live. A value can't be read without taking it. Every method returns within a second.
 #[async_trait]
 pub trait PendingLogins: Send + Sync {
-    /// Keeps `value` under `key` for `ttl`.
+    /// Stores `value` under `key` for `ttl`.
     ///
     /// # Errors
-    /// The store is unreachable or full, or the key is in use. Tells within a second.
+    /// The store is unavailable or full, or the key is in use.
     async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError>;
 
-    /// Gives the value and forgets it. `None`: it was never put, was taken before, or has expired.
+    /// Removes the value and returns it. `None`: it was never stored, was taken before, or has expired.
     ///
     /// # Errors
-    /// The store is unreachable. Tells within a second.
+    /// The store is unavailable.
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Whether the store answers.
+    /// Checks that the store accepts writes.
     ///
     /// # Errors
-    /// It doesn't.
+    /// The store is unavailable.
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// Under which a pending login is kept; tells nothing of its state to who hasn't the service's keys.
+/// The key of a pending login. Reveals nothing about the login's state without the service's keys.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PendingKey(String);
 
 impl PendingKey {
-    /// Takes the derived key's text.
+    /// Wraps the text of the derived key.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
@@ -72,16 +73,16 @@ impl fmt::Debug for PendingKey {
     }
 }
 
-/// Keeps the accounts' connections.
+/// Stores the accounts' connections.
 ///
-/// The law: every change gets a revision that no change had before, over all replicas and slugs, in the order in which
-/// changes become visible; so whoever has read [`Connections::changes_since`] `n` misses nothing up to `n`.
+/// Law: every change gets a number that no change had before, over all replicas and slugs, in the order in
+/// which changes become visible. So a reader of [`Connections::changes_since`] misses no change.
 #[async_trait]
 pub trait Connections: Send + Sync {
     /// Adds a connection.
     ///
     /// # Errors
-    /// [`ChangeError::Exists`], or the store is unreachable.
+    /// [`ChangeError::Exists`], or the store is unavailable.
     async fn create(
         &self,
         slug: &Slug,
@@ -90,28 +91,28 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<Connection, ChangeError>;
 
-    /// `None`: there is none.
+    /// The account's connection, if it has one.
     ///
     /// # Errors
-    /// The store is unreachable, or what it holds can't be opened.
+    /// The store is unavailable, or the row can't be read.
     async fn get(&self, slug: &Slug) -> Result<Option<Connection>, StoreError>;
 
-    /// Connections by slug, after `after`, at most `limit`.
+    /// At most `limit` connections after the slug `after`, in the order of slugs.
     ///
     /// # Errors
-    /// The store is unreachable, or what it holds can't be opened.
+    /// The store is unavailable, or a row can't be read.
     async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError>;
 
-    /// Replaces settings and secrets of exactly this revision.
+    /// Replaces the settings and secrets of exactly this revision.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unreachable.
+    /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unavailable.
     async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError>;
 
     /// Deletes exactly this revision.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unreachable.
+    /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unavailable.
     async fn delete(
         &self,
         slug: &Slug,
@@ -119,11 +120,11 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<(), ChangeError>;
 
-    /// Has the two secrets of exactly this revision change places, unless there is one alone or they did so after
-    /// `not_since` (milliseconds since the Unix epoch). Whether they have.
+    /// Swaps the two secrets of exactly this revision, unless there is no usable standby secret or they
+    /// were swapped after `not_since`. Returns whether it did.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn switch_secret(
         &self,
         slug: &Slug,
@@ -132,11 +133,11 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<bool, StoreError>;
 
-    /// Keeps what a check of this incarnation, or of a change that was proposed of it, found. No change: nobody's login is
-    /// different for it.
+    /// Stores the last check of this incarnation, or of a proposed change of it. Gets no change number, as
+    /// it affects no login.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn record_check(
         &self,
         slug: &Slug,
@@ -145,10 +146,11 @@ pub trait Connections: Send + Sync {
         is_proposal: bool,
     ) -> Result<(), StoreError>;
 
-    /// The changes of an account's connection, newest first, before `before` (of an earlier page), at most `limit`.
+    /// At most `limit` changes of an account's connection, newest first. `before`: the id of the last change
+    /// of the previous page.
     ///
     /// # Errors
-    /// The store is unreachable, or holds something else.
+    /// The store is unavailable, or a record can't be read.
     async fn changes_of(
         &self,
         slug: &Slug,
@@ -156,17 +158,17 @@ pub trait Connections: Send + Sync {
         limit: u32,
     ) -> Result<Vec<StoredChange>, StoreError>;
 
-    /// Of how many connections a secret expires before this time (milliseconds since the Unix epoch).
+    /// The number of connections with a secret that expires before this time.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn secrets_expiring_before(&self, time: UnixMillis) -> Result<u64, StoreError>;
 
-    /// Keeps the issuer that the metadata named at first use, unless one is kept already. The connection's revision
-    /// stays, since nobody changed it; the change is told all the same.
+    /// Stores the issuer that the metadata named at first use, unless one is stored already. Keeps the
+    /// revision, since the settings stay the same, but gets a change number, so that replicas see it.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn pin_issuer(
         &self,
         slug: &Slug,
@@ -175,62 +177,62 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<(), StoreError>;
 
-    /// Where the changes stand now.
+    /// The number of the latest change.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn latest_change(&self) -> Result<u64, StoreError>;
 
-    /// The slugs that changed after `seen`, each with its latest change, oldest first.
+    /// The slugs that changed after the change `seen`, each with its latest change, oldest first.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError>;
 }
 
-/// Keeps the keys that sign identity tokens.
+/// Stores the keys that sign identity tokens.
 ///
-/// The law: of two keys of one generation the first that was added is the one, over all replicas.
+/// Law: over all replicas, the first key that is added for a generation stays.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
-    /// All of them.
+    /// All keys.
     ///
     /// # Errors
-    /// The store is unreachable, or what it holds can't be opened.
+    /// The store is unavailable, or a key can't be opened.
     async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
 
-    /// Adds a key, unless its generation has one.
+    /// Adds a key, unless its generation already has one.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError>;
 
-    /// Forgets a key.
+    /// Deletes a key.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn forget_signing_key(&self, generation: u64) -> Result<(), StoreError>;
 }
 
-/// Seals anew what a store holds sealed.
+/// Seals the stored secrets again after a change of keys.
 #[async_trait]
 pub trait Reseal: Send + Sync {
-    /// Puts everything under the newest key, also what others change meanwhile under an older one, and changes nothing
-    /// else. While the service serves, too: each value is replaced only where it is still the one that was read.
+    /// Seals every value under the newest key and changes nothing else. Safe while the service runs: a
+    /// value that is written in the meantime is found again, and never overwritten.
     ///
     /// # Errors
-    /// The store is unreachable, or others seal under an older key faster than this gets on.
+    /// The store is unavailable, or replicas keep sealing values under an older key.
     async fn reseal(&self) -> Result<Resealed, StoreError>;
 }
 
-/// What [`Reseal::reseal`] did.
+/// The result of [`Reseal::reseal`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resealed {
-    /// So many values are under the newest key now and weren't before.
+    /// How many values were resealed.
     pub changed: u64,
-    /// So many values are there.
+    /// How many sealed values there are.
     pub all: u64,
-    /// What none of the keys opens, by where it is; left as it is.
+    /// The values that no key opens, described by their place. They are left as they are.
     pub unreadable: Vec<String>,
 }
 
@@ -238,34 +240,34 @@ pub struct Resealed {
 pub struct StoredSigningKey {
     /// Counts up from 1.
     pub generation: u64,
-    /// Seconds since the Unix epoch.
+    /// When the key was made.
     pub created_at: UnixSeconds,
     /// The private key (RFC 5958).
     pub pkcs8: Zeroizing<Vec<u8>>,
 }
 
-/// Keeps what became of each account's latest logins.
+/// Stores the outcome of each account's logins.
 ///
-/// The law: the latest [`ATTEMPTS_KEPT`] of each account, and what is counted.
+/// Law: at least the latest [`ATTEMPTS_KEPT`] attempts of each account can be read.
 #[async_trait]
 pub trait LoginAttempts: Send + Sync {
-    /// Adds what is in the batch, and forgets what is too much by then.
+    /// Adds a batch and deletes what exceeds [`ATTEMPTS_KEPT`].
     ///
     /// # Errors
-    /// The store is unreachable; nothing of the batch is kept then.
+    /// The store is unavailable; then nothing of the batch is stored.
     async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError>;
 
-    /// An account's attempts, newest first, at most `limit`.
+    /// At most `limit` attempts of an account, newest first.
     ///
     /// # Errors
-    /// The store is unreachable, or holds something else.
+    /// The store is unavailable, or a record can't be read.
     async fn attempts(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError>;
 
-    /// How logins went at the accounts from `first` to `last`, failures of the time since `since` (milliseconds since the Unix
-    /// epoch). An account without any has no entry.
+    /// Summaries of the logins at the accounts from `first` to `last`, with the failures since `since`. An
+    /// account without logins has no entry.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn login_summaries(
         &self,
         first: &Slug,
@@ -273,130 +275,130 @@ pub trait LoginAttempts: Send + Sync {
         since: UnixMillis,
     ) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
 
-    /// Forgets attempts that ended before this time (milliseconds since the Unix epoch).
+    /// Deletes the attempts that ended before this time.
     ///
     /// # Errors
-    /// The store is unreachable.
+    /// The store is unavailable.
     async fn forget_attempts_before(&self, time: UnixMillis) -> Result<(), StoreError>;
 }
 
-/// What became of some logins.
+/// The outcomes of logins, written together.
 #[derive(Debug, Default)]
 pub struct AttemptBatch {
-    /// Finished logins.
+    /// Logins that were completed or refused.
     pub attempts: Vec<AccountAttempt>,
-    /// Callbacks whose state was not ours, by account.
+    /// The number of callbacks per account with a state that was not issued here.
     pub unrecognized: HashMap<Slug, u64>,
     /// Completed test logins.
     pub tested: Vec<ProvenLogin>,
 }
 
-/// One account's finished login.
+/// A login of an account that was completed or refused.
 #[derive(Debug)]
 pub struct AccountAttempt {
     /// The account.
     pub slug: Slug,
-    /// The login.
+    /// The outcome.
     pub attempt: Attempt,
 }
 
-/// A completed test login, to be kept with the connection that it proves.
+/// A completed test login, to be stored with the connection that it proves.
 #[derive(Debug)]
 pub struct ProvenLogin {
     /// The account.
     pub slug: Slug,
-    /// Of the connection.
+    /// The connection's incarnation.
     pub incarnation: u64,
-    /// What it proves, and when.
+    /// What the login proves, and when it was completed.
     pub test_login: TestLogin,
 }
 
 impl AttemptBatch {
-    /// Whether there is nothing in it.
+    /// Whether the batch has no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty() && self.unrecognized.is_empty() && self.tested.is_empty()
     }
 }
 
-/// How many attempts of an account are kept.
+/// How many attempts of each account are kept.
 pub const ATTEMPTS_KEPT: u32 = 200;
 
-/// What is recorded of a change, apart from what the store itself knows: time and revision.
+/// What is recorded of a change. The store adds time and revision.
 #[derive(Clone, Debug)]
 pub struct ChangeDetails {
-    /// The calling program, and the person who used it if it said so.
+    /// The calling program, and the person on whose behalf it called, if named.
     pub actor: String,
     /// See [`ChangeRecord::action`].
     pub action: &'static str,
-    /// What changed.
+    /// The fields that changed.
     pub fields: Vec<FieldChange>,
-    /// Whether a check was skipped.
+    /// Whether a required check was skipped.
     pub is_forced: bool,
 }
 
 impl ChangeDetails {
-    /// A change for which no check was skipped.
+    /// Details of a change for which no check was skipped.
     #[must_use]
     pub fn new(actor: &str, action: &'static str, fields: Vec<FieldChange>) -> Self {
         Self { actor: actor.to_owned(), action, fields, is_forced: false }
     }
 }
 
-/// A recorded change, with its place in the log.
+/// A recorded change.
 #[derive(Debug)]
 pub struct StoredChange {
-    /// Grows with every change.
+    /// The place in the log; grows with every change.
     pub id: i64,
-    /// What changed.
+    /// The change.
     pub record: ChangeRecord,
 }
 
-/// That a slug's connection changed.
+/// The latest change of a slug's connection.
 #[derive(Debug)]
 pub struct SlugChange {
-    /// The number of the change; see [`Connections::latest_change`].
+    /// The number of the change.
     pub change: u64,
     /// The account.
     pub slug: Slug,
 }
 
-/// What an update replaces.
+/// An update of a connection.
 #[derive(Debug)]
 pub struct ConnectionChange<'a> {
     /// The account.
     pub slug: &'a Slug,
-    /// The revision that was read.
+    /// The revision to which the update applies.
     pub revision: u64,
     /// The new settings.
     pub settings: &'a ConnectionSettings,
     /// The new secrets.
     pub secrets: &'a ClientSecrets,
-    /// What to record of it.
+    /// What is recorded of the change.
     pub details: &'a ChangeDetails,
-    /// Whether the issuer pinned at first use stays.
+    /// Whether an issuer that was pinned at first use is kept.
     pub keep_pin: bool,
 }
 
-/// Why a store didn't do what was asked. The texts are for the log.
+/// Why a call of a store failed. The texts are for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection, an error on it, or no answer in time.
+    /// No connection, a failed statement or command, or no answer in time.
     #[error("{store} is unavailable: {detail}")]
     Unavailable {
-        /// Which store.
+        /// The store's name.
         store: &'static str,
-        /// What its driver said; never holds a value.
+        /// The driver's error; never contains a stored value.
         detail: String,
     },
-    /// The bound of a store in memory is reached.
-    #[error("the store of pending logins is full ({limit} logins)")]
+    /// The store in memory is at its limit.
+    #[error("the store of pending logins is full: limit {limit}")]
     Full {
-        /// The bound.
+        /// The most logins that it holds.
         limit: usize,
     },
-    /// What is stored can't be read back.
-    #[error("a stored connection can't be read: {0}")]
+    /// A stored value can't be read.
+    #[error("failed to read a stored value: {0}")]
     Unreadable(String),
 }
 
@@ -412,29 +414,28 @@ impl StoreError {
     }
 }
 
-/// A store that may be opened some time after the start. The first one that is given stays.
+/// A store that may be opened some time after the start.
 pub struct DeferredStore<T: ?Sized> {
     name: &'static str,
     opened: OnceLock<Arc<T>>,
 }
 
 impl<T: ?Sized> DeferredStore<T> {
-    /// Not opened yet. `name`: for errors and metrics.
+    /// A store that is not open yet. `name`: for errors and metrics.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self { name, opened: OnceLock::new() }
     }
 
-    /// Takes the store that could be opened.
+    /// Sets the store, once it could be opened. Only the first call has an effect.
     pub fn open(&self, store: Arc<T>) {
         let _ = self.opened.set(store);
     }
 
-    /// Calls the store, within a deadline: a server that is paused neither answers nor breaks the
-    /// connection.
+    /// Calls the store within a deadline, since a paused server neither answers nor closes the connection.
     ///
     /// # Errors
-    /// The store isn't open yet, doesn't answer in time, or its own error.
+    /// The store isn't open yet, doesn't answer in time, or fails.
     pub async fn call<'a, R, E, F>(&'a self, call: impl FnOnce(&'a T) -> F) -> Result<R, E>
     where
         E: From<StoreError>,
@@ -442,7 +443,7 @@ impl<T: ?Sized> DeferredStore<T> {
     {
         let unavailable = |detail| StoreError::Unavailable { store: self.name, detail };
         let store = self.opened.get();
-        let store = store.ok_or_else(|| unavailable("not opened since the start".to_owned()))?;
+        let store = store.ok_or_else(|| unavailable("not opened yet".to_owned()))?;
         tokio::time::timeout(SQL_DEADLINE, call(store)).await.unwrap_or_else(|_| {
             store_failed(self.name);
             Err(unavailable(format!("no answer within {SQL_DEADLINE:?}")).into())
@@ -452,19 +453,19 @@ impl<T: ?Sized> DeferredStore<T> {
 
 const SQL_DEADLINE: Duration = Duration::from_secs(6);
 
-/// Why a connection wasn't changed.
+/// Why a connection was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The account has a connection.
-    #[error("the account has a connection already")]
+    /// The account already has a connection.
+    #[error("the account already has a connection")]
     Exists,
-    /// It has none.
+    /// The account has no connection.
     #[error("the account has no connection")]
     NotFound,
     /// The connection changed since it was read.
-    #[error("the connection's revision is {current}")]
+    #[error("the connection's current revision is {current}")]
     Conflict {
-        /// The revision in force.
+        /// The current revision.
         current: u64,
     },
     /// The store failed.

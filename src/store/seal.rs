@@ -1,5 +1,5 @@
-//! Seals what is stored, and derives every other key of the service from the same master keys (`SSO_ENCRYPTION_KEYS`).
-//! The first key seals, every key opens. Must never show a key, nor log one.
+//! Seals stored secrets, and derives every other key of the service from the same master keys
+//! (`SSO_ENCRYPTION_KEYS`). The first key seals, every key opens. Must never show or log a key.
 
 use std::fmt;
 
@@ -11,12 +11,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::entropy::Entropy;
 
-/// 256 random bits from which the service's keys come, by HKDF-SHA256 (RFC 5869) with a label per purpose.
+/// 256 random bits. The service's keys are derived from it by HKDF-SHA256 (RFC 5869), with one label per
+/// purpose.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MasterKey([u8; KEY_LEN]);
 
 impl MasterKey {
-    /// A fresh key.
+    /// Generates a key.
     #[must_use]
     pub fn generate(entropy: &dyn Entropy) -> Self {
         let mut bytes = [0; KEY_LEN];
@@ -24,7 +25,7 @@ impl MasterKey {
         Self(bytes)
     }
 
-    /// Reads base64 (standard or URL-safe) of exactly 32 bytes. `None`: it isn't that.
+    /// Parses base64 (standard or URL-safe) of exactly 32 bytes; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let unpadded = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
@@ -32,13 +33,13 @@ impl MasterKey {
         Some(Self(bytes.as_slice().try_into().ok()?))
     }
 
-    /// The form that [`MasterKey::parse`] reads.
+    /// The key in base64, as [`MasterKey::parse`] accepts it.
     #[must_use]
     pub fn encoded(&self) -> Zeroizing<String> {
         Zeroizing::new(BASE64_STANDARD.encode(self.0))
     }
 
-    /// The key for one purpose.
+    /// Derives the key for one purpose.
     #[must_use]
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; KEY_LEN]> {
         let mut out = Zeroizing::new([0; KEY_LEN]);
@@ -46,7 +47,7 @@ impl MasterKey {
         let info = [label.as_bytes()];
         prk.expand(&info, HKDF_SHA256)
             .and_then(|okm| okm.fill(out.as_mut_slice()))
-            .expect("32 bytes are a length that HKDF-SHA256 gives");
+            .expect("HKDF-SHA256 can output 32 bytes");
         out
     }
 }
@@ -57,14 +58,14 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// The master keys in force, newest first; never empty.
+/// The configured master keys, the one that seals first; never empty.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     keys: Vec<(MasterKey, SealingKey)>,
 }
 
 impl Keyring {
-    /// `None`: no key was given.
+    /// `None` if there is no key.
     #[must_use]
     pub fn new(keys: Vec<MasterKey>) -> Option<Self> {
         let keys: Vec<_> = keys
@@ -77,13 +78,13 @@ impl Keyring {
         (!keys.is_empty()).then_some(Self { keys })
     }
 
-    /// The master keys, the one that seals first.
+    /// The master keys, in order.
     pub fn masters(&self) -> impl Iterator<Item = &MasterKey> {
         self.keys.iter().map(|(master, _)| master)
     }
 
-    /// Encrypts with the first key: version, key id, nonce, AES-256-GCM ciphertext and tag. `context` is authenticated
-    /// with it, so that the result opens only in the same place.
+    /// Encrypts with the first key. The result is version, key id, nonce, AES-256-GCM ciphertext and tag.
+    /// `context` is authenticated, so that the value opens only in the same place.
     #[must_use]
     pub fn seal(&self, entropy: &dyn Entropy, context: &str, plaintext: &[u8]) -> Vec<u8> {
         let (_, sealing) = &self.keys[0];
@@ -100,12 +101,12 @@ impl Keyring {
                 Aad::from(context),
                 &mut text,
             )
-            .expect("a stored value is shorter than AES-GCM's limit");
+            .expect("a stored value is below AES-GCM's limit");
         sealed.extend_from_slice(&text);
         sealed
     }
 
-    /// Whether the first key sealed it: then the others aren't needed for it.
+    /// Whether the first key sealed this value, so that it doesn't need the older keys.
     #[must_use]
     pub fn is_newest(&self, sealed: &[u8]) -> bool {
         sealed.split_first().is_some_and(|(version, rest)| {
@@ -113,10 +114,10 @@ impl Keyring {
         })
     }
 
-    /// Decrypts with whichever key sealed it.
+    /// Decrypts with the key that sealed the value.
     ///
     /// # Errors
-    /// None of the keys sealed it, it belongs elsewhere, or it was changed.
+    /// No configured key sealed it, it was sealed for another context, or it was altered.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
         let (header, text) =
             sealed.split_at_checked(1 + KEY_ID_LEN + NONCE_LEN).ok_or(CannotOpen)?;
@@ -138,7 +139,7 @@ impl Keyring {
     }
 }
 
-/// A sealed value that no key in force opens.
+/// A sealed value that can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("none of SSO_ENCRYPTION_KEYS opens this value")]
 pub struct CannotOpen;
@@ -159,7 +160,7 @@ impl SealingKey {
     fn aead(&self) -> LessSafeKey {
         LessSafeKey::new(
             UnboundKey::new(&AES_256_GCM, self.key.as_slice())
-                .expect("32 bytes make an AES-256 key"),
+                .expect("an AES-256 key has 32 bytes"),
         )
     }
 }
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_opens_only_in_its_own_place_and_unchanged() {
+    fn a_value_opens_only_in_its_context_and_unaltered() {
         let ring = keyring(&[&MasterKey::generate(&SystemEntropy)]);
         let mut sealed = ring.seal(&SystemEntropy, "acme/client_secret", b"s3cret");
         assert_eq!(ring.open("acme/client_secret", &sealed).expect("opens").as_slice(), b"s3cret");
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_in_both_alphabets_and_in_one_length() {
+    fn a_key_is_parsed_in_both_alphabets_and_in_one_length() {
         let key = MasterKey([0xfb; 32]);
         let standard = key.encoded();
         assert!(standard.contains('+') && standard.ends_with('='));

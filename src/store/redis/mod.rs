@@ -1,5 +1,6 @@
-//! Pending logins in Redis, shared by all replicas. One command to put (`SET key value NX PX ttl`), one to take
-//! (`GETDEL`), single keys only. Reconnects by itself, to whoever is the master now; answers or fails within a second.
+//! Pending logins in Redis, shared by all replicas: `SET key value NX PX ttl` to put, `GETDEL` to take,
+//! always one key, so that Cluster works. Reconnects by itself to the current master, and answers or
+//! fails within a second. Must never repeat the URL or a key in an error.
 
 pub mod url;
 
@@ -26,23 +27,23 @@ use crate::store::redis::url::{RedisKind, RedisUrl};
 use crate::store::{PendingKey, PendingLogins, StoreError};
 use crate::telemetry::store_failed;
 
-/// The store; see [`PendingLogins`] for its law.
+/// [`PendingLogins`] in Redis.
 pub struct RedisPendingLogins {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     source: Source,
-    /// The connection in use; everybody's commands go over it, each without waiting for the others'.
+    /// The connection in use. All commands share it (it is multiplexed).
     link: ArcSwapOption<Link>,
-    /// The one attempt to connect that is under way.
+    /// The attempt to connect that is under way; there is at most one.
     connecting: Mutex<Option<Connecting>>,
 }
 
 /// Where connections come from.
 enum Source {
     Single(Client),
-    /// Asked anew for each connection: who the master is changes.
+    /// Asked again for each connection, since the master changes.
     Sentinel(tokio::sync::Mutex<SentinelClient>),
     Cluster(Box<ClusterClient>),
 }
@@ -56,18 +57,19 @@ enum Link {
 type Connecting = Shared<BoxFuture<'static, Result<Arc<Link>, RedisError>>>;
 
 impl RedisPendingLogins {
-    /// Prepares a connection, made at the first command: Redis needn't be up yet. `ca`: PEM of the CAs of its
+    /// Connects at the first command, so Redis need not be up yet. `ca`: PEM of the CAs that sign its
     /// certificate; `None`: the operating system's.
     ///
     /// # Errors
-    /// The CAs can't be used.
-    pub fn lazy(url: &RedisUrl, ca: Option<Vec<u8>>) -> Result<Self, String> {
-        let source = source(url, ca).map_err(|error| safe_text(&error))?;
+    /// See [`RedisSetupError`].
+    pub fn lazy(url: &RedisUrl, ca: Option<Vec<u8>>) -> Result<Self, RedisSetupError> {
+        let source = source(url, ca).map_err(|error| RedisSetupError(safe_text(&error)))?;
         let inner = Inner { source, link: ArcSwapOption::empty(), connecting: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Runs a command; once more over a new connection where the one in use turned out to be dead or no master's.
+    /// Runs a command, and runs it again over a new connection if the current one is broken or its server
+    /// is not a master.
     async fn run<T: FromRedisValue>(
         &self,
         command: impl Fn(Attempt) -> Cmd,
@@ -79,9 +81,10 @@ impl RedisPendingLogins {
         let both = async {
             let first = self.inner.attempt(&command(Attempt::First)).await;
             match first {
-                Err((error, link)) if is_of_the_connection(&error) => {
+                Err((error, link)) if needs_new_connection(&error) => {
                     self.inner.forget(link.as_ref());
-                    // The first may have been carried out though its answer was lost: that is why it matters which this is.
+                    // The first attempt may have been executed although its answer was lost, so the
+                    // command depends on the attempt.
                     self.inner.attempt(&command(Attempt::Second)).await.map_err(|(error, _)| error)
                 }
                 Err((error, _)) => Err(error),
@@ -94,9 +97,14 @@ impl RedisPendingLogins {
             Err(_) => return Err(unavailable(format!("no answer within {COMMAND_DEADLINE:?}"))),
         };
         ::redis::from_redis_value(answer)
-            .map_err(|_| unavailable("an answer of another type".to_owned()))
+            .map_err(|_| unavailable("unexpected type of answer".to_owned()))
     }
 }
+
+/// Why Redis can't be used as configured: the TLS certificates or the address are invalid.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid Redis configuration: {0}")]
+pub struct RedisSetupError(String);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
@@ -117,7 +125,7 @@ impl Inner {
         answer.and_then(::redis::Value::extract_error).map_err(|error| (error, Some(link)))
     }
 
-    /// The connection in use, or a new one; whoever needs one meanwhile waits for the same.
+    /// The connection in use, or a new one. Concurrent callers wait for the same attempt to connect.
     async fn link(self: &Arc<Self>) -> RedisResult<Arc<Link>> {
         if let Some(link) = self.link.load_full() {
             return Ok(link);
@@ -129,7 +137,7 @@ impl Inner {
             }
             slot.get_or_insert_with(|| {
                 let inner = Arc::clone(self);
-                // A task of its own: whoever waits has less patience than a Sentinel may need.
+                // In a task of its own, since callers time out sooner than a Sentinel may need.
                 let task = tokio::spawn(async move {
                     let link = inner.connect().await.map(Arc::new);
                     if let Ok(link) = &link {
@@ -138,9 +146,9 @@ impl Inner {
                     *inner.connecting.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     link
                 });
-                let gave_up =
-                    |_| RedisError::from((ErrorKind::Io, "the attempt to connect was given up"));
-                async move { task.await.unwrap_or_else(|error| Err(gave_up(error))) }
+                let failed =
+                    |_| RedisError::from((ErrorKind::Io, "the attempt to connect was cancelled"));
+                async move { task.await.unwrap_or_else(|error| Err(failed(error))) }
                     .boxed()
                     .shared()
             })
@@ -164,14 +172,13 @@ impl Inner {
                 Source::Cluster(client) => Link::Cluster(client.get_async_connection().await?),
             })
         };
-        let too_slow =
-            |_| RedisError::from((ErrorKind::Io, "the attempt to connect took too long"));
+        let too_slow = |_| RedisError::from((ErrorKind::Io, "the attempt to connect timed out"));
         tokio::time::timeout(CONNECT_DEADLINE, connected)
             .await
             .unwrap_or_else(|elapsed| Err(too_slow(elapsed)))
     }
 
-    /// Has the next command connect anew, unless that has happened already.
+    /// Drops a connection, so that the next command makes a new one.
     fn forget(&self, link: Option<&Arc<Link>>) {
         if let Some(link) = link {
             let current = self.link.load();
@@ -190,7 +197,7 @@ impl PendingLogins for RedisPendingLogins {
             .run(|attempt| {
                 let mut command = ::redis::cmd("SET");
                 command.arg(redis_key(key)).arg(value);
-                // At the second attempt the same value may be there already.
+                // The first attempt may already have stored the same value.
                 if attempt == Attempt::First {
                     command.arg("NX");
                 }
@@ -214,7 +221,7 @@ impl PendingLogins for RedisPendingLogins {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        // Not PING, which a replica answers too, and a Cluster's node without slots.
+        // Not PING, which a replica and a Cluster node without slots also answer.
         self.run::<u64>(|_| {
             let mut command = ::redis::cmd("DEL");
             command.arg(PING_KEY);
@@ -303,9 +310,9 @@ fn source(url: &RedisUrl, ca: Option<Vec<u8>>) -> RedisResult<Source> {
     })
 }
 
-/// Whether another connection may do better: this one is broken, or leads to a server that is no master (any more).
-fn is_of_the_connection(error: &RedisError) -> bool {
-    let is_no_master = matches!(
+/// Whether a new connection may help: the current one is broken, or its server is not a master.
+fn needs_new_connection(error: &RedisError) -> bool {
+    let is_not_master = matches!(
         error.kind(),
         ErrorKind::Server(
             ServerErrorKind::ReadOnly
@@ -314,14 +321,14 @@ fn is_of_the_connection(error: &RedisError) -> bool {
                 | ServerErrorKind::ClusterDown
         )
     );
-    is_no_master || error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
+    is_not_master || error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
 }
 
 fn redis_key(key: &PendingKey) -> String {
     format!("{KEY_PREFIX}{}", key.as_str())
 }
 
-/// The server's error code or the kind of error; the crate's own text can quote arguments of a URL.
+/// The server's error code or the kind of error. The driver's own text can quote parts of the URL.
 fn safe_text(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), _) => format!("the server answered {code}"),
@@ -331,10 +338,10 @@ fn safe_text(error: &RedisError) -> String {
 }
 
 const KEY_PREFIX: &str = "sso:login:";
-/// Never there; deleting it tells whether the server takes writes.
+/// Never set. Deleting it shows whether the server accepts writes.
 const PING_KEY: &str = "sso:ping";
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
-/// Of connecting with all that belongs to it: asking several Sentinels, learning a Cluster's slots.
+/// For connecting, including the questions to several Sentinels or the slots of a Cluster.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(800);
 const COMMAND_DEADLINE: Duration = Duration::from_millis(900);
