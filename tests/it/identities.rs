@@ -1,4 +1,4 @@
-//! Identity tokens: who a person is, told to other backends.
+//! Identity tokens: issued, verified offline and by the service, refused, and their keys rotated.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -50,7 +50,7 @@ impl Service {
     }
 }
 
-/// What a backend does with a JWT library that nobody here wrote.
+/// Verifies a token as a backend does, with a general JWT library.
 fn verified_offline(keys: &JwkSet, token: &str) -> Result<Value, jsonwebtoken::errors::Error> {
     let header = jsonwebtoken::decode_header(token)?;
     assert_eq!(header.typ.as_deref(), Some("identity+jwt"));
@@ -65,7 +65,7 @@ fn verified_offline(keys: &JwkSet, token: &str) -> Result<Value, jsonwebtoken::e
 }
 
 #[tokio::test]
-async fn a_token_tells_the_identity_offline_and_by_the_service() {
+async fn a_token_is_verified_offline_and_by_the_service() {
     let mut service = service().await;
     service.idp.behave().claims =
         json!({ "auth_time": 1_700_000_000, "acr": "2", "org": { "id": 7 } });
@@ -92,7 +92,7 @@ async fn a_token_tells_the_identity_offline_and_by_the_service() {
     }
     assert!(!claims.to_string().contains("CANARY"));
 
-    // The same person has the same sub at every login; another account's or another person's differs.
+    // The sub is the same at every login of a person, and differs between people and accounts.
     let again = service.log_in().await.expect("a login").identity_token;
     let other = service.with_another_account().await;
     let bob = service.log_in_at_other(&other).await.expect("a login").identity_token;
@@ -104,7 +104,7 @@ async fn a_token_tells_the_identity_offline_and_by_the_service() {
 }
 
 #[tokio::test]
-async fn what_is_no_identity_token_is_refused() {
+async fn anything_but_an_identity_token_is_refused() {
     let mut service = service().await;
     let completed = service.log_in().await.expect("a login");
     let good = completed.identity_token;
@@ -129,9 +129,9 @@ async fn what_is_no_identity_token_is_refused() {
     };
     for (what, token) in [
         ("nothing", String::new()),
-        ("no JWT", "a.b".to_owned()),
+        ("too few parts", "a.b".to_owned()),
         ("five parts", "a.b.c.d.e".to_owned()),
-        ("an ID token in its place", completed.id_token),
+        ("an ID token", completed.id_token),
         (
             "an access token's typ",
             format!("{}.{}.{}", with(&header, "typ", json!("at+jwt")), parts[1], parts[2]),
@@ -139,7 +139,7 @@ async fn what_is_no_identity_token_is_refused() {
         ("no signature", format!("{}.{}.", with(&header, "alg", json!("none")), parts[1])),
         ("a MAC", format!("{}.{}.{}", with(&header, "alg", json!("HS256")), parts[1], parts[2])),
         (
-            "another's claims",
+            "altered claims",
             format!(
                 "{}.{}.{}",
                 parts[0],
@@ -147,7 +147,7 @@ async fn what_is_no_identity_token_is_refused() {
                 parts[2]
             ),
         ),
-        ("another's key", by_foreign_key(parts[0], parts[1])),
+        ("a signature by a foreign key", by_foreign_key(parts[0], parts[1])),
         ("an unknown key", by_foreign_key(&with(&header, "kid", json!("unknown")), parts[1])),
         (
             "an extension",
@@ -162,7 +162,7 @@ async fn what_is_no_identity_token_is_refused() {
         );
     }
     service.clock.advance(Duration::from_secs(3599));
-    service.identity(&good).await.expect("still");
+    service.identity(&good).await.expect("valid until it expires");
     service.clock.advance(Duration::from_secs(1));
     assert_eq!(reason(service.identity(&good).await), "IDENTITY_TOKEN_EXPIRED");
 }
@@ -180,23 +180,23 @@ async fn a_token_for_another_audience_or_of_another_service_is_refused() {
     let connection = one.connection();
     one.create(connection).await.expect("created");
     let token = one.log_in().await.expect("a login").identity_token;
-    // The same keys, in the same database.
+    // Same keys, same database.
     let other_audience =
         Service::over(on("https://other.example", PUBLIC), Arc::clone(&clock)).await;
     assert_eq!(reason(other_audience.identity(&token).await), "IDENTITY_TOKEN_INVALID");
     let other_issuer = Service::over(on(AUDIENCE, "https://staging.example"), clock).await;
     assert_eq!(reason(other_issuer.identity(&token).await), "IDENTITY_TOKEN_INVALID");
-    one.identity(&token).await.expect("its own");
+    one.identity(&token).await.expect("a token for this audience by this service");
 }
 
 #[tokio::test]
-async fn without_an_audience_there_is_no_token_and_no_service() {
+async fn without_an_audience_no_token_is_issued_and_the_service_is_off() {
     let mut service = Service::start().await;
     assert_eq!(service.log_in().await.expect("a login").identity_token, "");
     assert_eq!(service.identity("x").await.expect_err("not offered").code(), Code::Unimplemented);
 }
 
-/// A key is published before it signs, and until its last token has expired; replicas share them.
+/// A key is published before it signs and until its last token has expired. Replicas share the keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
     let (url, key, clock) = (postgres_url().await, key(), Arc::new(ManualClock::starting_now()));
@@ -207,7 +207,7 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
         config.identity_key_lifetime = Duration::from_secs(4 * 86_400);
         config
     };
-    // Both start at once on an empty database: one key comes of it.
+    // Both start together on an empty database and make one key.
     let (mut one, two) = tokio::join!(
         Service::over(on(), Arc::clone(&clock)),
         Service::over(on(), Arc::clone(&clock))
@@ -220,7 +220,7 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
     assert_eq!(two.signing_keys().await, first_keys);
     two.identity(&first_token).await.expect("verified by the other replica");
 
-    // A day before the end of its time the next one is published, by one of the two, and doesn't sign yet.
+    // A day before its lifetime ends, one of the replicas publishes the next key, which doesn't sign yet.
     clock.advance(Duration::from_secs(3 * 86_400));
     eventually("a second key is published", || async {
         one.signing_keys().await.keys.len() == 2 && two.signing_keys().await.keys.len() == 2
@@ -229,7 +229,7 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
     let kid = |token: &str| jsonwebtoken::decode_header(token).expect("a header").kid;
     let still = one.log_in().await.expect("a login").identity_token;
     assert_eq!(kid(&still), kid(&first_token));
-    // Afterwards it signs, and the old one is still published.
+    // A day later the new key signs, and the old one is still published.
     clock.advance(Duration::from_secs(86_400));
     let mut last = String::new();
     for _ in 0..100 {
@@ -240,16 +240,17 @@ async fn keys_are_rotated_with_overlap_and_shared_by_replicas() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_ne!(kid(&last), kid(&first_token));
-    verified_offline(&first_keys, &last).expect_err("a key set of days ago");
+    verified_offline(&first_keys, &last).expect_err("a key set without the new key");
     two.identity(&last).await.expect("verified");
     assert_eq!(one.signing_keys().await.keys.len(), 2);
-    // Once the last token of the old one has expired, it is gone.
+    // The old key is deleted once its last token has expired.
     clock.advance(Duration::from_secs(3600 + 120));
-    eventually("the old key is forgotten", || async { one.signing_keys().await.keys.len() == 1 })
+    eventually("the old key is deleted", || async { one.signing_keys().await.keys.len() == 1 })
         .await;
 }
 
-/// Runs a backend with this token on its standard input: whether it lets the person in, and what it says.
+/// Runs a backend with this token on its standard input. Returns whether it accepts the person, and its
+/// output.
 async fn backend(mut command: Command, token: String) -> (bool, String) {
     let run = move || {
         let child =
@@ -265,7 +266,7 @@ async fn backend(mut command: Command, token: String) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readmes_backends_know_a_person_and_refuse_everything_else() {
+async fn the_example_backends_accept_a_person_and_refuse_other_tokens() {
     let data = tempfile::tempdir().expect("a directory");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let metrics = format!("127.0.0.1:{}", free_port());
@@ -276,7 +277,7 @@ async fn the_readmes_backends_know_a_person_and_refuse_everything_else() {
     ];
     let mut program = Program::serve(data.path(), &settings).await;
     program.set_up(&idp).await;
-    eventually("a signing key is there", || {
+    eventually("a signing key is made", || {
         let mut login = program.login.clone();
         async move { login.begin_login(begin_request()).await.is_ok() }
     })
@@ -299,16 +300,17 @@ async fn the_readmes_backends_know_a_person_and_refuse_everything_else() {
         command
     };
     for backend_of in [&rust as &dyn Fn(&str) -> Command, &python] {
-        let (is_in, text) = backend(backend_of(AUDIENCE), completed.identity_token.clone()).await;
-        assert!(is_in && text.contains("is alice@example.com of acme"), "{text}");
+        let (is_accepted, text) =
+            backend(backend_of(AUDIENCE), completed.identity_token.clone()).await;
+        assert!(is_accepted && text.contains("is alice@example.com of acme"), "{text}");
         let changed = completed.identity_token.replacen('.', ".e30", 1);
         for (audience, token) in [
             ("https://other.example", completed.identity_token.clone()),
             (AUDIENCE, completed.id_token.clone()),
             (AUDIENCE, changed),
         ] {
-            let (is_in, text) = backend(backend_of(audience), token).await;
-            assert!(!is_in, "{text}");
+            let (is_accepted, text) = backend(backend_of(audience), token).await;
+            assert!(!is_accepted, "{text}");
         }
     }
 }

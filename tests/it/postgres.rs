@@ -1,4 +1,4 @@
-//! A PostgreSQL that doesn't do what it should: what that is to people who log in, and to support.
+//! PostgreSQL that is read-only, slow or newer than the program: the effect on logins and on support.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,24 +8,26 @@ use peerpanda_sso::pb;
 use sqlx::Connection as _;
 
 use crate::binary::Program;
+use crate::call_budgets::applied_changes;
 use crate::fake_idp::FakeIdp;
 use crate::harness::{Postgres, begin_request, eventually, key, reason};
 
 const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";
 
-/// The program over this PostgreSQL, as soon as people can log in.
+/// Starts the program on this PostgreSQL and waits until logins work.
 async fn program_over(data: &tempfile::TempDir, postgres: &Postgres, key: &str) -> Program {
     let settings = [
         ("SSO_DATABASE_URL", postgres.url.as_str()),
         ("SSO_ENCRYPTION_KEYS", key),
         ("SSO_IDENTITY_AUDIENCE", "https://backends.example"),
+        ("RUST_LOG", "info,sqlx=debug"),
     ];
     let program = Program::serve(data.path(), &settings).await;
-    eventually("people can log in", || async { program.health(LOGIN_SERVICE).await == 1 }).await;
+    eventually("logins work", || async { program.health(LOGIN_SERVICE).await == 1 }).await;
     program
 }
 
-/// Has it start as a replica whose primary is gone: it reads, and writes nothing.
+/// Restarts the server as a replica of a primary that is gone, which makes it read-only.
 async fn become_replica(postgres: &mut Postgres) {
     postgres.kill();
     std::fs::write(postgres.folder.join("standby.signal"), "").expect("written");
@@ -37,7 +39,7 @@ fn at(slug: &str) -> pb::BeginLoginRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
+async fn logins_work_on_a_read_only_postgresql() {
     let data = tempfile::tempdir().expect("a directory");
     let mut postgres = Postgres::start(&data, &[]).await;
     let (key, idp) = (key().encoded().to_string(), FakeIdp::start(Arc::new(SystemClock)).await);
@@ -59,36 +61,37 @@ async fn a_replica_of_postgresql_that_takes_no_writes_lets_people_log_in() {
         .expect("support can still read");
     drop(program);
 
-    // Nor does the start write where nothing is to be written; and replicas don't wait for each other.
+    // A start writes nothing if the tables are up to date, and replicas don't wait for each other.
     let mut program = program_over(&data, &postgres, &key).await;
     let mut other = program_over(&data, &postgres, &key).await;
-    // Each has its own pending logins.
-    program.log_in(&idp).await.expect("a login by a program that has started meanwhile");
-    other.log_in(&idp).await.expect("and by another");
+    // Each program has its own pending logins.
+    program.log_in(&idp).await.expect("a login by a program that was started in the meantime");
+    other.log_in(&idp).await.expect("a login by a second program");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_starts_at_the_tables_of_a_newer_one() {
+async fn a_version_starts_on_the_tables_of_a_newer_one() {
     let data = tempfile::tempdir().expect("a directory");
     let postgres = Postgres::start(&data, &[]).await;
     let key = key().encoded().to_string();
     drop(program_over(&data, &postgres, &key).await);
     let mut newer = sqlx::PgConnection::connect(&postgres.url).await.expect("connected");
-    let row = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'newer', true, '', 0)";
+    let row = "INSERT INTO _sqlx_migrations \
+               (version, description, success, checksum, execution_time) \
+               VALUES (9999, 'newer', true, '', 0)";
     sqlx::query(row).execute(&mut newer).await.expect("written");
     program_over(&data, &postgres, &key).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_accounts_that_use_up_the_pool_hold_up_nobody_who_is_known() {
+async fn unknown_accounts_that_exhaust_the_pool_do_not_block_known_ones() {
     let data = tempfile::tempdir().expect("a directory");
     let postgres = Postgres::start(&data, &[]).await;
     let (key, idp) = (key().encoded().to_string(), FakeIdp::start(Arc::new(SystemClock)).await);
     let mut program = program_over(&data, &postgres, &key).await;
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
-    // The pinned issuer comes back by the next poll.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    applied_changes(&program).await;
 
     let mut other = sqlx::PgConnection::connect(&postgres.url).await.expect("connected");
     let mut lock = other.begin().await.expect("begun");
@@ -115,7 +118,7 @@ async fn unknown_accounts_that_use_up_the_pool_hold_up_nobody_who_is_known() {
         assert_eq!(refused, "STORE_UNAVAILABLE");
     }
     lock.rollback().await.expect("unlocked");
-    eventually("what is unknown is told so again", || {
+    eventually("unknown accounts are refused as such again", || {
         let mut client = program.login.clone();
         async move { reason(client.begin_login(at("unknown")).await) == "CONNECTION_NOT_FOUND" }
     })

@@ -1,5 +1,5 @@
-//! Redis in every form in which it is run, on real servers: over TLS, with users, as a replica, behind Sentinels, as a
-//! Cluster; and what happens to logins when a server dies.
+//! Redis in every topology, on real servers: over TLS, with users, as a replica, behind Sentinels and as
+//! a Cluster; and the effect on logins when a server dies.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ async fn detail_of_refusal(store: &RedisPendingLogins) -> String {
 fn cli(arguments: &[&str]) -> String {
     let mut command = Command::new("timeout");
     let output = command.args(["60", "redis-cli"]).args(arguments).stdin(Stdio::null()).output();
-    let output = output.expect("redis-cli runs: tests/run installs it");
+    let output = output.expect("redis-cli runs; tests/run installs it");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
         + String::from_utf8_lossy(&output.stderr).trim()
 }
@@ -50,7 +50,7 @@ async fn answers(port: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_and_passwords_are_given_and_wrong_ones_told_apart_without_repeating_them() {
+async fn users_and_passwords_are_sent_and_never_repeated_in_an_error() {
     let port = free_port();
     let (port_text, user) =
         (port.to_string(), "--user sso on >CANARYp@ss ~sso:* +set +getdel +del +hello +client");
@@ -128,7 +128,7 @@ async fn redis_over_tls_is_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_no_store_until_it_is_the_master() {
+async fn a_replica_is_refused_until_it_becomes_the_master() {
     let (master_port, port) = (free_port(), free_port());
     let _master = own_redis(master_port);
     let replica_of = format!("127.0.0.1 {master_port}");
@@ -137,9 +137,9 @@ async fn a_replica_is_no_store_until_it_is_the_master() {
     answers(port).await;
     let store = store_at(&format!("redis://127.0.0.1:{port}"));
     assert!(detail_of_refusal(&store).await.contains("READONLY"));
-    assert!(store.ping().await.is_err(), "health must not say that it serves");
+    assert!(store.ping().await.is_err(), "health must not report SERVING");
     cli(&["-p", &port.to_string(), "replicaof", "no", "one"]);
-    eventually("it is a master now", || async { store.ping().await.is_ok() }).await;
+    eventually("the replica becomes a master", || async { store.ping().await.is_ok() }).await;
 }
 
 /// A master, a replica and three Sentinels that watch them as `logins`.
@@ -204,28 +204,28 @@ async fn service_over(url: String) -> (tempfile::TempDir, Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_begun_before_a_failover_ends_after_it() {
+async fn a_login_that_began_before_a_failover_is_completed_after_it() {
     let folder = tempfile::tempdir().expect("a directory");
     let mut sentinels = sentinels(folder.path()).await;
     let (_data, mut service) = service_over(sentinels.url.clone()).await;
     service.log_in().await.expect("a login by the first master");
     let under_way = service.approved().await;
-    // Written to the replica, too: replication isn't waited for by the service.
+    // Wait for the replica, since the service doesn't.
     assert_eq!(cli(&["-p", &sentinels.master_port.to_string(), "wait", "1", "2000"]), "1");
     sentinels.master.take().expect("a master").signal("KILL");
     let refusal = refused(service.begin(begin_request()).await);
     assert_eq!((refusal.reason.as_str(), refusal.retry.as_str()), ("STORE_UNAVAILABLE", "call"));
-    eventually("the replica is the master", || {
+    eventually("the replica becomes the master", || {
         let mut login = service.login.clone();
         async move { login.begin_login(begin_request()).await.is_ok() }
     })
     .await;
     service.complete(complete_request(&under_way)).await.expect("the login that was under way");
     service.log_in().await.expect("and new ones");
-    // The old master comes back as a replica, and nobody writes to it.
+    // The old master restarts and becomes a replica, which must get no writes.
     sentinels.master = Some(own_redis(sentinels.master_port));
     for _ in 0..20 {
-        service.log_in().await.expect("logins go on");
+        service.log_in().await.expect("logins continue");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -238,7 +238,7 @@ struct Cluster {
 async fn cluster(folder: &Path) -> Cluster {
     let mut nodes = Vec::new();
     while nodes.len() < 6 {
-        // The bus listens 10000 above.
+        // The cluster bus listens on the port plus 10000.
         let port = free_port();
         if port > 55_000 || std::net::TcpListener::bind(("127.0.0.1", port + 10_000)).is_err() {
             continue;
@@ -269,7 +269,7 @@ async fn cluster(folder: &Path) -> Cluster {
     let created = cli(&arguments);
     assert!(created.contains("All 16384 slots covered"), "{created}");
     let first = nodes[0].0.to_string();
-    eventually("the Cluster is whole", || async {
+    eventually("the Cluster is complete", || async {
         cli(&["-p", &first, "cluster", "info"]).contains("cluster_state:ok")
             && cli(&["-p", &first, "cluster", "nodes"]).matches(" slave ").count() == 3
     })
@@ -286,14 +286,14 @@ impl Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_moves_slots_and_masters_under_logins() {
+async fn logins_work_while_a_cluster_moves_slots_and_masters() {
     let folder = tempfile::tempdir().expect("a directory");
     let mut cluster = cluster(folder.path()).await;
     let (_data, mut service) = service_over(cluster.url()).await;
     for _ in 0..20 {
         service.log_in().await.expect("logins in many slots");
     }
-    // MOVED and ASK: slots go from one master to another while values lie in them and others come.
+    // MOVED and ASK: slots move to another master while values are stored in them and added.
     let store = store_at(&cluster.url());
     let waiting: Vec<PendingKey> = (0..200).map(|_| PendingKey::new(random())).collect();
     for key in &waiting {
@@ -326,11 +326,11 @@ async fn a_cluster_moves_slots_and_masters_under_logins() {
     }
     assert!(reshard.await.expect("ended").contains("Moving slot"));
     let under_way = service.approved().await;
-    // Written to the replicas, too: replication isn't waited for by the service.
+    // Wait for the replicas, since the service doesn't.
     for (port, _) in &cluster.nodes[..3] {
         cli(&["-p", &port.to_string(), "wait", "1", "2000"]);
     }
-    // A master dies: its replica takes over.
+    // A master dies, and its replica takes over.
     cluster.nodes.remove(0).1.signal("KILL");
     eventually("every slot is served again", || async {
         let mut served = 0;

@@ -59,7 +59,7 @@ async fn a_change_on_one_is_seen_by_the_other() {
     let mut unknown = two.login.clone();
     let request = |slug: &str| pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
     assert_eq!(reason(unknown.begin_login(request("late")).await), "CONNECTION_NOT_FOUND");
-    two.begin(begin_request()).await.expect("known to the other");
+    two.begin(begin_request()).await.expect("known to the other replica");
 
     one.create(pb::Connection { slug: "late".to_owned(), ..one.connection() })
         .await
@@ -79,7 +79,7 @@ async fn a_change_on_one_is_seen_by_the_other() {
     })
     .await;
     assert!(began.elapsed().as_secs() < 5);
-    two.begin(request("late")).await.expect("what was unknown is told by the poll too");
+    two.begin(request("late")).await.expect("an account that was unknown is found after the poll");
 }
 
 #[tokio::test(flavor = "multi_thread")]

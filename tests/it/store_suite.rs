@@ -1,4 +1,4 @@
-//! The stores' laws, each proven on every implementation.
+//! The laws of the stores, each tested on every implementation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn redis_at(url: &str) -> RedisPendingLogins {
     RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), None).expect("a store")
 }
 
-fn note() -> ChangeDetails {
+fn details() -> ChangeDetails {
     ChangeDetails::new("tests", "test", Vec::new())
 }
 
@@ -49,7 +49,7 @@ async fn a_pending_login_is_taken_at_most_once(store: Arc<dyn PendingLogins>) {
     let key = pending_key();
     assert!(store.take(&key).await.expect("answered").is_none());
     store.put(&key, b"value", ttl).await.expect("put");
-    assert!(store.put(&key, b"other", ttl).await.is_err(), "a key in use isn't overwritten");
+    assert!(store.put(&key, b"other", ttl).await.is_err(), "a key in use must not be overwritten");
     let takes = (0..100).map(|_| {
         let (store, key) = (Arc::clone(&store), key.clone());
         tokio::spawn(async move { store.take(&key).await.expect("answered") })
@@ -58,11 +58,11 @@ async fn a_pending_login_is_taken_at_most_once(store: Arc<dyn PendingLogins>) {
     for take in takes.collect::<Vec<_>>() {
         taken.extend(take.await.expect("ended"));
     }
-    assert_eq!(taken, [b"value".to_vec()], "100 concurrent takes give one value");
+    assert_eq!(taken, [b"value".to_vec()], "100 concurrent takes must return one value");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_gives_a_pending_login_at_most_once() {
+async fn memory_returns_a_pending_login_at_most_once() {
     a_pending_login_is_taken_at_most_once(Arc::new(MemoryPendingLogins::new(
         Arc::new(SystemClock),
         10,
@@ -71,7 +71,7 @@ async fn memory_gives_a_pending_login_at_most_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_gives_a_pending_login_at_most_once() {
+async fn redis_returns_a_pending_login_at_most_once() {
     a_pending_login_is_taken_at_most_once(Arc::new(redis_at(&redis_url()))).await;
 }
 
@@ -87,15 +87,15 @@ async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
     assert_eq!(
         store.take(&first).await.expect("answered"),
         Some(b"1".to_vec()),
-        "nothing was evicted"
+        "a login under way must not be evicted"
     );
     clock.advance(Duration::from_secs(60));
     assert_eq!(store.take(&second).await.expect("answered"), None);
-    store.put(&third, b"3", ttl).await.expect("what has expired makes room");
+    store.put(&third, b"3", ttl).await.expect("expired logins make room");
 }
 
 #[tokio::test]
-async fn redis_expires_by_itself() {
+async fn redis_expires_pending_logins() {
     let store = redis_at(&redis_url());
     let key = pending_key();
     store.put(&key, b"1", Duration::from_millis(100)).await.expect("put");
@@ -104,7 +104,7 @@ async fn redis_expires_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_away_is_told_within_a_second_and_heals_by_itself() {
+async fn an_unavailable_redis_fails_within_a_second_and_recovers() {
     let port = free_port();
     let store = redis_at(&format!("redis://127.0.0.1:{port}"));
     let fails_quickly = async || {
@@ -149,18 +149,18 @@ fn settings(client_id: &str) -> ConnectionSettings {
     draft.apply(None, &AddressPolicy::default()).expect("good settings")
 }
 
-async fn connections_keep_their_law(store: Arc<dyn Connections>) {
+async fn connections_obey_their_law(store: Arc<dyn Connections>) {
     let acme = Slug::parse("acme").expect("a slug");
     let (first, second) = (settings("first"), settings("second"));
     let secret = secrets("s3cret");
     let start = store.latest_change().await.expect("answered");
     assert!(store.get(&acme).await.expect("answered").is_none());
 
-    // Racing creations: one wins.
+    // One of several concurrent creations succeeds.
     let creations = (0..10).map(|_| {
         let (store, acme, first, secret) =
             (Arc::clone(&store), acme.clone(), first.clone(), secret.clone());
-        tokio::spawn(async move { store.create(&acme, &first, &secret, &note()).await })
+        tokio::spawn(async move { store.create(&acme, &first, &secret, &details()).await })
     });
     let mut created = Vec::new();
     for creation in creations.collect::<Vec<_>>() {
@@ -169,14 +169,14 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
             Err(error) => assert!(matches!(error, ChangeError::Exists), "{error}"),
         }
     }
-    let [created] = created.as_slice() else { panic!("{} creations won", created.len()) };
+    let [created] = created.as_slice() else { panic!("{} creations succeeded", created.len()) };
     let read = store.get(&acme).await.expect("answered").expect("there");
     assert_eq!(
         (read.settings, read.secrets.active.expose(), read.revision),
         (first, "s3cret", created.revision)
     );
 
-    // Racing updates of one revision: one wins.
+    // One of several concurrent updates of the same revision succeeds.
     let updates = (0..10).map(|_| {
         let (store, acme, second, revision) =
             (Arc::clone(&store), acme.clone(), second.clone(), created.revision);
@@ -187,7 +187,7 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
                 settings: &second,
                 secrets: &secrets("s3cret"),
                 keep_pin: true,
-                details: &note(),
+                details: &details(),
             };
             store.update(&change).await
         })
@@ -199,22 +199,22 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
             Err(error) => assert!(matches!(error, ChangeError::Conflict { .. }), "{error}"),
         }
     }
-    let [updated] = updated.as_slice() else { panic!("{} updates won", updated.len()) };
+    let [updated] = updated.as_slice() else { panic!("{} updates succeeded", updated.len()) };
     assert!(updated.revision > created.revision);
     assert_eq!(
         (updated.secrets.active.expose(), updated.incarnation),
         ("s3cret", created.incarnation)
     );
 
-    // An issuer is pinned once, without a new revision, and told as a change.
+    // An issuer is pinned once, without a new revision, and is reported as a change.
     let issuer = Issuer::new("https://idp.example.com".to_owned());
-    store.pin_issuer(&acme, updated.revision, &issuer, &note()).await.expect("pinned");
+    store.pin_issuer(&acme, updated.revision, &issuer, &details()).await.expect("pinned");
     store
         .pin_issuer(
             &acme,
             updated.revision,
             &Issuer::new("https://evil.example".to_owned()),
-            &note(),
+            &details(),
         )
         .await
         .expect("answered");
@@ -224,17 +224,17 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
     assert_eq!(changes.len(), 1, "one row per slug");
     assert!(changes[0].change > updated.revision && changes[0].slug == acme);
 
-    // Deleted and created again, it is another one, with a revision of its own.
+    // A connection that is deleted and created again is another one, with a new revision.
     assert!(matches!(
-        store.delete(&acme, created.revision, &note()).await,
+        store.delete(&acme, created.revision, &details()).await,
         Err(ChangeError::Conflict { .. })
     ));
-    store.delete(&acme, updated.revision, &note()).await.expect("deleted");
+    store.delete(&acme, updated.revision, &details()).await.expect("deleted");
     assert!(matches!(
-        store.delete(&acme, updated.revision, &note()).await,
+        store.delete(&acme, updated.revision, &details()).await,
         Err(ChangeError::NotFound)
     ));
-    let again = store.create(&acme, &second, &secret, &note()).await.expect("created");
+    let again = store.create(&acme, &second, &secret, &details()).await.expect("created");
     assert!(
         again.revision > changes[0].change
             && again.incarnation == again.revision
@@ -244,26 +244,26 @@ async fn connections_keep_their_law(store: Arc<dyn Connections>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_keeps_the_law_of_connections() {
+async fn sqlite_obeys_the_law_of_connections() {
     let data = tempfile::tempdir().expect("a directory");
     let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
     let store = SqliteConnections::open(&data.path().join("sso.db"), codec(&keyring))
         .await
         .expect("opened");
-    connections_keep_their_law(Arc::new(store)).await;
+    connections_obey_their_law(Arc::new(store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgresql_keeps_the_law_of_connections() {
+async fn postgresql_obeys_the_law_of_connections() {
     let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
     let store = PostgresConnections::open(options(&postgres_url().await), codec(&keyring))
         .await
         .expect("opened");
-    connections_keep_their_law(Arc::new(store)).await;
+    connections_obey_their_law(Arc::new(store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_at_once_migrate_once() {
+async fn replicas_that_start_together_migrate_once() {
     let url = postgres_url().await;
     let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
     let data = tempfile::tempdir().expect("a directory");
@@ -282,20 +282,21 @@ async fn replicas_that_start_at_once_migrate_once() {
     }
 }
 
-/// Reseal's law: everything ends under the newest key, also what is changed meanwhile, and nothing else changes.
-async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + Reseal + 'static>(
-    over: impl AsyncFn(RowCodec) -> S,
+/// Every value is sealed under the newest key, including values written in the meantime, and nothing else
+/// changes.
+async fn sealed_values_move_to_the_newest_key<S: Connections + SigningKeys + Reseal + 'static>(
+    open: impl AsyncFn(RowCodec) -> S,
 ) {
     let (old, new) = (key(), key());
     let ring = |keys: &[&MasterKey]| {
         Arc::new(Keyring::new(keys.iter().map(|key| (*key).clone()).collect()).expect("keys"))
     };
-    let before = Arc::new(over(codec(&ring(&[&old]))).await);
+    let before = Arc::new(open(codec(&ring(&[&old]))).await);
     let slug = |number: usize| Slug::parse(&format!("a{number}")).expect("a slug");
-    // More than are read at once.
+    // More than one page.
     for number in 0..600 {
         let secret = secrets(&format!("secret {number}"));
-        before.create(&slug(number), &settings("c"), &secret, &note()).await.expect("created");
+        before.create(&slug(number), &settings("c"), &secret, &details()).await.expect("created");
     }
     let signing_key = StoredSigningKey {
         generation: 1,
@@ -305,11 +306,15 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
     before.add_signing_key(&signing_key).await.expect("added");
     let revision = before.get(&slug(7)).await.expect("answered").expect("there").revision;
 
-    let both = over(codec(&ring(&[&new, &old]))).await;
+    let both = open(codec(&ring(&[&new, &old]))).await;
     let resealed = both.reseal().await.expect("resealed");
     assert_eq!((resealed.changed, resealed.all, resealed.unreadable.len()), (601, 601, 0));
-    assert_eq!(both.reseal().await.expect("resealed").changed, 0, "once is enough");
-    let after = over(codec(&ring(&[&new]))).await;
+    assert_eq!(
+        both.reseal().await.expect("resealed").changed,
+        0,
+        "the second run must find nothing to do"
+    );
+    let after = open(codec(&ring(&[&new]))).await;
     for number in [0, 7, 599] {
         let connection = after.get(&slug(number)).await.expect("opens").expect("there");
         assert_eq!(connection.secrets.active.expose(), format!("secret {number}"));
@@ -317,22 +322,22 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
     assert_eq!(
         after.get(&slug(7)).await.expect("opens").expect("there").revision,
         revision,
-        "nothing else has changed"
+        "nothing else may change"
     );
     assert_eq!(after.signing_keys().await.expect("opens")[0].pkcs8.as_slice(), b"private");
     assert!(
         matches!(before.get(&slug(7)).await, Err(StoreError::Unreadable(_))),
-        "the old key is not needed any more"
+        "no value may be left under the old key"
     );
 
-    // One that a replica still seals under the old key, and one that nobody opens.
+    // A value that a replica still seals under the old key, and one by an unknown key.
     before
-        .create(&Slug::parse("late").expect("a slug"), &settings("c"), &secrets("s"), &note())
+        .create(&Slug::parse("late").expect("a slug"), &settings("c"), &secrets("s"), &details())
         .await
         .expect("created");
-    let foreign = over(codec(&ring(&[&key()]))).await;
+    let foreign = open(codec(&ring(&[&key()]))).await;
     foreign
-        .create(&Slug::parse("lost").expect("a slug"), &settings("c"), &secrets("s"), &note())
+        .create(&Slug::parse("lost").expect("a slug"), &settings("c"), &secrets("s"), &details())
         .await
         .expect("created");
     let resealed = both.reseal().await.expect("resealed");
@@ -343,20 +348,20 @@ async fn what_is_sealed_moves_to_the_newest_key<S: Connections + SigningKeys + R
 }
 
 #[tokio::test]
-async fn what_sqlite_holds_sealed_moves_to_the_newest_key() {
+async fn sqlite_reseals_under_the_newest_key() {
     let data = tempfile::tempdir().expect("a directory");
     let file = data.path().join("sso.db");
-    what_is_sealed_moves_to_the_newest_key(async |codec| {
+    sealed_values_move_to_the_newest_key(async |codec| {
         SqliteConnections::open(&file, codec).await.expect("opened")
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_postgresql_holds_sealed_moves_to_the_newest_key() {
+async fn postgresql_reseals_under_the_newest_key() {
     let url = postgres_url().await;
     let open = async |codec| PostgresConnections::open(options(&url), codec).await.expect("opened");
-    what_is_sealed_moves_to_the_newest_key(open).await;
+    sealed_values_move_to_the_newest_key(open).await;
 }
 
 #[tokio::test]
@@ -368,7 +373,7 @@ async fn a_stored_secret_is_sealed_and_bound_to_its_row() {
     let (acme, evil) = (Slug::parse("acme").expect("a slug"), Slug::parse("evil").expect("a slug"));
     for slug in [&acme, &evil] {
         store
-            .create(slug, &settings("c"), &secrets(&format!("CANARY-{slug}")), &note())
+            .create(slug, &settings("c"), &secrets(&format!("CANARY-{slug}")), &details())
             .await
             .expect("created");
     }

@@ -156,7 +156,7 @@ fn counts_by_account(batch: &AttemptBatch) -> BTreeMap<&Slug, AddedCounts> {
 /// The accounts whose oldest attempts are deleted with this batch. Readers take the latest attempts only,
 /// so it is enough to delete at one of [`TRIM_ONE_IN`] attempts, chosen by its time.
 fn accounts_to_trim(attempts: &[AccountAttempt]) -> BTreeSet<&Slug> {
-    let is_chosen = |attempt: &&AccountAttempt| attempt.attempt.time.0 % TRIM_ONE_IN == 0;
+    let is_chosen = |attempt: &&AccountAttempt| attempt.attempt.time.0.is_multiple_of(TRIM_ONE_IN);
     attempts.iter().filter(is_chosen).map(|attempt| &attempt.slug).collect()
 }
 
