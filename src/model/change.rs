@@ -80,4 +80,17 @@ mod tests {
         assert_eq!(Change::Clear.apply(Some(1)), None);
         assert_eq!(Change::Set(2).apply(Some(1)), Some(2));
     }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read_and_written_unchanged() {
+        let stored = r#"{"time":1,"actor":"support","action":"update","revision":2,"fields":[["client_id","a","b"]],"is_forced":false}"#;
+        let record: ChangeRecord = serde_json::from_str(stored).expect("a record");
+        let field = FieldChange {
+            field: "client_id".to_owned(),
+            before: "a".to_owned(),
+            after: "b".to_owned(),
+        };
+        assert_eq!(record.fields, [field]);
+        assert_eq!(serde_json::to_string(&record).expect("JSON"), stored);
+    }
 }

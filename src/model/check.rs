@@ -139,3 +139,38 @@ impl CheckRecord {
         matches!(self.outcome, CheckOutcome::Pass | CheckOutcome::Warn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_without_the_checks_of_other_versions() {
+        let stored = r#"{"time":1,"revision":2,"proof":"p","outcome":"inconclusive","failed":[],
+            "passed":["jwks.keys","added.later"],"hosts":[]}"#;
+        let record: CheckRecord = serde_json::from_str(stored).expect("a record");
+        assert_eq!(record.passed, [CheckId::JwksKeys]);
+    }
+
+    #[test]
+    fn only_a_failure_fails_and_only_pass_and_warn_prove() {
+        for (outcome, has_not_failed, has_passed) in [
+            (CheckOutcome::Pass, true, true),
+            (CheckOutcome::Warn, true, true),
+            (CheckOutcome::Inconclusive, true, false),
+            (CheckOutcome::Fail, false, false),
+        ] {
+            let record = CheckRecord {
+                time: UnixMillis(0),
+                revision: 1,
+                proof: String::new(),
+                outcome,
+                failed: Vec::new(),
+                passed: Vec::new(),
+                hosts: Vec::new(),
+            };
+            assert_eq!(record.has_not_failed(), has_not_failed, "{outcome:?}");
+            assert_eq!(record.has_passed(), has_passed, "{outcome:?}");
+        }
+    }
+}

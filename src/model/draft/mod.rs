@@ -264,6 +264,35 @@ mod tests {
     }
 
     #[test]
+    fn each_rule_of_a_field_names_the_field() {
+        let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
+        let claim = |name: &str, values: &[&str]| RequiredClaim {
+            name: name.to_owned(),
+            values: list(values),
+        };
+        let template = "https://login.example/{tenantid}/v2.0".to_owned();
+        for (edit, field) in [
+            (Draft { display_name: "x".repeat(201), ..draft() }, "display_name"),
+            (Draft { client_id: "a\0".to_owned(), ..draft() }, "client_id"),
+            (Draft { issuer: "https://a.example/?x".to_owned(), ..draft() }, "issuer"),
+            (Draft { issuer: template, ..draft() }, "allowed_tenant_ids"),
+            (Draft { discovery_url: "https://a.example/".to_owned(), ..draft() }, "discovery_url"),
+            (Draft { scopes: list(&["openid", "a b"]), ..draft() }, "scopes"),
+            (Draft { mapped_email: list(&[""]), ..draft() }, "claim_mapping.email"),
+            (Draft { mapped_groups: "x".repeat(257), ..draft() }, "claim_mapping.groups"),
+            (Draft { allowed_email_domains: list(&["a@b"]), ..draft() }, "allowed_email_domains"),
+            (Draft { additional_audiences: list(&["x"; 17]), ..draft() }, "additional_audiences"),
+            (Draft { required_claims: vec![claim("a", &[])], ..draft() }, "required_claims.values"),
+            (
+                Draft { required_claims: vec![claim("a", &["b"]), claim("a", &["c"])], ..draft() },
+                "required_claims.name",
+            ),
+        ] {
+            assert_eq!(violated(edit), [field]);
+        }
+    }
+
+    #[test]
     fn a_literal_private_address_is_marked_as_forbidden() {
         let violations = Draft {
             discovery_url: "https://10.0.0.1/.well-known/openid-configuration".to_owned(),
