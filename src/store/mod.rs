@@ -1,5 +1,6 @@
 //! The stores: pending logins (Redis or memory), and connections, signing keys and login attempts
-//! (PostgreSQL or SQLite). Each trait states the law that `tests/it/store_suite.rs` proves on every
+//! (PostgreSQL or SQLite). Every method fails with a [`StoreError`] if the store is unavailable or what it
+//! holds can't be read. Each trait states the law that `tests/it/store_suite.rs` proves on every
 //! implementation; `app` chooses the implementation. Must never import a layer above it.
 
 pub mod cache;
@@ -32,22 +33,13 @@ use crate::telemetry::store_failed;
 /// live. A value can't be read without taking it. Every method returns within a second.
 #[async_trait]
 pub trait PendingLogins: Send + Sync {
-    /// Stores `value` under `key` for `ttl`.
-    ///
-    /// # Errors
-    /// The store is unavailable or full, or the key is in use.
+    /// Stores `value` under `key` for `ttl`. Fails also if the store is full or the key is in use.
     async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError>;
 
     /// Removes the value and returns it. `None`: it was never stored, was taken before, or has expired.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Checks that the store accepts writes.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
@@ -92,15 +84,9 @@ pub trait Connections: Send + Sync {
     ) -> Result<Connection, ChangeError>;
 
     /// The account's connection, if it has one.
-    ///
-    /// # Errors
-    /// The store is unavailable, or the row can't be read.
     async fn get(&self, slug: &Slug) -> Result<Option<Connection>, StoreError>;
 
     /// At most `limit` connections after the slug `after`, in the order of slugs.
-    ///
-    /// # Errors
-    /// The store is unavailable, or a row can't be read.
     async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError>;
 
     /// Replaces the settings and secrets of exactly this revision.
@@ -122,9 +108,6 @@ pub trait Connections: Send + Sync {
 
     /// Swaps the two secrets of exactly this revision, unless there is no usable standby secret or they
     /// were swapped after `not_since`. Returns whether it did.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn switch_secret(
         &self,
         slug: &Slug,
@@ -135,9 +118,6 @@ pub trait Connections: Send + Sync {
 
     /// Stores the last check of this incarnation, or of a proposed change of it. Gets no change number, as
     /// it affects no login.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn record_check(
         &self,
         slug: &Slug,
@@ -148,9 +128,6 @@ pub trait Connections: Send + Sync {
 
     /// At most `limit` changes of an account's connection, newest first. `before`: the id of the last change
     /// of the previous page.
-    ///
-    /// # Errors
-    /// The store is unavailable, or a record can't be read.
     async fn changes_of(
         &self,
         slug: &Slug,
@@ -159,16 +136,10 @@ pub trait Connections: Send + Sync {
     ) -> Result<Vec<StoredChange>, StoreError>;
 
     /// The number of connections with a secret that expires before this time.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn secrets_expiring_before(&self, time: UnixMillis) -> Result<u64, StoreError>;
 
     /// Stores the issuer that the metadata named at first use, unless one is stored already. Keeps the
     /// revision, since the settings stay the same, but gets a change number, so that replicas see it.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn pin_issuer(
         &self,
         slug: &Slug,
@@ -178,15 +149,9 @@ pub trait Connections: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// The number of the latest change.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn latest_change(&self) -> Result<u64, StoreError>;
 
     /// The slugs that changed after the change `seen`, each with its latest change, oldest first.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError>;
 }
 
@@ -196,21 +161,12 @@ pub trait Connections: Send + Sync {
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
     /// All keys.
-    ///
-    /// # Errors
-    /// The store is unavailable, or a key can't be opened.
     async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
 
     /// Adds a key, unless its generation already has one.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError>;
 
     /// Deletes a key.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn forget_signing_key(&self, generation: u64) -> Result<(), StoreError>;
 }
 
@@ -258,16 +214,10 @@ pub trait LoginAttempts: Send + Sync {
     async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError>;
 
     /// At most `limit` attempts of an account, newest first.
-    ///
-    /// # Errors
-    /// The store is unavailable, or a record can't be read.
     async fn attempts(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError>;
 
     /// Summaries of the logins at the accounts from `first` to `last`, with the failures since `since`. An
     /// account without logins has no entry.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn login_summaries(
         &self,
         first: &Slug,
@@ -276,9 +226,6 @@ pub trait LoginAttempts: Send + Sync {
     ) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
 
     /// Deletes the attempts that ended before this time.
-    ///
-    /// # Errors
-    /// The store is unavailable.
     async fn forget_attempts_before(&self, time: UnixMillis) -> Result<(), StoreError>;
 }
 
