@@ -128,8 +128,9 @@ const MAX_KEPT: usize = 500;
 mod tests {
     use super::*;
     use crate::model::address::AddressPolicy;
-    use crate::model::connection::{ConnectionState, UncheckedSecret};
+    use crate::model::connection::ConnectionState;
     use crate::model::draft::Draft;
+    use crate::model::secret::UncheckedSecret;
 
     fn settings(adjust: impl FnOnce(&mut Draft)) -> ConnectionSettings {
         let mut draft = Draft {

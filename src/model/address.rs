@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_listed_network_is_allowed() {
+    fn a_listed_network_is_allowed_and_no_more() {
         let networks = ["10.20.0.0/16", "fd12::/16"]
             .map(|network| network.parse().expect("a network"))
             .to_vec();

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn every_foreign_origin_is_refused() {
+    fn every_way_out_is_refused() {
         for bad in [
             "",
             "//evil.com",
