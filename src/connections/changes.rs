@@ -132,6 +132,8 @@ mod tests {
     use crate::model::draft::Draft;
     use crate::model::secret::UncheckedSecret;
 
+    type Adjust = fn(&mut Draft);
+
     fn settings(adjust: impl FnOnce(&mut Draft)) -> ConnectionSettings {
         let mut draft = Draft {
             discovery_url: "https://idp.example/.well-known/openid-configuration".to_owned(),
@@ -150,7 +152,7 @@ mod tests {
     #[test]
     fn each_field_that_differs_is_named_as_in_the_contract() {
         let old = settings(|_| {});
-        let cases: [(&str, fn(&mut Draft), &str, &str); 5] = [
+        let cases: [(&str, Adjust, &str, &str); 5] = [
             ("display_name", |draft| draft.display_name = "Acme".to_owned(), "", "Acme"),
             ("client_id", |draft| draft.client_id = "other".to_owned(), "client", "other"),
             ("state", |draft| draft.state = Some(ConnectionState::Disabled), "testing", "disabled"),
@@ -200,7 +202,7 @@ mod tests {
     #[test]
     fn the_effect_depends_on_what_logins_depend_on() {
         let old = settings(|_| {});
-        let cases: [(fn(&mut Draft), Effect); 5] = [
+        let cases: [(Adjust, Effect); 5] = [
             (|_| {}, Effect::None),
             (|draft| draft.display_name = "Acme".to_owned(), Effect::None),
             (|draft| draft.require_verified_email = true, Effect::NewRules),

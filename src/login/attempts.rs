@@ -54,7 +54,6 @@ pub(super) struct Ending<'a> {
 impl AttemptLog {
     /// An empty log, and the task that writes it: to be run until [`AttemptLog::flush`] has returned
     /// for the last time.
-    #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
         stored: Arc<DeferredStore<dyn LoginAttempts>>,
