@@ -14,7 +14,7 @@ use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
 use crate::model::text::quotable;
 use crate::oidc::claims::{self, ClaimsError};
-use crate::oidc::error::{CallError, ExchangeError, IdTokenError};
+use crate::oidc::error::{CallError, ExchangeError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::{Phases, secret_switched};
@@ -138,8 +138,8 @@ impl Login {
         let verified = progress.phases.timed_now("verify", || verify(&provider));
         let (verified, provider) = match verified {
             Ok(verified) => (verified, provider),
-            // No known key verifies it: once more with the keys that the IdP publishes now.
-            Err(error @ IdTokenError::UnknownKey(_)) => {
+            // Once more with the keys that the IdP publishes now.
+            Err(error) if error.needs_fresh_keys() => {
                 let fresh = self.providers.with_fresh_keys(&connection, &provider).await;
                 let fresh = fresh.ok_or(LoginError::IdToken(error))?;
                 (verify(&fresh).map_err(LoginError::IdToken)?, fresh)

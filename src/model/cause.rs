@@ -205,6 +205,8 @@ causes! {
         Text("the metadata document must be at most 1 MiB, and not compressed unasked");
     NotJson = "not_json": ProviderMetadataInvalid, Support,
         Text("enter the URL of the metadata document itself: a browser shows JSON with \"issuer\"");
+    IssuerMissing = "issuer_missing": ProviderMetadataInvalid, Support,
+        Text("enter the URL of the metadata document itself: a browser shows JSON with \"issuer\"");
     IssuerMismatch = "issuer_mismatch": ProviderMetadataInvalid, Support,
         Text("if it is the customer's IdP, store the document's issuer with the connection");
     TenantTemplate = "tenant_template": ProviderMetadataInvalid, Support,

@@ -1,97 +1,104 @@
-//! Before an IdP's token endpoint: how many logins of one connection may wait for it at once, and a breaker that stops
-//! asking an IdP which doesn't answer. Each connection has its own, so that one account's IdP is nobody else's trouble.
+//! Limits on calls to an IdP's token endpoint: how many logins of one connection may wait for it at
+//! once, and a circuit breaker that stops calling an IdP that does not answer. Each connection has
+//! its own, so that one account's IdP never affects another account.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::error::Outage;
 use crate::model::time::UnixMillis;
 use crate::telemetry::breaker_turned;
 
-/// One connection's breaker_of.
+/// The limits of one connection.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
-    permits: Arc<Semaphore>,
-    breaker: Mutex<Breaker>,
+    in_flight: Arc<Semaphore>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Breaker {
+struct State {
     failures_in_a_row: u32,
-    /// Unix milliseconds; `Some`: nobody permits_held until then, and one at a time afterwards.
+    /// `Some`: open until then, and half open afterwards: one trial call at a time.
     open_until: Option<UnixMillis>,
 }
 
-/// Leave to call the IdP once; given back when it is dropped.
+/// Permission for one call to the IdP; its place is free again when it is dropped.
 #[derive(Debug)]
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
-    breaker_of: Arc<CircuitBreaker>,
-    /// The one that finds out whether the IdP answers again, until it has told.
+    breaker: Arc<CircuitBreaker>,
+    /// Whether this is the trial call of a half-open breaker, and its outcome isn't recorded yet.
     is_trial: bool,
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), breaker: Mutex::default() }
+        Self { in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), state: Mutex::default() }
     }
 }
 
 impl CircuitBreaker {
-    /// Leave to call, or why there is none. `now`: Unix milliseconds.
-    pub(super) fn acquire(self: &Arc<Self>, now: UnixMillis) -> Result<Permit, &'static str> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| TOO_MANY)?;
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_trial = breaker.open_until.is_some();
-        if let Some(open_until) = breaker.open_until {
+    /// Permission for a call that begins now, or why there is none.
+    pub(super) fn acquire(self: &Arc<Self>, now: UnixMillis) -> Result<Permit, Outage> {
+        let permit = Arc::clone(&self.in_flight).try_acquire_owned();
+        let permit = permit.map_err(|_| Outage::TooManyWaiting)?;
+        let mut state = self.lock();
+        let is_trial = state.open_until.is_some();
+        if let Some(open_until) = state.open_until {
             if now < open_until {
-                return Err(BROKEN);
+                return Err(Outage::CircuitOpen);
             }
-            // The next may try only when this one has told.
-            breaker.open_until = Some(UnixMillis(u64::MAX));
+            // No other trial until the outcome of this one is recorded.
+            state.open_until = Some(UnixMillis(u64::MAX));
         }
-        Ok(Permit { _permit: permit, breaker_of: Arc::clone(self), is_trial })
+        Ok(Permit { _permit: permit, breaker: Arc::clone(self), is_trial })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit {
-    /// Tells whether the IdP answered, whatever it said.
+    /// Records whether the IdP answered, whatever the answer was.
     pub fn record_outcome(&mut self, has_answered: bool, now: UnixMillis) {
         self.is_trial = false;
-        let mut breaker = self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_open = breaker.open_until.is_some();
+        let mut state = self.breaker.lock();
+        let was_open = state.open_until.is_some();
         if has_answered {
-            *breaker = Breaker::default();
+            *state = State::default();
             if was_open {
                 breaker_turned(false);
             }
             return;
         }
-        breaker.failures_in_a_row = breaker.failures_in_a_row.saturating_add(1);
-        if breaker.failures_in_a_row >= FAILURES_TO_OPEN {
+        state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
+        if state.failures_in_a_row >= FAILURES_TO_OPEN {
             if !was_open {
                 breaker_turned(true);
             }
-            breaker.open_until = Some(now.after(OPEN));
+            state.open_until = Some(now.after(OPEN));
         }
     }
 }
 
-/// A trial that was given up, since its caller went away or its state was spent, leaves the trying to the next.
+/// A trial call without an outcome, since its caller canceled or its state was spent, lets the next
+/// call be the trial.
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_trial {
-            self.breaker_of.breaker.lock().unwrap_or_else(PoisonError::into_inner).open_until =
-                Some(UnixMillis(0));
+            self.breaker.lock().open_until = Some(UnixMillis(0));
         }
     }
 }
 
-/// One that is forgotten with its connection is no open one.
+/// An open breaker that goes with its connection is no longer counted as open.
 impl Drop for CircuitBreaker {
     fn drop(&mut self) {
-        if self.breaker.get_mut().unwrap_or_else(PoisonError::into_inner).open_until.is_some() {
+        if self.state.get_mut().unwrap_or_else(PoisonError::into_inner).open_until.is_some() {
             breaker_turned(false);
         }
     }
@@ -99,55 +106,47 @@ impl Drop for CircuitBreaker {
 
 /// Logins of one connection that wait for its IdP at once.
 const MAX_IN_FLIGHT: usize = 64;
-/// Calls without an answer, one after the other, after which the IdP isn't asked for [`OPEN`].
+/// Calls in a row without an answer after which the IdP is not called for [`OPEN`].
 const FAILURES_TO_OPEN: u32 = 5;
 const OPEN: Duration = Duration::from_secs(10);
-const TOO_MANY: &str = "too many logins of this account wait for it already";
-const BROKEN: &str = "it has not answered lately, and is not asked for some seconds";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_gate_has_room_for_so_many_and_no_more() {
-        let breaker_of = Arc::new(CircuitBreaker::default());
-        let mut permits_held: Vec<_> =
-            (0..MAX_IN_FLIGHT).map(|_| breaker_of.acquire(UnixMillis(0)).expect("room")).collect();
-        assert_eq!(breaker_of.acquire(UnixMillis(0)).expect_err("full"), TOO_MANY);
-        permits_held.pop();
-        assert!(breaker_of.acquire(UnixMillis(0)).is_ok());
+    fn calls_in_flight_are_limited() {
+        let breaker = Arc::new(CircuitBreaker::default());
+        let mut permits: Vec<_> =
+            (0..MAX_IN_FLIGHT).map(|_| breaker.acquire(UnixMillis(0)).expect("room")).collect();
+        assert_eq!(breaker.acquire(UnixMillis(0)).expect_err("full"), Outage::TooManyWaiting);
+        permits.pop();
+        assert!(breaker.acquire(UnixMillis(0)).is_ok());
     }
 
     #[test]
     fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_good_trial() {
-        let breaker_of = Arc::new(CircuitBreaker::default());
+        let breaker = Arc::new(CircuitBreaker::default());
+        let acquire = |now| breaker.acquire(UnixMillis(now));
+        let record = |now, has_answered| {
+            acquire(now).expect("a permit").record_outcome(has_answered, UnixMillis(now));
+        };
         for _ in 1..FAILURES_TO_OPEN {
-            breaker_of.acquire(UnixMillis(0)).expect("closed").record_outcome(false, UnixMillis(0));
+            record(0, false);
         }
-        breaker_of.acquire(UnixMillis(0)).expect("closed").record_outcome(true, UnixMillis(0));
+        // An answer starts the count again.
+        record(0, true);
         for _ in 0..FAILURES_TO_OPEN {
-            breaker_of
-                .acquire(UnixMillis(0))
-                .expect("an answer between counts anew")
-                .record_outcome(false, UnixMillis(0));
+            record(0, false);
         }
-        assert_eq!(breaker_of.acquire(UnixMillis(9_999)).expect_err("open"), BROKEN);
-        drop(breaker_of.acquire(UnixMillis(10_000)).expect("a trial that is given up"));
-        let mut trial = breaker_of.acquire(UnixMillis(10_000)).expect("the next trial");
-        assert_eq!(
-            breaker_of.acquire(UnixMillis(10_000)).expect_err("one trial at a time"),
-            BROKEN
-        );
+        assert_eq!(acquire(9_999).expect_err("open"), Outage::CircuitOpen);
+        drop(acquire(10_000).expect("a trial whose caller cancels"));
+        let mut trial = acquire(10_000).expect("the next trial");
+        assert_eq!(acquire(10_000).expect_err("one trial at a time"), Outage::CircuitOpen);
         trial.record_outcome(false, UnixMillis(10_500));
-        assert!(breaker_of.acquire(UnixMillis(20_499)).is_err(), "open again");
-        breaker_of
-            .acquire(UnixMillis(20_500))
-            .expect("a trial")
-            .record_outcome(true, UnixMillis(20_500));
-        assert!(
-            breaker_of.acquire(UnixMillis(20_500)).is_ok()
-                && breaker_of.acquire(UnixMillis(20_500)).is_ok()
-        );
+        assert!(acquire(20_499).is_err(), "open again");
+        record(20_500, true);
+        let both = (acquire(20_500), acquire(20_500));
+        assert!(both.0.is_ok() && both.1.is_ok(), "closed");
     }
 }

@@ -1,5 +1,5 @@
-//! From verified claims to an Identity, by the connection's mapping. Pure. The ID token wins over UserInfo; UserInfo
-//! adds what is missing, never a protocol claim.
+//! Turns verified claims into an Identity, by the connection's mapping. Pure. The ID token goes before
+//! UserInfo, which adds what is missing and never a protocol claim.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,28 +15,28 @@ use crate::model::slug::Slug;
 use crate::model::text::quotable;
 use crate::model::time::UnixSeconds;
 
-/// Why verified claims are no Identity.
+/// Why verified claims don't make an Identity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
-    /// Required claims are nowhere: their names, as the connection maps them.
+    /// Neither source has these required claims.
     #[error("neither the ID token nor UserInfo has {}", .0.iter().map(|claim| claim.names.join(" or ")).collect::<Vec<_>>().join(", "))]
     Missing(Vec<MissingClaim>),
     /// A claim isn't one of the connection's required values.
-    #[error("{claim} is {found}, the connection requires one of {}", .allowed.join(", "))]
+    #[error("{claim} is {found}, expected one of {}", .allowed.join(", "))]
     NotAllowed {
         /// The claim's name.
         claim: String,
-        /// What came, shortened.
+        /// Its value, shortened.
         found: String,
-        /// What the connection lists.
+        /// The values that the connection lists.
         allowed: Vec<String>,
     },
     /// The e-mail's domain isn't allowed.
-    #[error("the e-mail address is of the domain {0:?}, which the connection does not allow")]
+    #[error("the e-mail address is in the domain {0:?}, which allowed_email_domains does not list")]
     EmailDomainNotAllowed(String),
-    /// Not said to be verified, though the connection requires it.
+    /// The connection requires a verified e-mail address.
     #[error(
-        "the IdP does not say that the e-mail address is verified, which the connection requires"
+        "the IdP does not state that the e-mail address is verified, and require_verified_email is set"
     )]
     EmailNotVerified,
 }
@@ -63,7 +63,8 @@ impl ClaimsError {
     }
 }
 
-/// Whether UserInfo must be asked: a required claim, the mapped groups, or a claim with required values is missing.
+/// Whether UserInfo must be called: a required claim, the mapped groups claim or a claim of
+/// `required_claims` is missing from the ID token.
 #[must_use]
 pub fn needs_userinfo(id_token: &VerifiedClaims, settings: &ConnectionSettings) -> bool {
     let mapping = &settings.claim_mapping;
@@ -85,7 +86,8 @@ pub fn identity(
     userinfo: Option<&Map<String, Value>>,
     settings: &ConnectionSettings,
 ) -> Result<Identity, ClaimsError> {
-    let sources = Sources { id_token: &id_token.all, userinfo };
+    let VerifiedClaims { issuer, subject, issued_at, all } = id_token;
+    let sources = Sources { id_token: &all, userinfo };
     let mapping = &settings.claim_mapping;
     sources.check_required(settings)?;
     let (email, given_name, family_name) = match (
@@ -124,11 +126,12 @@ pub fn identity(
     let (name, preferred_username) = (optional("name"), optional("preferred_username"));
     let (picture, locale) = (optional("picture"), optional("locale"));
     let groups = sources.groups(mapping, &mut claim_sources);
-    let own_text = |name: &str| id_token.all.get(name).and_then(Value::as_str).map(str::to_owned);
+    // Only the ID token speaks of the session.
+    let session_text = |name: &str| all.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(Identity {
         slug: slug.clone(),
-        issuer: id_token.issuer.clone(),
-        subject: id_token.subject.clone(),
+        issuer,
+        subject,
         email: email.text.to_owned(),
         email_verification,
         given_name: given_name.text.to_owned(),
@@ -138,23 +141,23 @@ pub fn identity(
         picture,
         locale,
         groups,
-        id_token_issue_time: id_token.issued_at,
-        auth_time: id_token.all.get("auth_time").and_then(Value::as_f64).map(whole_seconds),
-        acr: own_text("acr"),
-        amr: id_token.all.get("amr").map(texts).unwrap_or_default(),
-        session_id: own_text("sid"),
+        id_token_issue_time: issued_at,
+        auth_time: all.get("auth_time").and_then(Value::as_f64).map(whole_seconds),
+        acr: session_text("acr"),
+        amr: all.get("amr").map(texts).unwrap_or_default(),
+        session_id: session_text("sid"),
         claims: sources.others(mapping),
         claim_sources,
     })
 }
 
-/// Where a value was found.
+/// A claim's value and where it was found.
 #[derive(Clone, Copy)]
 struct Found<'a> {
     text: &'a str,
     source: &'static str,
     name: &'a str,
-    beside: &'a Map<String, Value>,
+    claims: &'a Map<String, Value>,
 }
 
 impl Found<'_> {
@@ -162,12 +165,13 @@ impl Found<'_> {
         format!("{}.{}", self.source, self.name)
     }
 
-    /// What the same source says of the claim `email`; of any other claim nothing is said.
+    /// What the same source states about the claim `email`. It states nothing about another claim
+    /// that is mapped to the e-mail address.
     fn verification(&self) -> EmailVerification {
         if self.name != "email" {
             return EmailVerification::NotStated;
         }
-        if let Some(verified) = self.beside.get("email_verified") {
+        if let Some(verified) = self.claims.get("email_verified") {
             let is_true = verified == &Value::Bool(true) || verified.as_str() == Some("true");
             return if is_true {
                 EmailVerification::Verified
@@ -175,8 +179,8 @@ impl Found<'_> {
                 EmailVerification::Unverified
             };
         }
-        // Entra's optional claim: the e-mail's domain owner is verified. Sent as a boolean, a number or a string.
-        match self.beside.get("xms_edov") {
+        // Entra's optional claim "e-mail domain owner verified": a boolean, a number or a string.
+        match self.claims.get("xms_edov") {
             None => EmailVerification::NotStated,
             Some(Value::Bool(true)) => EmailVerification::Verified,
             Some(Value::Number(number)) if number.as_u64() == Some(1) => {
@@ -206,7 +210,7 @@ impl<'a> Sources<'a> {
         self.in_order().find_map(|(source, claims)| {
             names.iter().find_map(|name| {
                 let text = claims.get(name)?.as_str().filter(|text| fits(text))?;
-                Some(Found { text, source, name, beside: claims })
+                Some(Found { text, source, name, claims })
             })
         })
     }
@@ -222,7 +226,7 @@ impl<'a> Sources<'a> {
     fn text_named(&self, name: &'a str) -> Option<Found<'a>> {
         self.in_order().find_map(|(source, claims)| {
             let text = claims.get(name)?.as_str().filter(|text| !text.trim().is_empty())?;
-            Some(Found { text, source, name, beside: claims })
+            Some(Found { text, source, name, claims })
         })
     }
 
@@ -237,7 +241,7 @@ impl<'a> Sources<'a> {
             claim_sources.insert("groups".into(), format!("{source}.{name}"));
             return texts(value);
         }
-        // Entra leaves out more than 200 groups and says so; nobody must take that for "no groups".
+        // Entra leaves out more than 200 groups and marks it. That must not be read as "no groups".
         let is_overage = self.id_token.get("hasgroups").is_some()
             || self.id_token.get("_claim_names").is_some_and(|names| names.get(name).is_some());
         if is_overage {
@@ -271,7 +275,7 @@ impl<'a> Sources<'a> {
         Ok(())
     }
 
-    /// What is neither a protocol claim nor a field of the Identity.
+    /// The claims that are neither protocol claims nor fields of the Identity.
     fn others(&self, mapping: &ClaimMapping) -> Map<String, Value> {
         let is_field = |name: &String| {
             IDENTITY_CLAIMS.contains(&name.as_str())
@@ -312,7 +316,7 @@ fn check_email(
     Ok(())
 }
 
-/// The domain of exactly one e-mail address, in ASCII lower case; `None`: it isn't exactly one.
+/// The domain in ASCII lower case, if `text` is exactly one e-mail address.
 fn email_domain(text: &str) -> Option<String> {
     let (local, domain) = text.split_once('@')?;
     let is_plain = |c: char| {
@@ -324,7 +328,8 @@ fn email_domain(text: &str) -> Option<String> {
         && !local.is_empty()
         && local.chars().all(is_plain)
         && domain.chars().all(is_plain);
-    // A guest's user principal name at Entra ("ada_gmail.com#EXT#@contoso.onmicrosoft.com") is nobody's mailbox.
+    // A guest's user principal name at Entra is not a mailbox:
+    // "ada_gmail.com#EXT#@contoso.onmicrosoft.com".
     if !fits
         || local.to_ascii_uppercase().contains("#EXT#")
         || domain.starts_with('.')
@@ -359,13 +364,14 @@ fn scalar(value: &Value) -> Option<String> {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "verify.rs has checked that it is a time"
+    reason = "verify.rs has checked the range"
 )]
 fn whole_seconds(date: f64) -> UnixSeconds {
     UnixSeconds(date as u64)
 }
 
-/// Claims that speak of the token and the session, not of the person: only the ID token's count, and none is passed on.
+/// Claims about the token and the session, not about the person. Only those of the ID token count, and
+/// none is passed on as another claim.
 const PROTOCOL_CLAIMS: [&str; 17] = [
     "iss",
     "sub",
@@ -393,9 +399,9 @@ mod tests {
     use super::*;
 
     proptest::proptest! {
-        /// Whatever counts as an address has one @, a domain of a host's form, and none of the characters that make it two.
+        /// An accepted text has one @, a host name as its domain, and no separator of addresses.
         #[test]
-        fn what_counts_as_an_address_is_one(text in "[a-z@.,;<> #EXT\"()\\\\\u{e9}\u{200b}-]{0,24}") {
+        fn an_accepted_address_is_exactly_one(text in "[a-z@.,;<> #EXT\"()\\\\\u{e9}\u{200b}-]{0,24}") {
             if let Some(domain) = email_domain(&text) {
                 proptest::prop_assert_eq!(text.matches('@').count(), 1);
                 proptest::prop_assert!(!domain.is_empty() && domain.is_ascii() && !text.contains([',', ';', '<', '>', ' ']));

@@ -1,11 +1,43 @@
-//! What can go wrong with an IdP, named by what happened. No variant holds a token, a code or a secret.
+//! What can go wrong with an IdP. Every error knows its [`Cause`] and has a text for a person; code
+//! decides by the variant or the cause, never by the text. None holds a token, a code or a secret.
+
+use std::time::Duration;
 
 use crate::model::cause::Cause;
 
-/// Why a call to an IdP gave no answer.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Which of an IdP's answers a failure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// OIDC Discovery 3.
+    Metadata,
+    /// RFC 7517 5.
+    KeySet,
+    /// RFC 6749 5.
+    TokenResponse,
+    /// OIDC Core 5.3.2.
+    UserInfo,
+}
+
+/// What is wrong with something that an IdP sent, or with the settings that it was compared with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Problem {
+    /// For programs.
+    pub cause: Cause,
+    /// For a person: what was expected and what was received.
+    pub text: String,
+}
+
+impl Problem {
+    pub(super) fn new(cause: Cause, text: impl Into<String>) -> Self {
+        Self { cause, text: text.into() }
+    }
+}
+
+/// Why a call to an IdP gave no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The address that would be dialled is not one of the public internet.
+    /// The address is not one of the public internet.
     #[error("{host} has a {kind} address, which the service does not call")]
     AddressForbidden {
         /// The host of the URL.
@@ -13,47 +45,105 @@ pub enum CallError {
         /// What kind of address it is.
         kind: &'static str,
     },
-    /// No connection, a broken one, no answer in time, a server error, or too many requests.
-    #[error("{host} is unavailable: {detail}")]
+    /// No connection, no answer in time, a server error, or too many requests.
+    #[error("{host} is unavailable: {outage}")]
     Unavailable {
         /// The host of the URL.
         host: String,
         /// What happened.
-        detail: String,
+        outage: Outage,
     },
-    /// An answer that can't be used: a redirect, too long, or compressed.
-    #[error("{host} gave an unusable answer: {detail}")]
+    /// An answer that can't be used, whatever its body says.
+    #[error("{host} gave an unusable answer: {defect}")]
     Unusable {
         /// The host of the URL.
         host: String,
         /// What is wrong with it.
-        detail: String,
+        defect: Defect,
     },
 }
 
-/// Why an IdP's metadata or keys can't be had.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Why an IdP is unavailable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Outage {
+    /// Its host name has no address.
+    #[error("its host name does not resolve")]
+    Dns,
+    /// The connection was refused, or no route leads there.
+    #[error("it does not accept connections")]
+    Connect,
+    /// Its certificate has expired.
+    #[error("its TLS certificate has expired")]
+    CertificateExpired,
+    /// Its certificate is not by a trusted CA, or is not one of a server.
+    #[error("its TLS certificate is not trusted: {0}")]
+    CertificateUntrusted(&'static str),
+    /// Its certificate names other hosts.
+    #[error("its TLS certificate is for another host name")]
+    CertificateNameMismatch,
+    /// Any other failure of TLS.
+    #[error("TLS failed: {0}")]
+    Tls(&'static str),
+    /// It took too long.
+    #[error("it did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection broke.
+    #[error("the connection broke before the whole answer was received")]
+    ConnectionLost,
+    /// It limits the rate of requests.
+    #[error("HTTP 429, too many requests")]
+    TooManyRequests,
+    /// An internal error of the IdP.
+    #[error("HTTP {0}")]
+    ServerError(u16),
+    /// Several calls in a row had no answer, so it is not called for a while.
+    #[error("it did not answer several times in a row, and is not called again for some seconds")]
+    CircuitOpen,
+    /// Enough logins of the account wait for it already.
+    #[error("too many logins of this account are waiting for it")]
+    TooManyWaiting,
+}
+
+/// What is wrong with an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Defect {
+    /// No redirect is followed: its target could be anybody's.
+    #[error("HTTP {status} to {target}; redirects are not followed")]
+    Redirect {
+        /// The HTTP status.
+        status: u16,
+        /// The host of its Location.
+        target: String,
+    },
+    /// More than is read of it.
+    #[error("a body of more than {0} bytes")]
+    TooLarge(usize),
+    /// Compressed in a way that wasn't asked for, or not as its header says.
+    #[error("a body that cannot be decoded by its Content-Encoding")]
+    Encoding,
+    /// Its URL can't be put into a request.
+    #[error("its URL has characters that HTTP does not allow")]
+    Url,
+}
+
+/// Why an IdP's metadata or keys are not available.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     /// The call failed.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The document can't be used.
-    #[error("the {document} at {host} can't be used: {detail}")]
-    MetadataInvalid {
-        /// Which document.
-        document: &'static str,
-        /// The host that served it.
-        host: String,
-        /// What was expected, and what came.
-        detail: String,
+    #[error("{error}")]
+    Call {
+        /// What was to be fetched.
+        document: Document,
+        /// How it failed.
+        error: CallError,
     },
-    /// The connection's own settings don't fit what the IdP says.
-    #[error("{0}")]
-    SettingsUnfit(String),
+    /// The document, or the connection's settings beside it, can't be used.
+    #[error(transparent)]
+    Invalid(Problem),
 }
 
-/// Why a code wasn't exchanged for tokens (RFC 6749 5.2).
-#[derive(Debug, thiserror::Error)]
+/// Why a code was not exchanged for tokens (RFC 6749 5.2).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
     /// The call failed.
     #[error(transparent)]
@@ -61,59 +151,94 @@ pub enum ExchangeError {
     /// `invalid_client`, `unauthorized_client`, or an HTTP 401.
     #[error("the token endpoint refused the client: {idp_error}")]
     ClientRejected {
-        /// The IdP's error code, cleaned.
+        /// Which of the three.
+        cause: Cause,
+        /// The IdP's error code, sanitized.
         idp_error: String,
-        /// The IdP's text, cleaned: for the log.
+        /// The IdP's text, sanitized; for the log.
         description: Option<String>,
     },
     /// `invalid_grant`.
     #[error("the token endpoint refused the code: {idp_error}")]
     CodeRejected {
-        /// The IdP's error code, cleaned.
+        /// The IdP's error code, sanitized.
         idp_error: String,
-        /// The IdP's text, cleaned: for the log.
+        /// The IdP's text, sanitized; for the log.
         description: Option<String>,
     },
-    /// Anything else.
-    #[error("the token endpoint's answer can't be used: {0}")]
-    ResponseInvalid(String),
+    /// Any other answer that holds no tokens.
+    #[error("the token endpoint's answer cannot be used: {0}")]
+    ResponseInvalid(Problem),
 }
 
-/// Why an ID token is no proof of who logged in.
+/// Why an ID token does not prove who logged in.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdTokenError {
-    /// Signed by a key that the IdP doesn't publish, or by none of those it publishes for this algorithm.
-    #[error("{0}")]
-    UnknownKey(String),
-    /// The signature or its algorithm.
-    #[error("{0}")]
-    Signature(String),
-    /// Its form or its claims.
-    #[error("{0}")]
-    Invalid(String),
-    /// Not the nonce of this login.
-    #[error("the ID token's nonce is not the one of this login")]
-    Nonce,
-}
+#[error(transparent)]
+pub struct IdTokenError(pub(super) Problem);
 
-/// Why UserInfo can't be used.
-#[derive(Debug, thiserror::Error)]
+/// Why a UserInfo response can't be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserInfoError {
     /// The call failed.
     #[error(transparent)]
     Call(CallError),
-    /// It is of another subject, malformed, or refused.
-    #[error("{0}")]
-    Invalid(String),
+    /// It is of another subject, malformed, or an error.
+    #[error(transparent)]
+    Invalid(Problem),
+}
+
+impl Document {
+    /// The name in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata document",
+            Self::KeySet => "key set",
+            Self::TokenResponse => "token response",
+            Self::UserInfo => "UserInfo response",
+        }
+    }
+
+    fn unusable(self, defect: &Defect) -> Cause {
+        let is_redirect = matches!(defect, Defect::Redirect { .. });
+        match (self, is_redirect) {
+            (Self::Metadata, true) => Cause::MetadataRedirect,
+            (Self::Metadata, false) => Cause::MetadataUnreadable,
+            (Self::KeySet, true) => Cause::KeysRedirect,
+            (Self::KeySet, false) => Cause::KeysUnreadable,
+            (Self::TokenResponse, true) => Cause::TokenRedirect,
+            (Self::TokenResponse, false) => Cause::TokenUnreadable,
+            (Self::UserInfo, _) => Cause::UserinfoUnreadable,
+        }
+    }
 }
 
 impl CallError {
-    /// What exactly happened; `unusable` names an unusable answer of the called endpoint.
-    pub(super) fn cause(&self, unusable: Cause) -> Cause {
+    /// What exactly happened; an unusable answer is one of `document`.
+    #[must_use]
+    pub fn cause(&self, document: Document) -> Cause {
         match self {
             Self::AddressForbidden { .. } => Cause::PrivateAddress,
-            Self::Unavailable { .. } => Cause::ConnectionLost,
-            Self::Unusable { .. } => unusable,
+            Self::Unavailable { outage, .. } => outage.cause(),
+            Self::Unusable { defect, .. } => document.unusable(defect),
+        }
+    }
+}
+
+impl Outage {
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Dns => Cause::Dns,
+            Self::Connect => Cause::Connect,
+            Self::CertificateExpired => Cause::TlsCertificateExpired,
+            Self::CertificateUntrusted(_) => Cause::TlsUntrusted,
+            Self::CertificateNameMismatch => Cause::TlsNameMismatch,
+            Self::Tls(_) => Cause::Tls,
+            Self::Timeout(_) => Cause::Timeout,
+            Self::ConnectionLost => Cause::ConnectionLost,
+            Self::TooManyRequests => Cause::Http429,
+            Self::ServerError(_) => Cause::Http5xx,
+            Self::CircuitOpen => Cause::CircuitOpen,
+            Self::TooManyWaiting => Cause::TooManyWaiting,
         }
     }
 }
@@ -123,9 +248,8 @@ impl ProviderError {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Call(error) => error.cause(Cause::MetadataUnreadable),
-            Self::MetadataInvalid { .. } => Cause::EndpointInvalid,
-            Self::SettingsUnfit(_) => Cause::SettingsIncomplete,
+            Self::Call { document, error } => error.cause(*document),
+            Self::Invalid(problem) => problem.cause,
         }
     }
 }
@@ -135,10 +259,10 @@ impl ExchangeError {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Call(error) => error.cause(Cause::TokenUnreadable),
-            Self::ClientRejected { .. } => Cause::InvalidClient,
+            Self::Call(error) => error.cause(Document::TokenResponse),
+            Self::ClientRejected { cause, .. } => *cause,
             Self::CodeRejected { .. } => Cause::InvalidGrant,
-            Self::ResponseInvalid(_) => Cause::TokenMalformed,
+            Self::ResponseInvalid(problem) => problem.cause,
         }
     }
 
@@ -158,12 +282,14 @@ impl IdTokenError {
     /// What exactly happened.
     #[must_use]
     pub fn cause(&self) -> Cause {
-        match self {
-            Self::UnknownKey(_) => Cause::UnknownKey,
-            Self::Signature(_) => Cause::SignatureMismatch,
-            Self::Invalid(_) => Cause::Malformed,
-            Self::Nonce => Cause::Nonce,
-        }
+        self.0.cause
+    }
+
+    /// Whether keys that the IdP published since may verify the token: its key is unknown, or the
+    /// known key of its `kid` is another one.
+    #[must_use]
+    pub fn needs_fresh_keys(&self) -> bool {
+        matches!(self.0.cause, Cause::UnknownKey | Cause::SignatureMismatch)
     }
 }
 
@@ -172,8 +298,72 @@ impl UserInfoError {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Call(error) => error.cause(Cause::UserinfoUnreadable),
-            Self::Invalid(_) => Cause::UserinfoMalformed,
+            Self::Call(error) => error.cause(Document::UserInfo),
+            Self::Invalid(problem) => problem.cause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::reason::Reason;
+
+    #[test]
+    fn the_document_decides_the_cause_of_an_unusable_answer() {
+        let redirect = Defect::Redirect { status: 302, target: "b".to_owned() };
+        for (document, by_redirect, by_encoding, reason) in [
+            (
+                Document::Metadata,
+                Cause::MetadataRedirect,
+                Cause::MetadataUnreadable,
+                Reason::ProviderMetadataInvalid,
+            ),
+            (
+                Document::KeySet,
+                Cause::KeysRedirect,
+                Cause::KeysUnreadable,
+                Reason::ProviderMetadataInvalid,
+            ),
+            (
+                Document::TokenResponse,
+                Cause::TokenRedirect,
+                Cause::TokenUnreadable,
+                Reason::TokenResponseInvalid,
+            ),
+            (
+                Document::UserInfo,
+                Cause::UserinfoUnreadable,
+                Cause::UserinfoUnreadable,
+                Reason::UserinfoInvalid,
+            ),
+        ] {
+            let cause = |defect: &Defect| {
+                let (host, defect) = ("a".to_owned(), defect.clone());
+                CallError::Unusable { host, defect }.cause(document)
+            };
+            assert_eq!((cause(&redirect), cause(&Defect::Encoding)), (by_redirect, by_encoding));
+            assert_eq!((by_redirect.reason(), by_encoding.reason()), (reason, reason));
+        }
+    }
+
+    #[test]
+    fn every_outage_is_one_of_an_unavailable_provider() {
+        for outage in [
+            Outage::Dns,
+            Outage::Connect,
+            Outage::CertificateExpired,
+            Outage::CertificateUntrusted(""),
+            Outage::CertificateNameMismatch,
+            Outage::Tls(""),
+            Outage::Timeout(Duration::ZERO),
+            Outage::ConnectionLost,
+            Outage::TooManyRequests,
+            Outage::ServerError(500),
+            Outage::CircuitOpen,
+            Outage::TooManyWaiting,
+        ] {
+            assert_eq!(outage.cause().reason(), Reason::ProviderUnavailable, "{outage}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Doors for the fuzzer to what an IdP sends. Each takes bytes as they come over the wire, and fails where something that
-//! must always hold doesn't.
+//! Entry points for the fuzzer, one for each kind of input from an IdP. Each takes the bytes as they
+//! are received, and panics if an invariant is broken. The fixtures also serve this room's unit tests.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,9 @@ use url::Url;
 use super::claims;
 use super::json::parse_object;
 use super::keys::KeySet;
-use super::metadata::Metadata;
-use super::provider::{TokenAnswer, read_userinfo, token_error};
+use super::metadata::Discovery;
+use super::provider::token::{read_tokens, token_error};
+use super::provider::userinfo;
 use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::address::AddressPolicy;
 use crate::model::connection::{
@@ -27,12 +28,13 @@ use crate::model::signing_alg::SigningAlg;
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
 
-/// A metadata document: whatever is taken over is an URL that may be called, of the issuer that was asked.
+/// A metadata document: every accepted endpoint may be called, and the issuer is the expected one.
 pub fn discovery(bytes: &[u8]) {
     let url = Url::parse("https://idp.example/.well-known/openid-configuration").expect("a URL");
     let connection = connection(MetadataSource::Discovery(url.clone()));
     let Ok(document) = parse_object(bytes) else { return };
-    if let Ok(metadata) = Metadata::read(&document, &connection, &url, &AddressPolicy::default()) {
+    let discovery = Discovery::read(&document, &connection, &url, &AddressPolicy::default());
+    if let Ok(metadata) = discovery.complete() {
         assert_eq!(metadata.issuer.as_str().trim_end_matches('/'), ISSUER);
         assert!(!metadata.algs.is_empty());
         let endpoints = &metadata.endpoints;
@@ -51,7 +53,7 @@ pub fn discovery(bytes: &[u8]) {
     }
 }
 
-/// A key set: its keys say no to a made-up signature.
+/// A key set: no key verifies a made-up signature.
 pub fn key_set(bytes: &[u8]) {
     let Ok(keys) = KeySet::parse(bytes) else { return };
     for alg in SigningAlg::ALL {
@@ -61,16 +63,15 @@ pub fn key_set(bytes: &[u8]) {
     }
 }
 
-/// A token endpoint's answer, good or bad.
+/// A token endpoint's answer: tokens are bounded and never shown, errors have no control characters.
 pub fn token_response(bytes: &[u8]) {
-    if let Ok(answer) = serde_json::from_slice::<TokenAnswer>(bytes) {
-        assert!(answer.access_token.secret().len() <= verify::MAX_TOKEN);
-        let shown = format!("{answer:?}");
-        let is_telling = |secret: &str| secret.len() > 20 && shown.contains(secret);
-        assert!(
-            !is_telling(answer.access_token.secret())
-                && !answer.id_token.is_some_and(|token| is_telling(token.expose()))
-        );
+    if let Ok(tokens) = read_tokens(bytes) {
+        let (id_token, access_token) = (tokens.id_token.expose(), tokens.access_token.expose());
+        let shown = format!("{tokens:?}");
+        for token in [id_token, access_token] {
+            assert!(token.len() <= verify::MAX_TOKEN);
+            assert!(token.len() <= 20 || !shown.contains(token));
+        }
     }
     for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {
         let text = token_error(status, bytes).to_string();
@@ -78,7 +79,8 @@ pub fn token_response(bytes: &[u8]) {
     }
 }
 
-/// An ID token: as it came, and with a good signature over what stands before and after the first line's end.
+/// An ID token: the bytes themselves, and a correctly signed token whose header and payload are the
+/// bytes before and after the first line break.
 pub fn id_token(bytes: &[u8]) {
     let (issuer, nonce) =
         (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new("nonce".to_owned()));
@@ -103,7 +105,7 @@ pub fn id_token(bytes: &[u8]) {
     check_identity(verified, None);
 }
 
-/// A UserInfo answer: as it came, and signed as for [`id_token`].
+/// A UserInfo response: the bytes themselves, and as the payload of a correctly signed JWT.
 pub fn userinfo(bytes: &[u8]) {
     let (issuer, nonce) =
         (IssuerPolicy::Exact(Issuer::new(ISSUER.to_owned())), Nonce::new(String::new()));
@@ -112,7 +114,8 @@ pub fn userinfo(bytes: &[u8]) {
     let signed = keys.signed(br#"{"alg":"EdDSA"}"#, bytes);
     for (body, is_signed) in [(bytes, false), (bytes, true), (signed.as_bytes(), true)] {
         let subject = subject();
-        if let Ok(claims) = read_userinfo(body, is_signed, &keys.published, &expected, &subject) {
+        let claims = userinfo::read(body, is_signed, &keys.published, &expected, &subject.subject);
+        if let Ok(claims) = claims {
             assert_eq!(claims["sub"], "ada");
             check_identity(subject, Some(&claims));
         }
@@ -146,7 +149,7 @@ fn subject() -> VerifiedClaims {
     }
 }
 
-fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
+pub(super) fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
     Expected {
         issuer,
         client_id: CLIENT,
@@ -159,13 +162,13 @@ fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
     }
 }
 
-struct Keys {
+pub(super) struct Keys {
     pair: Ed25519KeyPair,
-    published: KeySet,
+    pub(super) published: KeySet,
 }
 
 impl Keys {
-    fn signed(&self, header: &[u8], payload: &[u8]) -> String {
+    pub(super) fn signed(&self, header: &[u8], payload: &[u8]) -> String {
         let message = format!(
             "{}.{}",
             BASE64_URL_SAFE_NO_PAD.encode(header),
@@ -176,7 +179,7 @@ impl Keys {
     }
 }
 
-fn key_pair() -> &'static Keys {
+pub(super) fn key_pair() -> &'static Keys {
     static KEYS: std::sync::OnceLock<Keys> = std::sync::OnceLock::new();
     KEYS.get_or_init(|| {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("32 bytes");
@@ -187,7 +190,7 @@ fn key_pair() -> &'static Keys {
     })
 }
 
-fn connection(source: MetadataSource) -> Connection {
+pub(super) fn connection(source: MetadataSource) -> Connection {
     Connection {
         slug: Slug::parse("acme").expect("a slug"),
         incarnation: 1,

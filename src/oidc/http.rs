@@ -1,48 +1,45 @@
-//! The one HTTP client that calls IdPs: https only, addresses of the public internet only, no redirects, no proxy,
-//! bounded bodies and deadlines. The address guard is the connector: it sees each socket address before it
-//! is dialled, so a name that resolves differently the second time gains nothing.
+//! The one HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy,
+//! bounded bodies and deadlines. Every call of this room goes through it; its connector is the
+//! address guard of [`super::address`].
 
+use std::error::Error;
 use std::fmt;
-use std::future::Future;
+use std::io;
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CertificateError, ClientConfig};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::error::CallError;
+use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector, Unresolved};
+use super::error::{CallError, Defect, Outage};
 use crate::model::address::AddressPolicy;
 use crate::model::text::quotable;
 use crate::telemetry::traces;
 
-/// Which IdPs may be called.
+/// Which IdPs may be called, and how.
 #[derive(Clone, Debug, Default)]
 pub struct CallPolicy {
-    /// Which addresses; https alone unless it says otherwise. TLS is verified in any case.
+    /// Which addresses, and whether plain http is allowed. TLS is always verified.
     pub addresses: AddressPolicy,
-    /// CAs to trust beside those of the operating system.
+    /// CAs to trust in addition to those of the operating system.
     pub extra_cas: Vec<CertificateDer<'static>>,
-    /// Whether IdPs are told in which trace a call is.
+    /// Whether requests carry the trace context (W3C Trace Context).
     pub propagate_trace_context: bool,
 }
 
@@ -50,14 +47,14 @@ pub struct CallPolicy {
 #[derive(Clone)]
 pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
-    pub(super) addresses: Arc<AddressPolicy>,
+    addresses: Arc<AddressPolicy>,
     propagate_trace_context: bool,
-    /// For whoever wants a connection of its own.
+    /// For a connection outside the pool; see [`HttpClient::certificate_expiry`].
     connector: GuardedConnector,
     tls: Arc<ClientConfig>,
 }
 
-/// An answer whose body was read whole.
+/// An answer whose body was read completely.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -65,10 +62,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// How long it may be used, by `Cache-Control` (RFC 9111 5.2.2); `None`: it doesn't say.
+    /// A header's value, if it is visible ASCII.
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// How long the answer may be used (RFC 9111 5.2.2); `None` if it doesn't say.
     pub(super) fn max_age(&self) -> Option<Duration> {
-        let values =
-            self.headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+        let values = self.headers.get_all(CACHE_CONTROL).into_iter();
+        let values = values.filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).find_map(|directive| {
             let directive = directive.trim().to_ascii_lowercase();
             match directive.strip_prefix("max-age=") {
@@ -80,37 +82,33 @@ impl Answer {
         })
     }
 
-    /// The media type, in lower case and without parameters.
+    /// The media type in lower case, without parameters.
     pub(super) fn media_type(&self) -> String {
-        let value = self
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
+        let value = self.header(CONTENT_TYPE).unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }
 
 impl HttpClient {
-    /// Reads the operating system's CAs.
+    /// Builds the client with the operating system's CAs and those of `policy`.
     ///
     /// # Errors
-    /// One of the extra CAs is no certificate, or there is no CA at all.
+    /// An extra CA can't be used as one, or there is no CA at all.
     #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
     pub fn new(policy: &CallPolicy) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
         let (found, _) = roots.add_parsable_certificates(native.certs);
         for ca in &policy.extra_cas {
-            roots.add(ca.clone()).map_err(|error| format!("a CA can't be used: {error}"))?;
+            roots.add(ca.clone()).map_err(|error| format!("invalid CA certificate: {error}"))?;
         }
         if roots.is_empty() && !policy.addresses.allow_insecure {
             return Err(
                 "the operating system has no CA certificates: install ca-certificates".to_owned()
             );
         }
-        tracing::debug!(found, extra = policy.extra_cas.len(), "CA certificates read");
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+        tracing::debug!(found, extra = policy.extra_cas.len(), "read CA certificates");
+        let tls = ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),
         ))
         .with_safe_default_protocol_versions()
@@ -118,8 +116,7 @@ impl HttpClient {
         .with_root_certificates(roots)
         .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
-        let guarded = GuardedConnector::new(Arc::clone(&addresses), system_lookup);
-        let connector = guarded.clone();
+        let connector = GuardedConnector::new(Arc::clone(&addresses));
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
         let builder =
             if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
@@ -129,7 +126,7 @@ impl HttpClient {
             .pool_max_idle_per_host(32)
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
-            .build(builder.enable_http1().wrap_connector(guarded));
+            .build(builder.enable_http1().wrap_connector(connector.clone()));
         Ok(Self {
             inner,
             addresses,
@@ -139,175 +136,97 @@ impl HttpClient {
         })
     }
 
-    /// Where IdPs may be.
+    /// Which addresses may be called.
     #[must_use]
     pub fn addresses(&self) -> &AddressPolicy {
         &self.addresses
     }
 
-    /// Fetches a document.
+    /// Fetches a document; see [`Self::send`].
     pub(super) async fn get(
         &self,
         url: &Url,
         accept: &'static str,
         limit: usize,
     ) -> Result<Answer, CallError> {
-        let request = Request::get(url.as_str())
-            .header(http::header::ACCEPT, accept)
-            .body(Bytes::new())
-            .map_err(|error| CallError::Unusable {
-                host: host_of(url.as_str()),
-                detail: error.to_string(),
-            })?;
-        self.send(request, limit).await
+        let request = Request::get(url.as_str()).header(ACCEPT, accept).body(Bytes::new());
+        let unusable = |_| CallError::Unusable { host: host_of(url), defect: Defect::Url };
+        self.send(request.map_err(unusable)?, limit).await
     }
 
-    /// Sends a request and reads the answer's body, at most `limit` bytes of it, all within [`REQUEST_DEADLINE`].
-    /// Server errors and too many requests (429) are [`CallError::Unavailable`]; every other status is the caller's.
+    /// Sends a request and reads at most `limit` bytes of the answer, all within
+    /// [`REQUEST_DEADLINE`]. Redirects, server errors and HTTP 429 are errors; every other status is
+    /// for the caller to judge.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
         limit: usize,
     ) -> Result<Answer, CallError> {
-        self.send_and_read(request, limit, true).await
+        self.send_checked(request, limit, check_status).await
     }
 
-    /// The same, with every status the caller's own: for whoever wants to see a redirect, and does not follow it blindly.
+    /// [`Self::send`] with every status left to the caller, who follows no redirect unchecked.
     pub(super) async fn send_raw(
         &self,
         request: Request<Bytes>,
         limit: usize,
     ) -> Result<Answer, CallError> {
-        self.send_and_read(request, limit, false).await
+        self.send_checked(request, limit, |_, _| Ok(())).await
     }
 
-    async fn send_and_read(
+    async fn send_checked(
         &self,
         mut request: Request<Bytes>,
         limit: usize,
-        is_strict: bool,
+        check: fn(StatusCode, &HeaderMap) -> Result<(), Failure>,
     ) -> Result<Answer, CallError> {
-        let host = host_of(&request.uri().to_string());
+        let uri = request.uri().clone();
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
         if self.propagate_trace_context {
             traces::give(request.headers_mut());
         }
-        match tokio::time::timeout(
-            REQUEST_DEADLINE,
-            self.exchange(request.map(Full::new), &host, limit, is_strict),
-        )
-        .await
-        {
-            Ok(answer) => answer,
-            Err(_) => Err(CallError::Unavailable {
-                host,
-                detail: format!("no whole answer within {REQUEST_DEADLINE:?}"),
-            }),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-        host: &str,
-        limit: usize,
-        is_strict: bool,
-    ) -> Result<Answer, CallError> {
-        let unusable = |detail: String| CallError::Unusable { host: host.to_owned(), detail };
-        let unavailable = |detail: String| CallError::Unavailable { host: host.to_owned(), detail };
-        let response =
-            self.inner.request(request).await.map_err(|error| call_error(host, &error))?;
-        let (head, body) = response.into_parts();
-        if is_strict && head.status.is_redirection() {
-            let location = head
-                .headers
-                .get(LOCATION)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default();
-            let target = Url::parse(location).ok().and_then(|url| url.host_str().map(quotable));
-            let target = target.unwrap_or_else(|| "the same host".to_owned());
-            return Err(unusable(format!(
-                "HTTP {} to {target}; redirects are not followed",
-                head.status.as_u16()
-            )));
-        }
-        if is_strict
-            && (head.status.is_server_error() || head.status == StatusCode::TOO_MANY_REQUESTS)
-        {
-            return Err(unavailable(format!("HTTP {}", head.status.as_u16())));
-        }
-        let body = Limited::new(body, limit).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                unusable(format!("a body of more than {limit} bytes"))
-            } else {
-                unavailable("the connection broke within the body".to_owned())
-            }
-        })?;
-        let body = decoded(&head.headers, body.to_bytes(), limit).map_err(unusable)?;
-        Ok(Answer { status: head.status, headers: head.headers, body })
-    }
-}
-
-impl HttpClient {
-    /// When the certificate of an https URL's host expires, in seconds since the Unix epoch, by a connection of its own.
-    pub(super) async fn certificate_expiry(&self, url: &Url) -> Result<i64, CallError> {
-        let host = host_of(url.as_str());
-        let unavailable = |detail: String| CallError::Unavailable { host: host.clone(), detail };
-        let looked = async {
-            let uri: Uri = url.as_str().parse().map_err(|_| unavailable("no URI".to_owned()))?;
-            let mut connector = self.connector.clone();
-            let stream =
-                connector.call(uri).await.map_err(|error| match forbidden_in(error.as_ref()) {
-                    Some(Forbidden(kind)) => {
-                        CallError::AddressForbidden { host: host.clone(), kind }
-                    }
-                    None => unavailable(quotable(&error.to_string())),
-                })?;
-            let name = url
-                .host_str()
-                .unwrap_or_default()
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned();
-            let name =
-                ServerName::try_from(name).map_err(|_| unavailable("no host name".to_owned()))?;
-            let tls =
-                TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner()).await;
-            let tls = tls.map_err(|error| unavailable(quotable(&error.to_string())))?;
-            let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
-            leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp())
-                .ok_or_else(|| unavailable("no certificate".to_owned()))
+        let exchange = async {
+            let response = self.inner.request(request.map(Full::new)).await;
+            let (head, body) =
+                response.map_err(|error| failure(&error, error.is_connect()))?.into_parts();
+            check(head.status, &head.headers)?;
+            let body = Limited::new(body, limit).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Failure::Defect(Defect::TooLarge(limit))
+                } else {
+                    Failure::Outage(Outage::ConnectionLost)
+                }
+            })?;
+            let body = decode(&head.headers, body.to_bytes(), limit).map_err(Failure::Defect)?;
+            Ok(Answer { status: head.status, headers: head.headers, body })
         };
-        let too_slow = || unavailable(format!("no TLS within {REQUEST_DEADLINE:?}"));
-        tokio::time::timeout(REQUEST_DEADLINE, looked).await.unwrap_or_else(|_| Err(too_slow()))
+        let timeout = |_| Err(Failure::Outage(Outage::Timeout(REQUEST_DEADLINE)));
+        let answer = tokio::time::timeout(REQUEST_DEADLINE, exchange).await.unwrap_or_else(timeout);
+        answer.map_err(|failure| failure.at(host_of_uri(&uri)))
     }
-}
 
-/// Some servers compress unasked. What comes out is bounded like what comes in.
-fn decoded(headers: &HeaderMap, body: Bytes, limit: usize) -> Result<Bytes, String> {
-    let codings: Vec<_> = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .map(|coding| coding.to_str().unwrap_or_default())
-        .collect();
-    match codings.as_slice() {
-        [] | ["identity"] => Ok(body),
-        ["gzip" | "x-gzip"] => {
-            let mut out = Vec::new();
-            let mut decoder = GzDecoder::new(body.as_ref())
-                .take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
-            decoder
-                .read_to_end(&mut out)
-                .map_err(|_| "a body that is not the gzip that it claims to be".to_owned())?;
-            if out.len() > limit {
-                Err(format!("a body of more than {limit} bytes"))
-            } else {
-                Ok(out.into())
-            }
-        }
-        _ => Err("a body in a coding that was not asked for".to_owned()),
+    /// When the certificate of an https URL's host expires, in seconds since the Unix epoch. Opens a
+    /// connection of its own, since the pool's don't show their certificates.
+    pub(super) async fn certificate_expiry(&self, url: &Url) -> Result<i64, CallError> {
+        let expiry = tokio::time::timeout(REQUEST_DEADLINE, self.leaf_expiry(url)).await;
+        let timeout = || Err(Failure::Outage(Outage::Timeout(REQUEST_DEADLINE)));
+        expiry.unwrap_or_else(|_| timeout()).map_err(|failure| failure.at(host_of(url)))
+    }
+
+    async fn leaf_expiry(&self, url: &Url) -> Result<i64, Failure> {
+        let uri: Uri = url.as_str().parse().map_err(|_| Failure::Defect(Defect::Url))?;
+        let mut connector = self.connector.clone();
+        let stream = connector.call(uri).await.map_err(|error| failure(error.as_ref(), true))?;
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(|_| Failure::Defect(Defect::Url))?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner());
+        let tls = tls.await.map_err(|error| failure(&error, true))?;
+        let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp())
+            .ok_or(Failure::Outage(Outage::Tls("its certificate cannot be read")))
     }
 }
 
@@ -317,172 +236,207 @@ impl fmt::Debug for HttpClient {
     }
 }
 
+/// A [`CallError`] before its host is known, so that a call that succeeds allocates no host name.
+enum Failure {
+    Forbidden(&'static str),
+    Outage(Outage),
+    Defect(Defect),
+}
+
+impl Failure {
+    fn at(self, host: String) -> CallError {
+        match self {
+            Self::Forbidden(kind) => CallError::AddressForbidden { host, kind },
+            Self::Outage(outage) => CallError::Unavailable { host, outage },
+            Self::Defect(defect) => CallError::Unusable { host, defect },
+        }
+    }
+}
+
+/// Refuses the statuses after which no body is worth reading.
+fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
+    if status.is_redirection() {
+        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.and_then(|text| Url::parse(text).ok());
+        let target = location.map_or_else(|| "the same host".to_owned(), |url| host_of(&url));
+        return Err(Failure::Defect(Defect::Redirect { status: status.as_u16(), target }));
+    }
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Err(Failure::Outage(Outage::TooManyRequests)),
+        _ if status.is_server_error() => Err(Failure::Outage(Outage::ServerError(status.as_u16()))),
+        _ => Ok(()),
+    }
+}
+
+/// Some servers compress although they are asked not to. The decompressed body is bounded too.
+fn decode(headers: &HeaderMap, body: Bytes, limit: usize) -> Result<Bytes, Defect> {
+    let codings: Vec<_> = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .map(|coding| coding.to_str().unwrap_or_default())
+        .collect();
+    match codings.as_slice() {
+        [] | ["identity"] => Ok(body),
+        ["gzip" | "x-gzip"] => {
+            let mut out = Vec::new();
+            let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+            let mut decoder = GzDecoder::new(body.as_ref()).take(bound);
+            decoder.read_to_end(&mut out).map_err(|_| Defect::Encoding)?;
+            if out.len() > limit { Err(Defect::TooLarge(limit)) } else { Ok(out.into()) }
+        }
+        _ => Err(Defect::Encoding),
+    }
+}
+
 /// The host of a URL, for messages.
-pub(super) fn host_of(url: &str) -> String {
-    Url::parse(url)
-        .ok()
-        .and_then(|url| url.host_str().map(quotable))
-        .unwrap_or_else(|| "the IdP".to_owned())
+pub(super) fn host_of(url: &Url) -> String {
+    url.host_str().map_or_else(|| UNKNOWN_HOST.to_owned(), quotable)
 }
 
-/// Finds what really happened below the client's error.
-fn call_error(host: &str, error: &ClientError) -> CallError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut innermost = error.to_string();
-    while let Some(current) = cause {
-        if let Some(Forbidden(kind)) = forbidden_in(current) {
-            return CallError::AddressForbidden { host: host.to_owned(), kind };
-        }
-        innermost = current.to_string();
-        cause = current.source();
+fn host_of_uri(uri: &Uri) -> String {
+    uri.host().map_or_else(|| UNKNOWN_HOST.to_owned(), quotable)
+}
+
+/// Looks for an error of type `E` in `error` and below it.
+pub(super) fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    if let Some(found) = error.downcast_ref::<E>() {
+        return Some(found);
     }
-    CallError::Unavailable { host: host.to_owned(), detail: quotable(&innermost) }
+    // An I/O error's `source` leaves out the error that it wraps.
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let below = match wrapped {
+        Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+        None => error.source(),
+    };
+    below.and_then(find)
 }
 
-fn forbidden_in(error: &(dyn std::error::Error + 'static)) -> Option<Forbidden> {
-    if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
-        return Some(*forbidden);
+/// What really happened, below the client's own errors.
+fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
+    if let Some(Forbidden(kind)) = find::<Forbidden>(error) {
+        return Failure::Forbidden(kind);
     }
-    let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
-    inner.downcast_ref::<Forbidden>().copied()
+    let is_timeout = || find::<tokio::time::error::Elapsed>(error).is_some();
+    Failure::Outage(if find::<Unresolved>(error).is_some() {
+        Outage::Dns
+    } else if let Some(error) = find::<rustls::Error>(error) {
+        tls_outage(error)
+    } else if is_connecting && is_timeout() {
+        Outage::Timeout(CONNECT_TIMEOUT)
+    } else if is_connecting {
+        Outage::Connect
+    } else {
+        Outage::ConnectionLost
+    })
 }
 
-/// The guard's refusal, on its way up through the client's errors.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a {0} address")]
-struct Forbidden(&'static str);
-
-/// Dials only addresses that [`AddressPolicy::forbidden`] passes: names by the resolver, literals before they are dialled.
-#[derive(Clone)]
-struct GuardedConnector {
-    inner: HttpConnector<GuardedResolver>,
-    addresses: Arc<AddressPolicy>,
-}
-
-impl GuardedConnector {
-    fn new(addresses: Arc<AddressPolicy>, lookup: Lookup) -> Self {
-        let mut inner = HttpConnector::new_with_resolver(GuardedResolver {
-            addresses: Arc::clone(&addresses),
-            lookup,
-        });
-        inner.enforce_http(false);
-        inner.set_nodelay(true);
-        inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Self { inner, addresses }
-    }
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-impl Service<Uri> for GuardedConnector {
-    type Response = <HttpConnector<GuardedResolver> as Service<Uri>>::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let literal = uri.host().and_then(|host| {
-            host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
-        });
-        if let Some(kind) = literal.and_then(|literal| self.addresses.forbidden(literal)) {
-            return Box::pin(async move { Err(Forbidden(kind).into()) });
-        }
-        let connecting = self.inner.call(uri);
-        Box::pin(async move { connecting.await.map_err(Into::into) })
-    }
-}
-
-#[derive(Clone)]
-struct GuardedResolver {
-    addresses: Arc<AddressPolicy>,
-    lookup: Lookup,
-}
-
-/// Resolves a name to all its addresses.
-type Lookup = fn(Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
-
-fn system_lookup(
-    name: Name,
-) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
-    Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
-}
-
-impl Service<Name> for GuardedResolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let addresses = Arc::clone(&self.addresses);
-        let lookup = (self.lookup)(name);
-        Box::pin(async move {
-            let resolved = lookup.await?;
-            // A name that leads inside and outside is somebody's trick: none of its addresses is dialled.
-            match resolved.iter().find_map(|addr| addresses.forbidden(addr.ip())) {
-                Some(kind) => Err(std::io::Error::other(Forbidden(kind))),
-                None => Ok(resolved.into_iter()),
+fn tls_outage(error: &rustls::Error) -> Outage {
+    use CertificateError as Certificate;
+    match error {
+        rustls::Error::InvalidCertificate(error) => match error {
+            Certificate::Expired | Certificate::ExpiredContext { .. } => Outage::CertificateExpired,
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                Outage::CertificateNameMismatch
             }
-        })
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                Outage::Tls("its certificate is not valid yet")
+            }
+            Certificate::BadEncoding => Outage::Tls("its certificate is malformed"),
+            Certificate::Revoked => Outage::CertificateUntrusted("it was revoked"),
+            Certificate::UnknownIssuer => {
+                Outage::CertificateUntrusted("no trusted CA issued it, or the chain is incomplete")
+            }
+            // A self-signed certificate, which is its own CA, ends here, among others.
+            _ => Outage::CertificateUntrusted("it is not acceptable as a server's certificate"),
+        },
+        rustls::Error::NoCertificatesPresented => Outage::Tls("it presents no certificate"),
+        rustls::Error::InvalidMessage(_) => Outage::Tls("it does not speak TLS on this port"),
+        rustls::Error::AlertReceived(_) => Outage::Tls("it refused the handshake with an alert"),
+        rustls::Error::PeerIncompatible(_) => {
+            Outage::Tls("it offers no protocol version or cipher suite that is accepted")
+        }
+        _ => Outage::Tls("the handshake failed"),
     }
 }
 
-/// One request, from the first byte of connecting to the last one of the body, however slowly it drips.
+/// One request, from the connection attempt to the last byte of the body.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than what servers keep idle connections for, so that a code isn't sent into one that is being closed.
+/// Shorter than servers keep idle connections, so that no code is sent into a closing one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const USER_AGENT_TEXT: &str = concat!("peerpanda-sso/", env!("CARGO_PKG_VERSION"));
+const UNKNOWN_HOST: &str = "the IdP";
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use rustls::{InvalidMessage, OtherError};
 
     use super::*;
 
-    /// DNS rebinding: outside the first time it is asked (which 127.0.0.2 stands for), inside the second time.
-    fn rebinding(
-        _name: Name,
-    ) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
-        static ASKED: AtomicUsize = AtomicUsize::new(0);
-        let last = if ASKED.fetch_add(1, Ordering::Relaxed) == 0 { 2 } else { 1 };
-        Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, last], 0))]) })
+    /// As hyper-rustls wraps what rustls reports.
+    fn wrapped(error: rustls::Error) -> io::Error {
+        io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    fn both(_name: Name) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
-        Box::pin(async { Ok([2, 1].map(|last| SocketAddr::from(([127, 0, 0, last], 0))).to_vec()) })
+    #[test]
+    fn tls_errors_become_causes_and_sentences() {
+        let other = CertificateError::Other(OtherError(Arc::new(io::Error::other("SomeRustType"))));
+        for (error, expected) in [
+            (
+                rustls::Error::InvalidCertificate(CertificateError::Expired),
+                "its TLS certificate has expired",
+            ),
+            (
+                rustls::Error::InvalidCertificate(CertificateError::NotValidForName),
+                "its TLS certificate is for another host name",
+            ),
+            (
+                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                "its TLS certificate is not trusted: no trusted CA issued it, or the chain is incomplete",
+            ),
+            (
+                rustls::Error::InvalidCertificate(other),
+                "its TLS certificate is not trusted: it is not acceptable as a server's certificate",
+            ),
+            (
+                rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "TLS failed: it does not speak TLS on this port",
+            ),
+        ] {
+            let Failure::Outage(outage) = failure(&wrapped(error), true) else { panic!("outage") };
+            assert_eq!(outage.to_string(), expected);
+        }
     }
 
-    #[tokio::test]
-    async fn a_name_that_leads_inside_the_second_time_is_not_dialled() {
-        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a port");
-        let uri: Uri =
-            format!("https://idp.example:{}/", listener.local_addr().expect("an address").port())
-                .parse()
-                .expect("a URI");
-        let policy = AddressPolicy {
-            allowed_networks: vec!["127.0.0.2/32".parse().expect("a network")],
-            ..AddressPolicy::default()
+    #[test]
+    fn other_failures_are_told_apart_by_what_is_wrapped() {
+        let outage = |error: &io::Error, is_connecting| match failure(error, is_connecting) {
+            Failure::Outage(outage) => outage,
+            Failure::Forbidden(kind) => panic!("{kind}"),
+            Failure::Defect(defect) => panic!("{defect}"),
         };
-        let mut connector = GuardedConnector::new(Arc::new(policy.clone()), rebinding);
-        assert!(connector.call(uri.clone()).await.is_ok(), "the allowed address is dialled");
-        let error = connector.call(uri.clone()).await.expect_err("inside");
-        let refused = |error: &BoxError| {
-            std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |error| {
-                error.source()
-            })
-            .any(|error| forbidden_in(error).is_some())
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(outage(&refused, true), Outage::Connect);
+        assert_eq!(outage(&refused, false), Outage::ConnectionLost);
+        assert_eq!(outage(&io::Error::other(Unresolved), true), Outage::Dns);
+        let forbidden = io::Error::other(Forbidden("loopback"));
+        assert!(matches!(failure(&forbidden, true), Failure::Forbidden("loopback")));
+    }
+
+    #[test]
+    fn bodies_are_decoded_within_the_limit() {
+        let headers = |coding: &'static str| {
+            HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding))])
         };
-        assert!(refused(&error), "{error:?}");
-        let mut connector = GuardedConnector::new(Arc::new(policy), both);
-        assert!(refused(&connector.call(uri).await.expect_err("inside and outside")));
+        let body = Bytes::from_static(b"{}");
+        assert_eq!(decode(&HeaderMap::new(), body.clone(), 2), Ok(body.clone()));
+        assert_eq!(decode(&headers("br"), body.clone(), 2), Err(Defect::Encoding));
+        assert_eq!(decode(&headers("gzip"), body, 2), Err(Defect::Encoding));
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut encoder, &[b'x'; 100]).expect("written");
+        let bomb = Bytes::from(encoder.finish().expect("compressed"));
+        assert_eq!(decode(&headers("gzip"), bomb.clone(), 99), Err(Defect::TooLarge(99)));
+        assert_eq!(decode(&headers("gzip"), bomb, 100).expect("fits").len(), 100);
     }
 }

@@ -1,15 +1,18 @@
-//! JSON from an IdP: parsed once, strictly. A document with a member twice is refused, since two readers could see two
-//! different documents in it (RFC 8725 2.4, RFC 7519 4); so is one that is nested deeply.
+//! Strict JSON parsing for every document and token of an IdP. Duplicate members are refused, since
+//! two readers could see two different documents in them (RFC 8725 2.4, RFC 7519 4); so is deep
+//! nesting. An error must never quote the document, which can hold tokens.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::model::text::quotable;
+
 /// Parses a JSON object.
 ///
 /// # Errors
-/// What is wrong with it, without quoting it.
+/// What is wrong with it, without quoting a value.
 pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = Strict { depth: 0 }.deserialize(&mut deserializer).and_then(|value| {
@@ -18,31 +21,31 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     });
     match parsed {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(NO_OBJECT.to_owned()),
+        Ok(_) => Err(NOT_AN_OBJECT.to_owned()),
         Err(error) => Err(describe(&error)),
     }
 }
 
-/// The same within another document's deserialisation.
+/// [`parse_object`] within the deserialization of another type.
 pub(super) fn strict_object<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Map<String, Value>, D::Error> {
     match (Strict { depth: 0 }).deserialize(deserializer)? {
         Value::Object(object) => Ok(object),
-        _ => Err(own_error(format_args!("{NO_OBJECT}"))),
+        _ => Err(safe_error(format_args!("{NOT_AN_OBJECT}"))),
     }
 }
 
-/// An error whose text [`describe`] passes on: it must hold no value of the document.
-pub(super) fn own_error<E: Error>(text: fmt::Arguments<'_>) -> E {
-    E::custom(format_args!("{OWN}{text}"))
+/// An error whose text [`describe`] passes on, so it must not quote a value.
+pub(super) fn safe_error<E: Error>(text: fmt::Arguments<'_>) -> E {
+    E::custom(format_args!("{SAFE}{text}"))
 }
 
-/// serde's own messages quote what they met; only ours are known to hold nothing of the document but a member's name.
+/// A parser error without values: serde's messages quote them, those of [`safe_error`] don't.
 pub(super) fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.strip_prefix(OWN) {
-        Some(own) => crate::model::text::quotable(own),
+    match text.strip_prefix(SAFE) {
+        Some(safe) => quotable(safe),
         None => format!("it is not JSON (line {}, column {})", error.line(), error.column()),
     }
 }
@@ -55,7 +58,7 @@ struct Strict {
 impl Strict {
     fn deeper<E: Error>(self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
-            Err(own_error(format_args!("{TOO_DEEP}")))
+            Err(safe_error(format_args!("{TOO_DEEP}")))
         } else {
             Ok(Self { depth: self.depth + 1 })
         }
@@ -120,7 +123,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(deeper)?;
             if object.contains_key(&name) {
-                return Err(own_error(format_args!("{TWICE} {name:?}")));
+                return Err(safe_error(format_args!("{DUPLICATE} {name:?}")));
             }
             object.insert(name, value);
         }
@@ -129,9 +132,10 @@ impl<'de> Visitor<'de> for Strict {
 }
 
 const MAX_DEPTH: usize = 24;
-const OWN: &str = "\u{1}";
-const NO_OBJECT: &str = "it is JSON, but no object";
-const TWICE: &str = "it has a member twice:";
+/// Marks the messages of [`safe_error`]; no message of serde begins like this.
+const SAFE: &str = "\u{1}";
+const NOT_AN_OBJECT: &str = "it is not a JSON object";
+const DUPLICATE: &str = "it has a duplicate member:";
 const TOO_DEEP: &str = "it is nested too deeply";
 
 #[cfg(test)]
@@ -142,12 +146,12 @@ mod tests {
     fn a_member_twice_is_refused_in_any_spelling_and_depth() {
         assert!(parse_object(br#"{"a":1,"b":{"a":2}}"#).is_ok());
         for bad in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"{"x":[{"a":1,"a":2}]}"#] {
-            assert!(parse_object(bad.as_bytes()).expect_err(bad).starts_with(TWICE), "{bad}");
+            assert!(parse_object(bad.as_bytes()).expect_err(bad).starts_with(DUPLICATE), "{bad}");
         }
     }
 
     proptest::proptest! {
-        /// What it accepts is what serde_json reads, and nothing panics.
+        /// Whatever is accepted is read as serde_json reads it.
         #[test]
         fn it_reads_as_serde_json_does_or_refuses(text in "[{}\\[\\]\":,a-c0-2.eE\\\\untrl -]{0,40}") {
             if let Ok(object) = parse_object(text.as_bytes()) {
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused_without_quoting_it() {
+    fn anything_but_an_object_is_refused_without_quoting_it() {
         for bad in ["", "[]", "\"s3cret\"", "{\"a\":s3cret}", "{}{}", "{\"a\":1", "nul"] {
             let error = parse_object(bad.as_bytes()).expect_err(bad);
             assert!(!error.contains("s3cret"), "{error}");

@@ -1,47 +1,64 @@
-//! An IdP's signing keys: parsed once per key set by aws-lc-rs, behind openidconnect's `JsonWebKey`. A key that can't
-//! verify a signature which this service accepts is no key here.
+//! An IdP's signing keys (RFC 7517): fetched, and parsed once per key set by aws-lc-rs. A key that
+//! can't verify a signature which this service accepts is left out. [`super::verify`] is the only
+//! one that decides by them whether a token is good.
 
-use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, UnparsedPublicKey};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use openidconnect::core::{CoreJsonWebKeyType, CoreJsonWebKeyUse, CoreJwsSigningAlgorithm};
-use openidconnect::{JsonWebKey, JsonWebKeyAlgorithm, JsonWebKeyId, SignatureVerificationError};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use url::Url;
 
+use super::error::{Document, Problem, ProviderError};
+use super::http::HttpClient;
 use super::json;
-use crate::model::signing_alg::SigningAlg;
+use super::metadata::{MAX_DOCUMENT, document_problem};
+use crate::model::cause::Cause;
+use crate::model::connection::SigningAlg;
 
-/// The usable keys of a JWKS document (RFC 7517 5).
+/// The usable keys of a JWKS document.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     keys: Arc<[VerificationKey]>,
 }
 
+/// Fetches a key set, and how long it may be used, if it says so. Logins and checks both use this.
+pub(super) async fn fetch(
+    url: &Url,
+    http: &HttpClient,
+) -> Result<(KeySet, Option<Duration>), ProviderError> {
+    let document = Document::KeySet;
+    let invalid = |problem| ProviderError::Invalid(document_problem(document, url, problem));
+    let answer = http.get(url, "application/jwk-set+json, application/json", MAX_DOCUMENT).await;
+    let answer = answer.map_err(|error| ProviderError::Call { document, error })?;
+    if !answer.status.is_success() {
+        let text = format!("HTTP {}", answer.status.as_u16());
+        return Err(invalid(Problem::new(Cause::KeysStatus, text)));
+    }
+    let keys = KeySet::parse(&answer.body).map_err(invalid)?;
+    Ok((keys, answer.max_age()))
+}
+
 impl KeySet {
-    /// Reads a JWKS document. Keys that this service can't use are passed over (RFC 7517 5).
-    ///
-    /// # Errors
-    /// It is no key set, has too many keys, or no usable one.
-    pub(super) fn parse(document: &[u8]) -> Result<Self, String> {
-        let document = json::parse_object(document)?;
+    /// Reads a JWKS document. Keys that this service can't use are skipped (RFC 7517 5).
+    pub(super) fn parse(document: &[u8]) -> Result<Self, Problem> {
+        let malformed = |text| Problem::new(Cause::KeysMalformed, text);
+        let document = json::parse_object(document).map_err(malformed)?;
         let Some(Value::Array(entries)) = document.get("keys") else {
-            return Err("it has no \"keys\" array".to_owned());
+            return Err(malformed("it has no \"keys\" array".to_owned()));
         };
         if entries.len() > MAX_KEYS {
-            return Err(format!("it has {} keys, more than {MAX_KEYS}", entries.len()));
+            return Err(malformed(format!("it has {} keys, more than {MAX_KEYS}", entries.len())));
         }
         let keys: Vec<_> =
             entries.iter().filter_map(|entry| VerificationKey::parse(entry.as_object()?)).collect();
         if keys.is_empty() {
-            return Err(format!(
-                "none of its {} keys can verify a signature that is accepted",
-                entries.len()
-            ));
+            let text =
+                format!("none of its {} keys can verify an accepted signature", entries.len());
+            return Err(Problem::new(Cause::NoUsableKey, text));
         }
         Ok(Self { keys: keys.into() })
     }
@@ -54,21 +71,18 @@ impl KeySet {
     ) -> impl Iterator<Item = &VerificationKey> {
         let fits = move |key: &&VerificationKey| {
             key.verifiers.iter().any(|(own, _)| *own == alg)
-                && kid.is_none_or(|kid| key.id.as_ref().is_some_and(|id| id.as_str() == kid))
+                && kid.is_none_or(|kid| key.id.as_deref() == Some(kid))
         };
         self.keys.iter().filter(fits).take(MAX_TRIED)
     }
 }
 
 /// A public key (RFC 7517 4), with a parsed verifier for each algorithm that it may be used with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct VerificationKey {
-    id: Option<JsonWebKeyId>,
-    /// Entra publishes whose tokens a key signs.
+    id: Option<String>,
+    /// Entra states whose tokens a key signs.
     pub(super) issuer: Option<String>,
-    key_type: CoreJsonWebKeyType,
-    key_use: Option<CoreJsonWebKeyUse>,
-    alg: Option<CoreJwsSigningAlgorithm>,
     verifiers: Arc<[(SigningAlg, ParsedPublicKey)]>,
 }
 
@@ -86,26 +100,24 @@ impl VerificationKey {
         if !is_for_signatures {
             return None;
         }
-        let (key_type, verifiers) = match text("kty")? {
+        let verifiers = match text("kty")? {
             "RSA" => {
                 let unpadded = |bytes: Vec<u8>| {
                     bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>()
                 };
-                let components =
-                    RsaPublicKeyComponents { n: unpadded(bytes("n")?), e: unpadded(bytes("e")?) };
-                (CoreJsonWebKeyType::RSA, rsa_verifiers(&components)?)
+                rsa_verifiers(&RsaPublicKeyComponents {
+                    n: unpadded(bytes("n")?),
+                    e: unpadded(bytes("e")?),
+                })?
             }
-            "EC" => (
-                CoreJsonWebKeyType::EllipticCurve,
-                vec![ec_verifier(text("crv")?, &bytes("x")?, &bytes("y")?)?],
-            ),
+            "EC" => vec![ec_verifier(text("crv")?, &bytes("x")?, &bytes("y")?)?],
             "OKP" if text("crv")? == "Ed25519" => {
                 let key = UnparsedPublicKey::new(&signature::ED25519, bytes("x")?);
-                (CoreJsonWebKeyType::OctetKeyPair, vec![(SigningAlg::EdDSA, key.parse().ok()?)])
+                vec![(SigningAlg::EdDSA, key.parse().ok()?)]
             }
             _ => return None,
         };
-        // A key that names its algorithm is used with that one alone (RFC 8725 3.1).
+        // A key that names its algorithm is used with no other (RFC 8725 3.1).
         let verifiers: Vec<_> = match jwk.get("alg") {
             None => verifiers,
             Some(Value::String(alg)) => {
@@ -113,101 +125,21 @@ impl VerificationKey {
             }
             Some(_) => return None,
         };
-        let alg = text("alg").and(verifiers.first()).map(|(alg, _)| to_crate(*alg));
         (!verifiers.is_empty()).then(|| Self {
-            id: text("kid").map(|kid| JsonWebKeyId::new(kid.to_owned())),
+            id: text("kid").map(str::to_owned),
             issuer: text("issuer").map(str::to_owned),
-            key_type,
-            key_use: text("use").map(|_| CoreJsonWebKeyUse::Signature),
-            alg,
             verifiers: verifiers.into(),
         })
     }
 
-    /// Verifies a signature.
+    /// Whether this is the signature of `message` by this key.
     pub(super) fn verifies(&self, alg: SigningAlg, message: &[u8], signature: &[u8]) -> bool {
         let verifier = self.verifiers.iter().find(|(own, _)| *own == alg);
         verifier.is_some_and(|(_, key)| key.verify_sig(message, signature).is_ok())
     }
 }
 
-impl fmt::Debug for VerificationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerificationKey")
-            .field("id", &self.id)
-            .field("key_type", &self.key_type)
-            .finish_non_exhaustive()
-    }
-}
-
-impl JsonWebKey for VerificationKey {
-    type KeyUse = CoreJsonWebKeyUse;
-    type SigningAlgorithm = CoreJwsSigningAlgorithm;
-
-    fn key_id(&self) -> Option<&JsonWebKeyId> {
-        self.id.as_ref()
-    }
-
-    fn key_type(&self) -> &CoreJsonWebKeyType {
-        &self.key_type
-    }
-
-    fn key_use(&self) -> Option<&CoreJsonWebKeyUse> {
-        self.key_use.as_ref()
-    }
-
-    fn signing_alg(&self) -> JsonWebKeyAlgorithm<&CoreJwsSigningAlgorithm> {
-        self.alg.as_ref().map_or(JsonWebKeyAlgorithm::Unspecified, JsonWebKeyAlgorithm::Algorithm)
-    }
-
-    /// A key that verifies nothing: there are no symmetric keys here.
-    fn new_symmetric(_key: Vec<u8>) -> Self {
-        Self {
-            id: None,
-            issuer: None,
-            key_type: CoreJsonWebKeyType::Symmetric,
-            key_use: None,
-            alg: None,
-            verifiers: Arc::new([]),
-        }
-    }
-
-    fn verify_signature(
-        &self,
-        signature_alg: &CoreJwsSigningAlgorithm,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), SignatureVerificationError> {
-        let alg = from_crate(signature_alg).ok_or_else(|| {
-            SignatureVerificationError::UnsupportedAlg(format!("{signature_alg:?}"))
-        })?;
-        let verified = self.verifies(alg, message, signature);
-        verified
-            .then_some(())
-            .ok_or_else(|| SignatureVerificationError::CryptoError("bad signature".to_owned()))
-    }
-
-    fn hash_bytes(&self, bytes: &[u8], alg: &CoreJwsSigningAlgorithm) -> Result<Vec<u8>, String> {
-        let alg = from_crate(alg).ok_or_else(|| format!("{alg:?} is not accepted"))?;
-        Ok(hash_of(alg, bytes))
-    }
-}
-
-/// openidconnect wants its keys to be documents too; this service reads them by [`KeySet::parse`] alone.
-impl<'de> Deserialize<'de> for VerificationKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let jwk = Map::deserialize(deserializer)?;
-        Self::parse(&jwk).ok_or_else(|| serde::de::Error::custom("not a key that is accepted"))
-    }
-}
-
-impl Serialize for VerificationKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.id.serialize(serializer)
-    }
-}
-
-/// The hash that goes with an algorithm, as `at_hash` uses it (OIDC Core 3.1.3.6). For EdDSA over Ed25519 it is SHA-512,
+/// The hash that `at_hash` is made with (OIDC Core 3.1.3.6). For EdDSA over Ed25519 it is SHA-512,
 /// the hash inside the signature scheme.
 pub(super) fn hash_of(alg: SigningAlg, bytes: &[u8]) -> Vec<u8> {
     let algorithm = match alg {
@@ -220,7 +152,7 @@ pub(super) fn hash_of(alg: SigningAlg, bytes: &[u8]) -> Vec<u8> {
     digest::digest(algorithm, bytes).as_ref().to_vec()
 }
 
-/// All six RSA algorithms; `None` where the modulus isn't of 2048 to 8192 bits.
+/// All six RSA algorithms; `None` unless the modulus has 2048 to 8192 bits.
 fn rsa_verifiers(
     components: &RsaPublicKeyComponents<Vec<u8>>,
 ) -> Option<Vec<(SigningAlg, ParsedPublicKey)>> {
@@ -258,27 +190,66 @@ fn ec_verifier(curve: &str, x: &[u8], y: &[u8]) -> Option<(SigningAlg, ParsedPub
     Some((alg, UnparsedPublicKey::new(algorithm, point).parse().ok()?))
 }
 
-fn to_crate(alg: SigningAlg) -> CoreJwsSigningAlgorithm {
-    match alg {
-        SigningAlg::RS256 => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-        SigningAlg::RS384 => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
-        SigningAlg::RS512 => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
-        SigningAlg::PS256 => CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-        SigningAlg::PS384 => CoreJwsSigningAlgorithm::RsaSsaPssSha384,
-        SigningAlg::PS512 => CoreJwsSigningAlgorithm::RsaSsaPssSha512,
-        SigningAlg::ES256 => CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-        SigningAlg::ES384 => CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-        SigningAlg::ES512 => CoreJwsSigningAlgorithm::EcdsaP521Sha512,
-        SigningAlg::EdDSA => CoreJwsSigningAlgorithm::EdDsa,
-    }
-}
-
-fn from_crate(alg: &CoreJwsSigningAlgorithm) -> Option<SigningAlg> {
-    SigningAlg::ALL.into_iter().find(|own| to_crate(*own) == *alg)
-}
-
 const MAX_KEYS: usize = 200;
 /// How many keys a token without a `kid` is tried with.
 const MAX_TRIED: usize = 10;
 const MIN_RSA_BYTES: usize = 256;
 const MAX_RSA_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use serde_json::json;
+
+    use super::*;
+
+    fn ed25519(extra: &Value) -> Value {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("32 bytes");
+        let x = BASE64_URL_SAFE_NO_PAD.encode(pair.public_key());
+        let mut key = json!({ "kty": "OKP", "crv": "Ed25519", "x": x });
+        let extra = extra.as_object().expect("an object").clone();
+        key.as_object_mut().expect("an object").extend(extra);
+        key
+    }
+
+    fn cause(document: &Value) -> Option<Cause> {
+        KeySet::parse(document.to_string().as_bytes()).err().map(|problem| problem.cause)
+    }
+
+    #[test]
+    fn a_key_set_without_usable_keys_is_refused_by_its_cause() {
+        let rsa = |bytes: usize| json!({ "kty": "RSA", "e": "AQAB", "n": BASE64_URL_SAFE_NO_PAD.encode(vec![0xff; bytes]) });
+        for (document, expected) in [
+            (json!([]), Some(Cause::KeysMalformed)),
+            (json!({}), Some(Cause::KeysMalformed)),
+            (json!({ "keys": {} }), Some(Cause::KeysMalformed)),
+            (json!({ "keys": vec![json!({}); MAX_KEYS + 1] }), Some(Cause::KeysMalformed)),
+            (json!({ "keys": [] }), Some(Cause::NoUsableKey)),
+            (json!({ "keys": [7, {}, { "kty": "oct", "k": "AA" }] }), Some(Cause::NoUsableKey)),
+            (json!({ "keys": [rsa(255)] }), Some(Cause::NoUsableKey)),
+            (json!({ "keys": [rsa(1025)] }), Some(Cause::NoUsableKey)),
+            (json!({ "keys": [rsa(256)] }), None),
+            (json!({ "keys": [ed25519(&json!({ "use": "enc" }))] }), Some(Cause::NoUsableKey)),
+            (
+                json!({ "keys": [ed25519(&json!({ "key_ops": ["sign"] }))] }),
+                Some(Cause::NoUsableKey),
+            ),
+            (json!({ "keys": [ed25519(&json!({ "alg": "RS256" }))] }), Some(Cause::NoUsableKey)),
+            (json!({ "keys": [{}, ed25519(&json!({}))] }), None),
+        ] {
+            assert_eq!(cause(&document), expected, "{document}");
+        }
+    }
+
+    #[test]
+    fn candidates_fit_the_algorithm_and_the_kid() {
+        let entries = [json!({ "kid": "a" }), json!({ "kid": "b", "alg": "EdDSA" }), json!({})];
+        let document = json!({ "keys": entries.each_ref().map(ed25519) });
+        let keys = KeySet::parse(document.to_string().as_bytes()).expect("a key set");
+        let count = |alg, kid| keys.candidates(alg, kid).count();
+        assert_eq!(count(SigningAlg::EdDSA, None), 3);
+        assert_eq!(count(SigningAlg::EdDSA, Some("a")), 1);
+        assert_eq!(count(SigningAlg::EdDSA, Some("c")), 0);
+        assert_eq!(count(SigningAlg::RS256, None), 0);
+    }
+}

@@ -1,33 +1,82 @@
-//! What the service needs to know of an IdP: its metadata document (OIDC Discovery 3), or the endpoints typed in by hand.
-//! Own reading instead of the crate's, which refuses documents for members that a login doesn't need.
+//! What the service needs to know of an IdP: its metadata document (OIDC Discovery 3) or the manual
+//! endpoints. The one reader of that document, for logins ([`Metadata::of`]) and for checks
+//! ([`fetch`]). The openidconnect crate's reader refuses documents for members that no login needs.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::error::{CallError, ProviderError};
-use super::http::{HttpClient, host_of};
+use super::error::{Document, Problem, ProviderError};
+use super::http::{Answer, HttpClient, host_of};
 use super::json;
 use crate::model::address::AddressPolicy;
-use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource};
-use crate::model::endpoint_url::{
-    EndpointUrlError, WELL_KNOWN, check_endpoint_url, smuggled_parameter,
+use crate::model::cause::Cause;
+use crate::model::connection::{
+    Connection, Endpoints, Issuer, MetadataSource, SigningAlg, TENANT_PLACEHOLDER,
 };
-use crate::model::signing_alg::SigningAlg;
+use crate::model::draft::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
 use crate::model::text::quotable;
 
-/// An IdP's metadata, for one connection.
+/// An IdP's metadata, complete, for one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Metadata {
     pub(super) issuer: Issuer,
     pub(super) endpoints: Endpoints,
-    /// Which algorithms an ID token may be signed with.
+    /// Which algorithms an ID token may be signed with; never empty.
     pub(super) algs: Vec<SigningAlg>,
     /// RFC 9207 3: the callback must carry `iss`.
     pub(super) iss_parameter_supported: bool,
-    /// How long the document may be used, where it says so.
+    /// How long the document may be used, if it says so.
     pub(super) max_age: Option<Duration>,
+}
+
+/// A metadata document, read once for one connection. Each member is usable, or has its problem: a
+/// check reports each, a login needs all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Discovery {
+    /// The `issuer` of the document, as it is written there.
+    pub(super) named_issuer: String,
+    pub(super) issuer: Result<Issuer, Problem>,
+    pub(super) authorization: Result<Url, Problem>,
+    pub(super) token: Result<Url, Problem>,
+    pub(super) jwks: Result<Url, Problem>,
+    pub(super) userinfo: Result<Option<Url>, Problem>,
+    pub(super) end_session: Result<Option<Url>, Problem>,
+    pub(super) algs: Result<Vec<SigningAlg>, Problem>,
+    pub(super) auth_methods: Option<Vec<String>>,
+    pub(super) response_types: Option<Vec<String>>,
+    pub(super) code_challenge_methods: Option<Vec<String>>,
+    pub(super) scopes: Option<Vec<String>>,
+    pub(super) claims: Option<Vec<String>>,
+    iss_parameter_supported: bool,
+}
+
+/// Fetches and reads the metadata document at `url`. Logins and checks both use this.
+pub(super) async fn fetch(
+    connection: &Connection,
+    url: &Url,
+    http: &HttpClient,
+) -> Result<(Discovery, Answer), ProviderError> {
+    let document = Document::Metadata;
+    let invalid = |cause, text| {
+        ProviderError::Invalid(document_problem(document, url, Problem::new(cause, text)))
+    };
+    let answer = http.get(url, "application/json", MAX_DOCUMENT).await;
+    let answer = answer.map_err(|error| ProviderError::Call { document, error })?;
+    if !answer.status.is_success() {
+        let text = format!("HTTP {}", answer.status.as_u16());
+        return Err(invalid(Cause::MetadataStatus, text));
+    }
+    let members = json::parse_object(&answer.body).map_err(|text| invalid(Cause::NotJson, text))?;
+    Ok((Discovery::read(&members, connection, url, http.addresses()), answer))
+}
+
+/// `problem` with the document and its host named.
+pub(super) fn document_problem(document: Document, url: &Url, problem: Problem) -> Problem {
+    let Problem { cause, text } = problem;
+    let (document, host) = (document.name(), host_of(url));
+    Problem::new(cause, format!("the {document} at {host} cannot be used: {text}"))
 }
 
 impl Metadata {
@@ -37,128 +86,140 @@ impl Metadata {
         http: &HttpClient,
     ) -> Result<Self, ProviderError> {
         match &connection.settings.source {
-            MetadataSource::Discovery(url) => Self::discover(connection, url, http).await,
-            MetadataSource::Manual(endpoints) => Self::manual(connection, endpoints),
+            MetadataSource::Discovery(url) => {
+                let (discovery, answer) = fetch(connection, url, http).await?;
+                let metadata = discovery.complete().map_err(|problem| {
+                    ProviderError::Invalid(document_problem(Document::Metadata, url, problem))
+                })?;
+                Ok(Self { max_age: answer.max_age(), ..metadata })
+            }
+            MetadataSource::Manual(endpoints) => {
+                Self::manual(connection, endpoints).map_err(ProviderError::Invalid)
+            }
         }
     }
 
-    fn manual(connection: &Connection, endpoints: &Endpoints) -> Result<Self, ProviderError> {
-        let issuer = connection.settings.issuer.clone();
-        let issuer = issuer.ok_or_else(|| {
-            ProviderError::SettingsUnfit("manual endpoints need an issuer".to_owned())
+    fn manual(connection: &Connection, endpoints: &Endpoints) -> Result<Self, Problem> {
+        let settings = &connection.settings;
+        let issuer = settings.issuer.clone().ok_or_else(|| {
+            let text = "manual endpoints need the issuer of the connection to be set";
+            Problem::new(Cause::SettingsIncomplete, text)
         })?;
-        let algs = accepted_algs(&connection.settings.id_token_signing_algs, None);
+        require_tenants(issuer.as_str(), connection)?;
         Ok(Self {
             issuer,
             endpoints: endpoints.clone(),
-            algs,
+            algs: accepted_algs(&settings.id_token_signing_algs, None),
             iss_parameter_supported: false,
             max_age: None,
         })
     }
+}
 
-    async fn discover(
-        connection: &Connection,
-        url: &Url,
-        http: &HttpClient,
-    ) -> Result<Self, ProviderError> {
-        let host = host_of(url.as_str());
-        let invalid = |detail: String| ProviderError::MetadataInvalid {
-            document: "metadata document",
-            host: host.clone(),
-            detail,
-        };
-        let answer = http.get(url, "application/json", MAX_DOCUMENT).await?;
-        if !answer.status.is_success() {
-            return Err(invalid(format!("HTTP {}", answer.status.as_u16())));
-        }
-        let document = json::parse_object(&answer.body).map_err(&invalid)?;
-        let read = Self::read(&document, connection, url, &http.addresses);
-        read.map(|metadata| Self { max_age: answer.max_age(), ..metadata }).map_err(|problem| {
-            match problem {
-                Problem::Document(detail) => invalid(detail),
-                Problem::Address { host, kind } => {
-                    CallError::AddressForbidden { host, kind }.into()
-                }
-            }
-        })
-    }
-
+impl Discovery {
     pub(super) fn read(
-        document: &Map<String, Value>,
+        members: &Map<String, Value>,
         connection: &Connection,
         url: &Url,
         addresses: &AddressPolicy,
-    ) -> Result<Self, Problem> {
-        let reader = Reader { document, addresses };
-        let issuer = issuer(reader.text("issuer")?, connection, url)?;
-        let authorization = reader.url("authorization_endpoint")?;
-        if let Some(name) = smuggled_parameter(&authorization) {
-            return Err(Problem::Document(format!(
-                "its authorization_endpoint's query sets {:?}",
-                quotable(&name)
-            )));
-        }
-        if let Some(methods) = reader.texts("token_endpoint_auth_methods_supported")
-            && !methods
-                .iter()
-                .any(|method| matches!(*method, "client_secret_basic" | "client_secret_post"))
-        {
-            let methods = quotable(&methods.join(", "));
-            return Err(Problem::Document(format!(
-                "its token endpoint takes neither client_secret_basic nor client_secret_post, but {methods}"
-            )));
-        }
-        Ok(Self {
-            issuer,
-            algs: algs(&reader, connection)?,
-            max_age: None,
-            iss_parameter_supported: document.get("authorization_response_iss_parameter_supported")
+    ) -> Self {
+        let reader = Reader { members, addresses };
+        let named_issuer = reader.text("issuer").unwrap_or_default();
+        let algs = reader.list("id_token_signing_alg_values_supported");
+        Self {
+            issuer: issuer(named_issuer, connection, url),
+            named_issuer: named_issuer.to_owned(),
+            authorization: reader.url("authorization_endpoint").and_then(|url| {
+                match smuggled_parameter(&url) {
+                    None => Ok(url),
+                    Some(name) => {
+                        let name = quotable(&name);
+                        let text = format!("authorization_endpoint sets {name:?} in its query");
+                        Err(Problem::new(Cause::EndpointInvalid, text))
+                    }
+                }
+            }),
+            token: reader.url("token_endpoint"),
+            jwks: reader.url("jwks_uri"),
+            userinfo: reader.optional_url("userinfo_endpoint"),
+            end_session: reader.optional_url("end_session_endpoint"),
+            algs: algs_of(algs.as_deref(), connection),
+            auth_methods: reader.list("token_endpoint_auth_methods_supported"),
+            response_types: reader.list("response_types_supported"),
+            code_challenge_methods: reader.list("code_challenge_methods_supported"),
+            scopes: reader.list("scopes_supported"),
+            claims: reader.list("claims_supported"),
+            iss_parameter_supported: members.get("authorization_response_iss_parameter_supported")
                 == Some(&Value::Bool(true)),
+        }
+    }
+
+    /// Refuses a token endpoint that accepts no client secret. Without a list it accepts Basic
+    /// (OIDC Discovery 3).
+    pub(super) fn check_auth_methods(&self) -> Result<(), Problem> {
+        let Some(methods) = &self.auth_methods else { return Ok(()) };
+        let is_known = |method: &String| {
+            matches!(method.as_str(), "client_secret_basic" | "client_secret_post")
+        };
+        if methods.iter().any(is_known) {
+            return Ok(());
+        }
+        let methods = quotable(&methods.join(", "));
+        let text = format!(
+            "the token endpoint accepts neither client_secret_basic nor client_secret_post, only \
+             {methods:?}"
+        );
+        Err(Problem::new(Cause::AuthMethodUnsupported, text))
+    }
+
+    /// What a login needs, or the first problem.
+    pub(super) fn complete(self) -> Result<Metadata, Problem> {
+        let auth_methods = self.check_auth_methods();
+        let issuer = self.issuer?;
+        auth_methods?;
+        Ok(Metadata {
+            issuer,
             endpoints: Endpoints {
-                authorization,
-                token: reader.url("token_endpoint")?,
-                jwks: reader.url("jwks_uri")?,
-                userinfo: reader.optional_url("userinfo_endpoint")?,
-                end_session: reader.optional_url("end_session_endpoint")?,
+                authorization: self.authorization?,
+                token: self.token?,
+                jwks: self.jwks?,
+                userinfo: self.userinfo?,
+                end_session: self.end_session?,
             },
+            algs: self.algs?,
+            iss_parameter_supported: self.iss_parameter_supported,
+            max_age: None,
         })
     }
 }
 
-pub(super) enum Problem {
-    Document(String),
-    Address { host: String, kind: &'static str },
-}
-
 struct Reader<'a> {
-    document: &'a Map<String, Value>,
+    members: &'a Map<String, Value>,
     addresses: &'a AddressPolicy,
 }
 
 impl<'a> Reader<'a> {
-    fn text(&self, name: &str) -> Result<&'a str, Problem> {
-        let text = self.document.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        text.ok_or_else(|| Problem::Document(format!("it has no {name}")))
+    /// Several IdPs send an empty text for what they don't have.
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
-    fn texts(&self, name: &str) -> Option<Vec<&'a str>> {
-        let items = self.document.get(name)?.as_array()?;
-        Some(items.iter().filter_map(Value::as_str).collect())
+    fn list(&self, name: &str) -> Option<Vec<String>> {
+        let items = self.members.get(name)?.as_array()?;
+        Some(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
     }
 
     fn url(&self, name: &str) -> Result<Url, Problem> {
-        let text = self.text(name)?;
-        check_endpoint_url(text, self.addresses).map_err(|error| match error {
-            EndpointUrlError::ForbiddenAddress { .. } => {
-                Problem::Address { host: host_of(text), kind: "private or local" }
-            }
-            EndpointUrlError::Malformed(rule) => Problem::Document(format!("its {name} {rule}")),
+        let missing = || Problem::new(Cause::EndpointMissing, format!("{name} is missing"));
+        let text = self.text(name).ok_or_else(missing)?;
+        check_endpoint_url(text, self.addresses).map_err(|(detail, is_forbidden)| {
+            let cause = if is_forbidden { Cause::PrivateAddress } else { Cause::EndpointInvalid };
+            Problem::new(cause, format!("{name} {detail}"))
         })
     }
 
     fn optional_url(&self, name: &str) -> Result<Option<Url>, Problem> {
-        match self.document.get(name) {
+        match self.members.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(_) => self.url(name).map(Some),
@@ -166,46 +227,50 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The issuer must be the one that the connection names, or, the first time, the one that the URL stands for
+/// The issuer must be the connection's, or, at first use, the one of the document's URL
 /// (OIDC Discovery 4.3).
 fn issuer(named: &str, connection: &Connection, url: &Url) -> Result<Issuer, Problem> {
+    if named.is_empty() {
+        return Err(Problem::new(Cause::IssuerMissing, "issuer is missing"));
+    }
+    require_tenants(named, connection)?;
+    let mismatch = |expected: &str, hint: &str| {
+        let named = quotable(named);
+        let text = format!("issuer is {named:?}, expected {expected:?}{hint}");
+        Problem::new(Cause::IssuerMismatch, text)
+    };
     if let Some(expected) = connection.issuer() {
-        return if expected.as_str() == named {
-            Ok(expected.clone())
-        } else {
-            let named = quotable(named);
-            Err(Problem::Document(format!(
-                "its issuer is {named:?}, the connection's is {:?}",
-                expected.as_str()
-            )))
-        };
+        let is_same = expected.as_str() == named;
+        return if is_same { Ok(expected.clone()) } else { Err(mismatch(expected.as_str(), "")) };
     }
     let expected = issuer_of(url);
-    if is_issuer_of(named, &expected) {
-        Ok(Issuer::new(named.to_owned()))
-    } else {
-        Err(Problem::Document(format!(
-            "its issuer is {:?}, its URL stands for {expected:?}; if that issuer is right, enter it as the connection's issuer",
-            quotable(named)
-        )))
+    // Auth0's issuers end in a slash that its document URLs don't double.
+    if named == expected || named.strip_suffix('/') == Some(&expected) {
+        return Ok(Issuer::new(named.to_owned()));
     }
+    Err(mismatch(&expected, " by the document's URL; if it is right, set it as the issuer"))
 }
 
-/// The issuer that a metadata document's URL stands for.
+/// Entra's issuer for many tenants is accepted only with a list of tenants.
+fn require_tenants(issuer: &str, connection: &Connection) -> Result<(), Problem> {
+    if !issuer.contains(TENANT_PLACEHOLDER) || !connection.settings.allowed_tenant_ids.is_empty() {
+        return Ok(());
+    }
+    let text = "issuer is a template for many tenants: enter the tenant's own discovery URL, or the \
+                issuer with allowed_tenant_ids";
+    Err(Problem::new(Cause::TenantTemplate, text))
+}
+
+/// The issuer that belongs to a metadata document's URL.
 pub(super) fn issuer_of(url: &Url) -> String {
     let mut base = url.clone();
     base.set_query(None);
     base.as_str().strip_suffix(WELL_KNOWN).unwrap_or(base.as_str()).to_owned()
 }
 
-/// Whether a document may name this issuer, where its URL stands for `expected`: with or without one slash at the end (Auth0).
-pub(super) fn is_issuer_of(named: &str, expected: &str) -> bool {
-    named == expected || named.strip_suffix('/') == Some(expected)
-}
-
-/// The algorithms of ID tokens: those that were entered, else those of the listed ones that are accepted; RS256 where nothing says
-/// anything.
-pub(super) fn accepted_algs(entered: &[SigningAlg], listed: Option<&[&str]>) -> Vec<SigningAlg> {
+/// The algorithms of ID tokens: those of the connection; else the accepted ones of those that the
+/// IdP lists; RS256 if neither says anything.
+pub(super) fn accepted_algs(entered: &[SigningAlg], listed: Option<&[String]>) -> Vec<SigningAlg> {
     match (entered, listed) {
         ([_, ..], _) => entered.to_vec(),
         ([], Some(listed)) => listed.iter().filter_map(|name| SigningAlg::parse(name)).collect(),
@@ -213,17 +278,97 @@ pub(super) fn accepted_algs(entered: &[SigningAlg], listed: Option<&[&str]>) -> 
     }
 }
 
-fn algs(reader: &Reader<'_>, connection: &Connection) -> Result<Vec<SigningAlg>, Problem> {
-    let listed = reader.texts("id_token_signing_alg_values_supported");
-    let accepted = accepted_algs(&connection.settings.id_token_signing_algs, listed.as_deref());
+fn algs_of(listed: Option<&[String]>, connection: &Connection) -> Result<Vec<SigningAlg>, Problem> {
+    let accepted = accepted_algs(&connection.settings.id_token_signing_algs, listed);
     if accepted.is_empty() {
         let listed = quotable(&listed.unwrap_or_default().join(", "));
-        return Err(Problem::Document(format!(
-            "it signs ID tokens with {listed}, none of which is accepted; RS256 is"
-        )));
+        let text =
+            format!("ID tokens are signed with {listed:?}, none of which is accepted; RS256 is");
+        return Err(Problem::new(Cause::SigningAlgUnsupported, text));
     }
     Ok(accepted)
 }
 
-/// Metadata and key set documents.
+/// Bytes of a metadata document or key set.
 pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fuzzing::connection;
+    use super::*;
+
+    const ISSUER: &str = "https://idp.example";
+
+    /// Reads a good document with `changes` made to it; null removes.
+    fn read(changes: &Value, adjust: impl FnOnce(&mut Connection)) -> Result<Metadata, Problem> {
+        let mut document = json!({
+            "issuer": ISSUER,
+            "authorization_endpoint": format!("{ISSUER}/authorize"),
+            "token_endpoint": format!("{ISSUER}/token"),
+            "jwks_uri": format!("{ISSUER}/keys"),
+        });
+        let members = document.as_object_mut().expect("an object");
+        for (name, value) in changes.as_object().expect("an object") {
+            members.insert(name.clone(), value.clone());
+        }
+        members.retain(|_, value| !value.is_null());
+        let url = Url::parse(&format!("{ISSUER}{WELL_KNOWN}")).expect("a URL");
+        let mut connection = connection(MetadataSource::Discovery(url.clone()));
+        adjust(&mut connection);
+        Discovery::read(members, &connection, &url, &AddressPolicy::default()).complete()
+    }
+
+    #[test]
+    fn each_problem_of_a_document_has_its_cause() {
+        let template = "https://login.microsoftonline.com/{tenantid}/v2.0";
+        for (changes, expected) in [
+            (json!({}), None),
+            (json!({ "issuer": null }), Some(Cause::IssuerMissing)),
+            (json!({ "issuer": format!("{ISSUER}/") }), None),
+            (json!({ "issuer": format!("{ISSUER}//") }), Some(Cause::IssuerMismatch)),
+            (json!({ "issuer": template }), Some(Cause::TenantTemplate)),
+            (json!({ "token_endpoint": null }), Some(Cause::EndpointMissing)),
+            (json!({ "jwks_uri": "" }), Some(Cause::EndpointMissing)),
+            (json!({ "jwks_uri": 7 }), Some(Cause::EndpointMissing)),
+            (json!({ "token_endpoint": "ftp://nowhere" }), Some(Cause::EndpointInvalid)),
+            (json!({ "token_endpoint": "https://10.0.0.1/" }), Some(Cause::PrivateAddress)),
+            (
+                json!({ "authorization_endpoint": format!("{ISSUER}/a?state=1") }),
+                Some(Cause::EndpointInvalid),
+            ),
+            (json!({ "userinfo_endpoint": "" }), None),
+            (json!({ "userinfo_endpoint": "http://idp.example/" }), Some(Cause::EndpointInvalid)),
+            (
+                json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }),
+                Some(Cause::AuthMethodUnsupported),
+            ),
+            (
+                json!({ "id_token_signing_alg_values_supported": ["HS256", "none"] }),
+                Some(Cause::SigningAlgUnsupported),
+            ),
+        ] {
+            let cause = read(&changes, |_| {}).err().map(|problem| problem.cause);
+            assert_eq!(cause, expected, "{changes}");
+        }
+    }
+
+    #[test]
+    fn the_settings_of_the_connection_go_before_the_document() {
+        let pinned = Issuer::new("https://other.example".to_owned());
+        let problem =
+            read(&json!({}), |connection| connection.pinned_issuer = Some(pinned.clone()))
+                .expect_err("another issuer");
+        assert_eq!(problem.cause, Cause::IssuerMismatch);
+        assert!(problem.text.contains(ISSUER) && problem.text.contains(pinned.as_str()));
+        let changes = json!({ "id_token_signing_alg_values_supported": ["RS256", "ES256"] });
+        let algs = vec![SigningAlg::PS256];
+        let metadata =
+            read(&changes, |connection| connection.settings.id_token_signing_algs = algs.clone());
+        assert_eq!(metadata.expect("complete").algs, algs);
+        let metadata = read(&changes, |_| {}).expect("complete");
+        assert_eq!(metadata.algs, [SigningAlg::RS256, SigningAlg::ES256]);
+        assert_eq!(read(&json!({}), |_| {}).expect("complete").algs, [SigningAlg::RS256]);
+    }
+}

@@ -1,6 +1,7 @@
-//! All that touches an IdP: its network, its documents, its tokens. The openidconnect crate's types stop here. Must
-//! never import a store or a login.
+//! All that touches an IdP: its network, its documents, its tokens, and what is known of its product.
+//! Called by [`crate::login`] and [`crate::connections`]. Must never import a store or a login.
 
+mod address;
 pub mod breaker;
 pub mod claims;
 pub mod error;

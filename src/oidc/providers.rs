@@ -1,5 +1,6 @@
-//! The IdPs in use: metadata and keys, cached per connection revision, so that one account's can never serve another.
-//! One fetch whoever asks; renewed in the background before it is needed; what was good stays in use while an IdP fails.
+//! The cache of IdPs in use: metadata and keys by connection and revision, so that those of one account
+//! never serve another. Concurrent callers share one fetch; entries are renewed in the background
+//! before they expire, and stay in use for a while when an IdP fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +10,11 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 
 use super::breaker::CircuitBreaker;
-use super::error::ProviderError;
+use super::error::{Problem, ProviderError};
 use super::http::HttpClient;
 use super::provider::Provider;
 use crate::clock::Clock;
+use crate::model::cause::Cause;
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
@@ -23,12 +25,12 @@ pub struct Providers {
     http: HttpClient,
     clock: Arc<dyn Clock>,
     public_origin: String,
-    /// The entry of each account's newest revision: those before it are gone with it.
+    /// Each account's entry, replaced when the connection's revision changes.
     entries: Cache<Slug, Arc<Entry>>,
 }
 
 struct Entry {
-    /// Of the connection: the entry is of no use to any other.
+    /// The connection's; the entry serves no other revision.
     revision: u64,
     state: Mutex<State>,
     breaker: Arc<CircuitBreaker>,
@@ -37,9 +39,10 @@ struct Entry {
 #[derive(Default)]
 struct State {
     current: Option<Current>,
-    /// What is being fetched, with the end that those who wait hold.
+    /// Fetches that are running, with the receiver that callers wait on.
     in_flight: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
-    /// The last fetch that failed: its error answers for a moment, so that a storm of logins makes no storm of calls.
+    /// The last failed fetch. Its error is the answer for [`COOL_DOWN`], so that many logins don't
+    /// become many calls.
     failed: Option<(UnixMillis, ProviderError)>,
     keys_refetched_at: Option<UnixMillis>,
 }
@@ -52,24 +55,25 @@ struct Current {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fetch {
     Whole,
-    KeysAlone,
+    KeysOnly,
 }
 
 type Outcome = Result<Arc<Provider>, ProviderError>;
 
 impl Providers {
-    /// Remembers at most `limit` IdPs.
+    /// A cache of at most `limit` IdPs.
     #[must_use]
     pub fn new(http: HttpClient, clock: Arc<dyn Clock>, public_origin: String, limit: u64) -> Self {
         let entries = Cache::builder().max_capacity(limit).time_to_idle(KEEP_UNUSED).build();
         Self { http, clock, public_origin, entries }
     }
 
-    /// The connection's IdP. Cached: no call. Old: the old one, and a fetch in the background. Unknown: one fetch, for
-    /// which everybody who asks meanwhile waits.
+    /// The connection's IdP. A cached one is returned without a call; an old one is returned too, while
+    /// it is fetched again in the background. An unknown one is fetched, once for all concurrent
+    /// callers.
     ///
     /// # Errors
-    /// The IdP has never answered usably, or not for [`KEEP_STALE`].
+    /// The IdP never gave a usable answer, or not for [`KEEP_STALE`].
     pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
         let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(
             || {
@@ -83,7 +87,7 @@ impl Providers {
         );
         let entry = entry.into_value();
         let now = self.clock.unix_millis();
-        let waiting = {
+        let receiver = {
             let mut state = entry.lock();
             let (usable, is_fresh) = (state.usable(now), state.is_fresh(now));
             let outcome = match (&usable, is_fresh) {
@@ -104,11 +108,11 @@ impl Providers {
                 (None, _) => self.start(Fetch::Whole, &entry, &mut state, connection),
             }
         };
-        outcome(waiting).await
+        outcome(receiver).await
     }
 
-    /// The same IdP with newer keys than those of `used`, none of which verifies a token. Newer ones that are known already cost
-    /// nothing; otherwise at most one fetch per [`KEY_REFETCH_INTERVAL`]. `None`: there was one just now.
+    /// The same IdP with newer keys than those of `used`. If the cache has none, they are fetched, at
+    /// most once per [`KEY_REFETCH_INTERVAL`]; `None` if that was less than the interval ago.
     pub async fn with_fresh_keys(
         &self,
         connection: &Arc<Connection>,
@@ -119,13 +123,13 @@ impl Providers {
             .get(&connection.slug)
             .filter(|entry| entry.revision == connection.revision)?;
         let now = self.clock.unix_millis();
-        let waiting = {
+        let receiver = {
             let mut state = entry.lock();
             let current = state.current.as_ref().map(|current| Arc::clone(&current.provider))?;
             if !Arc::ptr_eq(&current, used) {
                 return Some(current);
             }
-            if !state.in_flight.contains_key(&Fetch::KeysAlone) {
+            if !state.in_flight.contains_key(&Fetch::KeysOnly) {
                 let is_throttled =
                     state.keys_refetched_at.is_some_and(|at| now < at.after(KEY_REFETCH_INTERVAL));
                 if is_throttled {
@@ -133,12 +137,13 @@ impl Providers {
                 }
                 state.keys_refetched_at = Some(now);
             }
-            self.start(Fetch::KeysAlone, &entry, &mut state, connection)
+            self.start(Fetch::KeysOnly, &entry, &mut state, connection)
         };
-        outcome(waiting).await.ok()
+        outcome(receiver).await.ok()
     }
 
-    /// Joins the fetch that is under way, or starts one in a task of its own: whoever waits may go away.
+    /// Joins the running fetch, or starts one in a task of its own: a caller that cancels must not end
+    /// the fetch of the others.
     fn start(
         &self,
         fetch: Fetch,
@@ -146,22 +151,21 @@ impl Providers {
         state: &mut State,
         connection: &Arc<Connection>,
     ) -> watch::Receiver<Option<Outcome>> {
-        // One whose task died without a word is started again.
-        if let Some(under_way) =
-            state.in_flight.get(&fetch).filter(|under_way| under_way.has_changed().is_ok())
-        {
-            return under_way.clone();
+        // A closed channel is left by a task that ended without an outcome.
+        let running = state.in_flight.get(&fetch);
+        if let Some(running) = running.filter(|running| running.has_changed().is_ok()) {
+            return running.clone();
         }
-        let (tell, waiting) = watch::channel(None);
-        state.in_flight.insert(fetch, waiting.clone());
+        let (sender, receiver) = watch::channel(None);
+        state.in_flight.insert(fetch, receiver.clone());
         let (entry, connection, http, clock) =
             (Arc::clone(entry), Arc::clone(connection), self.http.clone(), Arc::clone(&self.clock));
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let known = state.current.as_ref().map(|current| Arc::clone(&current.provider));
         tokio::spawn(async move {
             let fetched = match (fetch, known) {
-                (Fetch::KeysAlone, Some(provider)) => provider.with_fresh_keys().await,
-                (Fetch::KeysAlone | Fetch::Whole, _) => {
+                (Fetch::KeysOnly, Some(provider)) => provider.with_fresh_keys().await,
+                (Fetch::KeysOnly | Fetch::Whole, _) => {
                     Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.breaker))
                         .await
                 }
@@ -172,12 +176,18 @@ impl Providers {
                 outcome.is_ok(),
             );
             if let Err(error) = &outcome {
-                tracing::warn!(account.slug = %connection.slug, ?fetch, %error, "an IdP's metadata or keys could not be fetched");
+                tracing::warn!(
+                    account.slug = %connection.slug,
+                    ?fetch,
+                    cause = error.cause().code(),
+                    %error,
+                    "failed to fetch metadata or keys of IdP"
+                );
             }
             entry.lock().apply_fetch(fetch, &outcome, clock.unix_millis());
-            tell.send_replace(Some(outcome));
+            sender.send_replace(Some(outcome));
         });
-        waiting
+        receiver
     }
 }
 
@@ -200,7 +210,7 @@ impl State {
     }
 
     fn is_fresh(&self, now: UnixMillis) -> bool {
-        // Renewed in the last fifth of its time, so that nobody waits for it.
+        // The last fifth is left for the renewal, so that no login waits for it.
         let renewal =
             |current: &Current| current.fetched_at.after(current.provider.fresh_for / 5 * 4);
         self.current.as_ref().is_some_and(|current| now < renewal(current))
@@ -211,11 +221,11 @@ impl State {
         (now < at.after(COOL_DOWN)).then(|| error.clone())
     }
 
-    /// Takes a fetch's outcome over. A failed one never clears what is good.
+    /// Stores the outcome of a fetch. A failed one never replaces a usable provider.
     fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: UnixMillis) {
         self.in_flight.remove(&fetch);
         match (outcome, fetch, self.current.as_mut()) {
-            (Ok(provider), Fetch::KeysAlone, Some(current)) => {
+            (Ok(provider), Fetch::KeysOnly, Some(current)) => {
                 current.provider = Arc::clone(provider)
             }
             (Ok(provider), ..) => {
@@ -223,23 +233,24 @@ impl State {
                 self.failed = None;
             }
             (Err(error), Fetch::Whole, _) => self.failed = Some((now, error.clone())),
-            (Err(_), Fetch::KeysAlone, _) => {}
+            (Err(_), Fetch::KeysOnly, _) => {}
         }
     }
 }
 
-async fn outcome(mut waiting: watch::Receiver<Option<Outcome>>) -> Outcome {
-    let told = waiting.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
-    told.unwrap_or_else(|| {
-        Err(ProviderError::SettingsUnfit("the fetch of the IdP's metadata was given up".to_owned()))
+async fn outcome(mut receiver: watch::Receiver<Option<Outcome>>) -> Outcome {
+    let outcome = receiver.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
+    outcome.unwrap_or_else(|| {
+        let text = "the fetch of the IdP's metadata ended without an outcome";
+        Err(ProviderError::Invalid(Problem::new(Cause::SettingsIncomplete, text)))
     })
 }
 
-/// How long metadata and keys are used beyond their time, while the IdP fails.
+/// How long expired metadata and keys are used while the IdP fails.
 pub const KEEP_STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long they are kept for an account of which nobody logs in.
+/// How long they are kept for an account without logins.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a failed fetch isn't tried again.
+/// How long after a failed fetch none is started.
 const COOL_DOWN: Duration = Duration::from_secs(1);
-/// How often a token by an unknown key may fetch the keys.
+/// The shortest time between two fetches of keys for tokens that no known key verifies.
 pub const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(30);

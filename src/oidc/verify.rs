@@ -1,5 +1,6 @@
-//! Every check of an ID token, numbered as in OIDC Core 3.1.3.7, and of the other JWTs that an IdP signs. Pure: keys,
-//! time and expectations come in. Must stay the only place that decides whether a token is good.
+//! Every check of an ID token, numbered as in OIDC Core 3.1.3.7, and of the other JWTs that an IdP
+//! signs. Pure: keys, time and expectations are arguments. Must stay the only place that decides
+//! whether a token is good.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,25 +10,25 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::error::IdTokenError;
+use super::error::{IdTokenError, Problem};
 use super::json;
 use super::keys::{KeySet, VerificationKey, hash_of};
-use crate::model::connection::{Issuer, TENANT_PLACEHOLDER};
+use crate::model::cause::Cause;
+use crate::model::connection::{Issuer, SigningAlg, TENANT_PLACEHOLDER};
 use crate::model::login::{Nonce, RawIdToken};
-use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
 use crate::model::time::UnixSeconds;
 
-/// Whose tokens pass.
+/// Whose tokens are accepted.
 #[derive(Clone, Debug)]
 pub(super) enum IssuerPolicy {
     /// This issuer's, compared exactly.
     Exact(Issuer),
-    /// Entra's multi-tenant template: the token's `iss` is the template with its own `tid`, one of these.
+    /// Entra's multi-tenant template: `iss` is the template with the token's `tid`, which is listed.
     Tenants(Issuer, Vec<String>),
 }
 
-/// What an ID token of this login must say.
+/// What the ID token of one login must state.
 #[derive(Debug)]
 pub(super) struct Expected<'a> {
     pub(super) issuer: &'a IssuerPolicy,
@@ -35,11 +36,10 @@ pub(super) struct Expected<'a> {
     pub(super) additional_audiences: &'a [String],
     pub(super) algs: &'a [SigningAlg],
     pub(super) nonce: &'a Nonce,
-    /// `Some`: `max_age` was sent.
+    /// As sent in the authorization request.
     pub(super) max_age: Option<Duration>,
-    /// The access token that came with the ID token.
+    /// Of the same token response.
     pub(super) access_token: &'a str,
-    /// The time of the check.
     pub(super) now: UnixSeconds,
 }
 
@@ -51,7 +51,7 @@ pub struct VerifiedClaims {
     pub(super) all: Map<String, Value>,
 }
 
-/// Claims are personal data: not shown.
+/// Claims are personal data, so they are left out.
 impl fmt::Debug for VerifiedClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifiedClaims").field("issuer", &self.issuer).finish_non_exhaustive()
@@ -65,10 +65,10 @@ pub(super) fn id_token(
     expected: &Expected<'_>,
 ) -> Result<VerifiedClaims, IdTokenError> {
     let jws = Jws::parse(token.expose(), expected.algs, &["jwt", "jose"])?;
-    // (6), (7), (8): the signature first, so that nothing below reads what a stranger wrote.
+    // (6), (7), (8): the signature first, so that nothing below reads unauthenticated claims.
     let key = jws.verified_by(keys)?;
     let claims = Claims(jws.payload()?);
-    // (1) is an encrypted token: refused by Jws::parse.
+    // (1) is decryption: Jws::parse refuses encrypted tokens.
     // (2) iss
     let issuer = claims.issuer(expected.issuer, key)?;
     // (3), (4), (5) aud, azp
@@ -76,35 +76,39 @@ pub(super) fn id_token(
     // (9) exp, with RFC 7519 4.1.5 nbf
     let now = expected.now;
     if now >= claims.date("exp")?.after(SKEW) {
-        return Err(invalid("the ID token has expired (exp)"));
+        return Err(invalid(Cause::Expired, "the ID token has expired (exp)"));
     }
     if claims.optional_date("nbf")?.is_some_and(|nbf| nbf > now.after(SKEW)) {
-        return Err(invalid("the ID token is not valid yet (nbf)"));
+        return Err(invalid(Cause::NotYetValid, "the ID token is not valid yet (nbf)"));
     }
     // (10) iat
     let issued_at = claims.date("iat")?;
     if issued_at > now.after(SKEW) {
-        return Err(invalid("the ID token was issued in the future (iat)"));
+        return Err(invalid(Cause::IssuedInFuture, "the ID token was issued in the future (iat)"));
     }
     if now > issued_at.after(MAX_TOKEN_AGE + SKEW) {
-        return Err(invalid("the ID token was issued more than 10 minutes ago (iat)"));
+        return Err(invalid(
+            Cause::IssuedTooLongAgo,
+            "the ID token was issued more than 10 minutes ago (iat)",
+        ));
     }
     // (11) nonce
     claims.nonce(expected.nonce)?;
-    // (13) auth_time; (12) acr is voluntary: `acr_values` asks, it doesn't demand.
+    // (13) auth_time; (12) acr isn't checked: `acr_values` requests a voluntary claim.
     claims.auth_time(expected.max_age, now)?;
     // 3.1.3.8 at_hash
     claims.at_hash(jws.alg, expected.access_token)?;
-    // A token of another kind that happens to be signed by the same key (Back-Channel Logout 2.4).
+    // The same key signs logout tokens and other security events (Back-Channel Logout 2.4).
     if claims.0.contains_key("events") {
-        return Err(invalid("it is a security event or logout token, not an ID token (events)"));
+        let text = "the token is a security event or logout token (events), not an ID token";
+        return Err(invalid(Cause::SecurityEvent, text));
     }
     let subject = claims.subject()?;
     Ok(VerifiedClaims { issuer, subject, issued_at, all: claims.0 })
 }
 
-/// Verifies a UserInfo response that came as a signed JWT (OIDC Core 5.3.2): `iss` and `aud` are of this IdP and client,
-/// and it hasn't expired where it says when.
+/// Verifies a signed UserInfo response (OIDC Core 5.3.2): `iss` and `aud` are those of this IdP and
+/// client, and `exp`, if present, is in the future.
 pub(super) fn signed_userinfo(
     token: &str,
     keys: &KeySet,
@@ -116,12 +120,13 @@ pub(super) fn signed_userinfo(
     claims.issuer_of_userinfo(expected.issuer, key)?;
     claims.audience(expected.client_id, expected.additional_audiences)?;
     if claims.optional_date("exp")?.is_some_and(|exp| expected.now >= exp.after(SKEW)) {
-        return Err(invalid("the signed UserInfo response has expired (exp)"));
+        return Err(invalid(Cause::Expired, "the response has expired (exp)"));
     }
     Ok(claims.0)
 }
 
-/// Whether an ID token, possibly long expired, is of this issuer and client: for a logout's hint, which the IdP verifies.
+/// Whether an ID token, possibly expired long ago, is of this issuer and client. For the
+/// `id_token_hint` of a logout, whose signature the IdP verifies.
 pub(super) fn is_hint_for(token: &str, issuer: &IssuerPolicy, client_id: &str) -> bool {
     let Some(payload) = token
         .split('.')
@@ -142,7 +147,7 @@ pub(super) fn is_hint_for(token: &str, issuer: &IssuerPolicy, client_id: &str) -
     is_ours && claims.allowed_issuer(issuer).is_ok()
 }
 
-/// A JWS in compact serialisation (RFC 7515 7.1), split and its header read.
+/// A JWS in compact serialization (RFC 7515 7.1), split, with its header read.
 struct Jws<'a> {
     signed: &'a str,
     payload: &'a str,
@@ -154,46 +159,46 @@ struct Jws<'a> {
 impl<'a> Jws<'a> {
     fn parse(token: &'a str, algs: &[SigningAlg], types: &[&str]) -> Result<Self, IdTokenError> {
         if token.len() > MAX_TOKEN {
-            return Err(invalid("the token has more than 65536 bytes"));
+            let text = format!("the token has more than {MAX_TOKEN} bytes");
+            return Err(invalid(Cause::TooLarge, text));
         }
         let parts: Vec<&str> = token.split('.').take(6).collect();
         let [header, payload, signature] = match parts.as_slice() {
             [header, payload, signature] => [*header, *payload, *signature],
             [_, _, _, _, _] => {
-                return Err(invalid(
-                    "the token is encrypted (JWE), which this service does not take: have the IdP sign only",
-                ));
+                let text = "the token is encrypted (JWE), which is not supported: have the IdP \
+                            sign it only";
+                return Err(invalid(Cause::Encrypted, text));
             }
-            _ => return Err(invalid("the token is no JWT")),
+            _ => return Err(malformed("the token is not a JWT")),
         };
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(header)
-            .map_err(|_| invalid("the token's header is not base64url"))?;
+            .map_err(|_| malformed("the token's header is not base64url"))?;
         let header = json::parse_object(&bytes)
-            .map_err(|detail| invalid(format!("the token's header: {detail}")))?;
+            .map_err(|detail| malformed(format!("the token's header: {detail}")))?;
         if header.contains_key("crit") {
-            return Err(invalid("the token's header demands an extension (crit)"));
+            let text = "the token's header requires an extension (crit)";
+            return Err(invalid(Cause::CriticalExtension, text));
         }
         match header.get("typ") {
             None => {}
             Some(Value::String(typ)) if types.contains(&typ.to_ascii_lowercase().as_str()) => {}
             Some(Value::String(typ)) => {
-                return Err(invalid(format!(
-                    "the token is of another type (typ {:?})",
-                    quotable(typ)
-                )));
+                let text = format!("the token is of another type (typ {:?})", quotable(typ));
+                return Err(invalid(Cause::TokenType, text));
             }
-            Some(_) => return Err(invalid("the token's typ is no string")),
+            Some(_) => return Err(invalid(Cause::TokenType, "the token's typ is not a string")),
         }
         let kid = match header.get("kid") {
             None | Some(Value::Null) => None,
             Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(invalid("the token's kid is no string")),
+            Some(_) => return Err(malformed("the token's kid is not a string")),
         };
         let alg = signing_alg(&header, algs)?;
-        let signature = BASE64_URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| IdTokenError::Signature("the signature is not base64url".to_owned()))?;
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| {
+            invalid(Cause::SignatureMalformed, "the token's signature is not base64url")
+        })?;
         let signed = &token[..token.rfind('.').unwrap_or_default()];
         Ok(Self { signed, payload, signature, alg, kid })
     }
@@ -207,24 +212,23 @@ impl<'a> Jws<'a> {
             }
         }
         let alg = self.alg.name();
-        Err(match (&self.kid, was_tried) {
-            (_, true) => IdTokenError::UnknownKey(format!(
-                "the {alg} signature is not by a key that the IdP publishes"
-            )),
-            (Some(kid), false) => IdTokenError::UnknownKey(format!(
-                "the IdP publishes no {alg} key with the token's kid {:?}",
-                quotable(kid)
-            )),
-            (None, false) => IdTokenError::UnknownKey(format!("the IdP publishes no {alg} key")),
-        })
+        if was_tried {
+            let text = format!("the {alg} signature is not by a key that the IdP publishes");
+            return Err(invalid(Cause::SignatureMismatch, text));
+        }
+        let text = match self.kid.as_deref().map(quotable) {
+            Some(kid) => format!("the IdP publishes no {alg} key with the token's kid {kid:?}"),
+            None => format!("the IdP publishes no {alg} key"),
+        };
+        Err(invalid(Cause::UnknownKey, text))
     }
 
     fn payload(&self) -> Result<Map<String, Value>, IdTokenError> {
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(self.payload)
-            .map_err(|_| invalid("the token's payload is not base64url"))?;
+            .map_err(|_| malformed("the token's payload is not base64url"))?;
         json::parse_object(&bytes)
-            .map_err(|detail| invalid(format!("the token's payload: {detail}")))
+            .map_err(|detail| malformed(format!("the token's payload: {detail}")))
     }
 }
 
@@ -234,43 +238,47 @@ fn signing_alg(
     algs: &[SigningAlg],
 ) -> Result<SigningAlg, IdTokenError> {
     let Some(Value::String(name)) = header.get("alg") else {
-        return Err(IdTokenError::Signature("the token names no algorithm (alg)".to_owned()));
+        return Err(invalid(Cause::AlgMissing, "the token's header names no algorithm (alg)"));
     };
-    match SigningAlg::parse(name) {
-        Some(alg) if algs.contains(&alg) => Ok(alg),
+    let (cause, text) = match SigningAlg::parse(name) {
+        Some(alg) if algs.contains(&alg) => return Ok(alg),
         _ if name.eq_ignore_ascii_case("none") => {
-            Err(IdTokenError::Signature("the token is not signed (alg none)".to_owned()))
+            (Cause::AlgNone, "the token is not signed (alg none)".to_owned())
         }
         _ if name.starts_with("HS") => {
-            let name = quotable(name);
-            Err(IdTokenError::Signature(format!(
-                "the token is signed with the client secret ({name}), which is not accepted: switch the client to RS256"
-            )))
+            let text = format!(
+                "the token is signed with the client secret ({}), which is not accepted: switch \
+                 the client to RS256",
+                quotable(name)
+            );
+            (Cause::AlgHmac, text)
         }
         _ => {
             let allowed: Vec<_> = algs.iter().map(|alg| alg.name()).collect();
             let (name, allowed) = (quotable(name), allowed.join(", "));
-            Err(IdTokenError::Signature(format!(
-                "the token is signed with {name}; accepted here: {allowed}"
-            )))
+            let text = format!("the token is signed with {name:?}, expected one of {allowed}");
+            (Cause::AlgNotAllowed, text)
         }
-    }
+    };
+    Err(invalid(cause, text))
 }
 
 struct Claims(Map<String, Value>);
 
 impl Claims {
-    fn text(&self, name: &str) -> Result<&str, IdTokenError> {
+    /// A required string; `cause` names what its absence is.
+    fn text(&self, name: &str, cause: Cause) -> Result<&str, IdTokenError> {
         match self.0.get(name) {
             Some(Value::String(text)) => Ok(text),
-            Some(_) => Err(invalid(format!("{name} is no string"))),
-            None => Err(invalid(format!("{name} is missing"))),
+            Some(_) => Err(invalid(cause, format!("{name} is not a string"))),
+            None => Err(invalid(cause, format!("{name} is missing"))),
         }
     }
 
     /// RFC 7519 2 NumericDate, in whole seconds.
     fn optional_date(&self, name: &str) -> Result<Option<UnixSeconds>, IdTokenError> {
-        const LAST: f64 = 253_402_300_799.0; // 9999-12-31T23:59:59Z, the last that a Timestamp holds
+        // 9999-12-31T23:59:59Z, the last second of a protobuf Timestamp.
+        const LAST: f64 = 253_402_300_799.0;
         match self.0.get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => match number.as_f64() {
@@ -282,42 +290,42 @@ impl Claims {
                 Some(seconds) if (0.0..=LAST).contains(&seconds) => {
                     Ok(Some(UnixSeconds(seconds as u64)))
                 }
-                _ => Err(invalid(format!("{name} is no time"))),
+                _ => Err(malformed(format!("{name} is not a valid time"))),
             },
-            Some(_) => Err(invalid(format!("{name} is no number"))),
+            Some(_) => Err(malformed(format!("{name} is not a number"))),
         }
     }
 
     fn date(&self, name: &str) -> Result<UnixSeconds, IdTokenError> {
-        self.optional_date(name)?.ok_or_else(|| invalid(format!("{name} is missing")))
+        self.optional_date(name)?.ok_or_else(|| malformed(format!("{name} is missing")))
     }
 
     fn allowed_issuer(&self, policy: &IssuerPolicy) -> Result<Issuer, IdTokenError> {
-        let iss = self.text("iss")?;
+        let iss = self.text("iss", Cause::Issuer)?;
         let (is_allowed, expected) = match policy {
             IssuerPolicy::Exact(issuer) => (issuer.as_str() == iss, issuer),
             IssuerPolicy::Tenants(template, tenants) => {
-                let tid = self.text("tid")?;
+                let tid = self.text("tid", Cause::Issuer)?;
                 let is_listed = tenants.iter().any(|tenant| tenant.eq_ignore_ascii_case(tid));
                 (is_listed && template.as_str().replace(TENANT_PLACEHOLDER, tid) == iss, template)
             }
         };
         if is_allowed {
-            Ok(Issuer::new(iss.to_owned()))
-        } else {
-            Err(invalid(format!("iss is {:?}, expected {:?}", quotable(iss), expected.as_str())))
+            return Ok(Issuer::new(iss.to_owned()));
         }
+        let text = format!("iss is {:?}, expected {:?}", quotable(iss), expected.as_str());
+        Err(invalid(Cause::Issuer, text))
     }
 
     fn issuer(&self, policy: &IssuerPolicy, key: &VerificationKey) -> Result<Issuer, IdTokenError> {
         let issuer = self.allowed_issuer(policy)?;
-        // Entra publishes keys of single tenants beside those of all: such a key signs for its own tenant alone.
+        // Entra publishes keys of single tenants together with those of all tenants. Such a key signs
+        // for its own tenant only.
         if let (IssuerPolicy::Tenants(..), Some(of_key)) = (policy, &key.issuer) {
-            let of_key = of_key.replace(TENANT_PLACEHOLDER, self.text("tid")?);
-            if of_key != issuer.as_str() {
-                return Err(IdTokenError::Signature(
-                    "the token is signed by a key of another tenant".to_owned(),
-                ));
+            let tid = self.text("tid", Cause::Issuer)?;
+            if of_key.replace(TENANT_PLACEHOLDER, tid) != issuer.as_str() {
+                let text = "the token is signed by a key of another tenant";
+                return Err(invalid(Cause::KeyOfOtherTenant, text));
             }
         }
         Ok(issuer)
@@ -328,19 +336,21 @@ impl Claims {
         policy: &IssuerPolicy,
         key: &VerificationKey,
     ) -> Result<(), IdTokenError> {
-        // OIDC Core 5.3.2: a signed response SHOULD have iss; one that has none still is signed by this IdP's key.
+        // OIDC Core 5.3.2: a signed response SHOULD have iss. Without it, it is still signed by a key
+        // of this IdP.
         if self.0.contains_key("iss") { self.issuer(policy, key).map(|_| ()) } else { Ok(()) }
     }
 
     fn audiences(&self) -> Result<Vec<&str>, IdTokenError> {
+        let wrong = |text| invalid(Cause::Audience, text);
         match self.0.get("aud") {
             Some(Value::String(audience)) => Ok(vec![audience]),
             Some(Value::Array(audiences)) => {
                 let texts: Option<Vec<&str>> = audiences.iter().map(Value::as_str).collect();
-                texts.ok_or_else(|| invalid("aud holds something else than strings"))
+                texts.ok_or_else(|| wrong("aud is not an array of strings"))
             }
-            Some(_) => Err(invalid("aud is neither a string nor an array")),
-            None => Err(invalid("aud is missing")),
+            Some(_) => Err(wrong("aud is neither a string nor an array")),
+            None => Err(wrong("aud is missing")),
         }
     }
 
@@ -348,43 +358,41 @@ impl Claims {
         let audiences = self.audiences()?;
         if !audiences.contains(&client_id) {
             let named = quotable(&audiences.join(", "));
-            return Err(invalid(format!(
-                "aud is {named:?}, which does not hold the client id {client_id:?}"
-            )));
+            let text = format!("aud is {named:?}, expected the client id {client_id:?}");
+            return Err(invalid(Cause::Audience, text));
         }
         let is_known = |audience: &&str| {
             *audience == client_id || additional.iter().any(|known| known == audience)
         };
-        if let Some(stranger) = audiences.iter().find(|audience| !is_known(audience)) {
-            return Err(invalid(format!(
-                "aud also holds {:?}, which the connection does not list",
-                quotable(stranger)
-            )));
+        if let Some(unknown) = audiences.iter().find(|audience| !is_known(audience)) {
+            let unknown = quotable(unknown);
+            let text =
+                format!("aud also has {unknown:?}, which additional_audiences does not list");
+            return Err(invalid(Cause::Audience, text));
         }
-        if self.0.contains_key("azp") && self.text("azp")? != client_id {
-            return Err(invalid("azp is another client"));
+        if self.0.contains_key("azp") && self.text("azp", Cause::AuthorizedParty)? != client_id {
+            return Err(invalid(Cause::AuthorizedParty, "azp is another client"));
         }
         Ok(())
     }
 
     fn nonce(&self, expected: &Nonce) -> Result<(), IdTokenError> {
         if !self.0.contains_key("nonce") {
-            return Err(IdTokenError::Nonce);
+            return Err(invalid(Cause::Nonce, "the ID token has no nonce"));
         }
-        let nonce = self.text("nonce")?;
-        let is_equal =
-            constant_time::verify_slices_are_equal(nonce.as_bytes(), expected.expose().as_bytes())
-                .is_ok();
-        if is_equal { Ok(()) } else { Err(IdTokenError::Nonce) }
+        let nonce = self.text("nonce", Cause::Malformed)?.as_bytes();
+        constant_time::verify_slices_are_equal(nonce, expected.expose().as_bytes())
+            .map_err(|_| invalid(Cause::Nonce, "the ID token's nonce is not the one of this login"))
     }
 
     fn auth_time(&self, max_age: Option<Duration>, now: UnixSeconds) -> Result<(), IdTokenError> {
         let auth_time = self.optional_date("auth_time")?;
         let Some(max_age) = max_age else { return Ok(()) };
+        let wrong = |text| invalid(Cause::AuthTime, text);
         let auth_time =
-            auth_time.ok_or_else(|| invalid("auth_time is missing, though max_age was sent"))?;
+            auth_time.ok_or_else(|| wrong("auth_time is missing, though max_age was sent"))?;
         if now > auth_time.after(max_age).after(SKEW) {
-            return Err(invalid("auth_time is older than the max_age that was sent"));
+            return Err(wrong("auth_time is longer ago than max_age allows"));
         }
         Ok(())
     }
@@ -395,68 +403,153 @@ impl Claims {
         }
         let hash = hash_of(alg, access_token.as_bytes());
         let expected = BASE64_URL_SAFE_NO_PAD.encode(&hash[..hash.len() / 2]);
-        let is_equal = self.text("at_hash")?.trim_end_matches('=') == expected;
-        if is_equal { Ok(()) } else { Err(invalid("at_hash is not that of the access token")) }
+        if self.text("at_hash", Cause::AtHash)?.trim_end_matches('=') == expected {
+            return Ok(());
+        }
+        Err(invalid(Cause::AtHash, "at_hash is not the hash of the access token"))
     }
 
     /// OIDC Core 2: at most 255 ASCII characters.
     fn subject(&self) -> Result<String, IdTokenError> {
-        let sub = self.text("sub")?;
+        let wrong = |text| invalid(Cause::Subject, text);
+        let sub = self.text("sub", Cause::Subject)?;
         let fits = (1..=255).contains(&sub.len()) && sub.bytes().all(|b| (0x20..0x7f).contains(&b));
         if !fits {
-            return Err(invalid("sub must be 1 to 255 printable ASCII characters"));
+            return Err(wrong("sub must be 1 to 255 printable ASCII characters"));
         }
         if sub == B2C_NO_SUBJECT {
-            return Err(invalid(
-                "sub is Azure AD B2C's placeholder: have the user flow issue a real subject",
-            ));
+            let text =
+                "sub is Azure AD B2C's placeholder: have the user flow return the user's object id";
+            return Err(wrong(text));
         }
         Ok(sub.to_owned())
     }
 }
 
-fn invalid(text: impl Into<String>) -> IdTokenError {
-    IdTokenError::Invalid(text.into())
+fn invalid(cause: Cause, text: impl Into<String>) -> IdTokenError {
+    IdTokenError(Problem::new(cause, text))
 }
 
-/// Between the IdP's clock and ours.
+fn malformed(text: impl Into<String>) -> IdTokenError {
+    invalid(Cause::Malformed, text)
+}
+
+/// Allowed difference between the IdP's clock and ours.
 const SKEW: Duration = Duration::from_secs(60);
-/// How long ago an ID token may have been issued when it arrives.
+/// How long ago an ID token may have been issued when it is received.
 const MAX_TOKEN_AGE: Duration = Duration::from_secs(600);
-/// Bytes of a token in compact serialisation.
+/// Bytes of a token in compact serialization.
 pub(super) const MAX_TOKEN: usize = 64 * 1024;
 const B2C_NO_SUBJECT: &str = "Not supported currently. Use oid claim.";
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::fuzzing::key_pair;
     use super::*;
+
+    const NOW: u64 = 1_800_000_000;
 
     fn expected<'a>(issuer: &'a IssuerPolicy, nonce: &'a Nonce) -> Expected<'a> {
         Expected {
             issuer,
             client_id: "client",
             additional_audiences: &[],
-            algs: &SigningAlg::ALL,
+            algs: &[SigningAlg::EdDSA, SigningAlg::ES256],
             nonce,
-            max_age: Some(Duration::from_secs(1)),
-            access_token: "a",
-            now: UnixSeconds(1_800_000_000),
+            max_age: Some(Duration::from_secs(100)),
+            access_token: "access",
+            now: UnixSeconds(NOW),
+        }
+    }
+
+    /// The cause for which this header and payload, correctly signed, are refused.
+    fn refusal(header: &Value, changes: &Value) -> Option<Cause> {
+        let mut claims = json!({
+            "iss": "https://i", "sub": "ada", "aud": "client", "iat": NOW, "exp": NOW + 300,
+            "auth_time": NOW, "nonce": "n",
+        });
+        let members = claims.as_object_mut().expect("an object");
+        for (name, value) in changes.as_object().expect("an object") {
+            members.insert(name.clone(), value.clone());
+        }
+        members.retain(|_, value| !value.is_null());
+        let token = key_pair().signed(header.to_string().as_bytes(), claims.to_string().as_bytes());
+        refusal_of(token)
+    }
+
+    fn refusal_of(token: String) -> Option<Cause> {
+        let issuer = IssuerPolicy::Exact(Issuer::new("https://i".to_owned()));
+        let nonce = Nonce::new("n".to_owned());
+        let token = RawIdToken::new(token);
+        let verified = id_token(&token, &key_pair().published, &expected(&issuer, &nonce));
+        verified.err().map(|error| error.cause())
+    }
+
+    #[test]
+    fn each_claim_that_is_wrong_has_its_cause() {
+        let header = json!({ "alg": "EdDSA" });
+        for (changes, expected) in [
+            (json!({}), None),
+            (json!({ "iss": null }), Some(Cause::Issuer)),
+            (json!({ "iss": "https://i/" }), Some(Cause::Issuer)),
+            (json!({ "aud": ["client", 7] }), Some(Cause::Audience)),
+            (json!({ "aud": ["client", "other"] }), Some(Cause::Audience)),
+            (json!({ "azp": "other" }), Some(Cause::AuthorizedParty)),
+            (json!({ "exp": NOW - 60 }), Some(Cause::Expired)),
+            (json!({ "exp": null }), Some(Cause::Malformed)),
+            (json!({ "exp": "soon" }), Some(Cause::Malformed)),
+            (json!({ "nbf": NOW + 61 }), Some(Cause::NotYetValid)),
+            (json!({ "iat": NOW + 61 }), Some(Cause::IssuedInFuture)),
+            (json!({ "iat": NOW - 661 }), Some(Cause::IssuedTooLongAgo)),
+            (json!({ "nonce": null }), Some(Cause::Nonce)),
+            (json!({ "nonce": "m" }), Some(Cause::Nonce)),
+            (json!({ "nonce": 1 }), Some(Cause::Malformed)),
+            (json!({ "auth_time": null }), Some(Cause::AuthTime)),
+            (json!({ "auth_time": NOW - 161 }), Some(Cause::AuthTime)),
+            (json!({ "at_hash": "AAAA" }), Some(Cause::AtHash)),
+            (json!({ "events": {} }), Some(Cause::SecurityEvent)),
+            (json!({ "sub": "" }), Some(Cause::Subject)),
+            (json!({ "sub": B2C_NO_SUBJECT }), Some(Cause::Subject)),
+        ] {
+            assert_eq!(refusal(&header, &changes), expected, "{changes}");
         }
     }
 
     #[test]
-    fn a_token_has_at_most_64_kib() {
-        let parse = |len: usize| Jws::parse(&"x".repeat(len), &SigningAlg::ALL, &["jwt"]).err();
-        assert_eq!(parse(MAX_TOKEN), Some(invalid("the token is no JWT")));
-        assert_eq!(parse(MAX_TOKEN + 1), Some(invalid("the token has more than 65536 bytes")));
+    fn each_header_that_is_wrong_has_its_cause() {
+        for (header, expected) in [
+            (json!({}), Some(Cause::AlgMissing)),
+            (json!({ "alg": "None" }), Some(Cause::AlgNone)),
+            (json!({ "alg": "HS256" }), Some(Cause::AlgHmac)),
+            (json!({ "alg": "RS256" }), Some(Cause::AlgNotAllowed)),
+            (json!({ "alg": "ES256" }), Some(Cause::UnknownKey)),
+            (json!({ "alg": "EdDSA", "kid": "other" }), Some(Cause::UnknownKey)),
+            (json!({ "alg": "EdDSA", "kid": 1 }), Some(Cause::Malformed)),
+            (json!({ "alg": "EdDSA", "crit": ["exp"] }), Some(Cause::CriticalExtension)),
+            (json!({ "alg": "EdDSA", "typ": "at+jwt" }), Some(Cause::TokenType)),
+            (json!({ "alg": "EdDSA", "typ": "JWT", "kid": "ed" }), None),
+        ] {
+            assert_eq!(refusal(&header, &json!({})), expected, "{header}");
+        }
+        let signed = key_pair().signed(br#"{"alg":"EdDSA"}"#, b"{}");
+        let message = signed.rsplit_once('.').expect("three parts").0;
+        for (token, expected) in [
+            ("a.b.c.d.e".to_owned(), Cause::Encrypted),
+            ("a.b".to_owned(), Cause::Malformed),
+            ("x".repeat(MAX_TOKEN), Cause::Malformed),
+            ("x".repeat(MAX_TOKEN + 1), Cause::TooLarge),
+            (format!("{message}.+"), Cause::SignatureMalformed),
+            (format!("{message}.AAAA"), Cause::SignatureMismatch),
+        ] {
+            assert_eq!(refusal_of(token), Some(expected));
+        }
     }
 
     #[test]
-    fn debug_output_tells_the_issuer_and_no_claim() {
-        let all = serde_json::json!({ "email": "ada@example.com" })
-            .as_object()
-            .expect("an object")
-            .clone();
+    fn debug_output_shows_the_issuer_and_no_claim() {
+        let all = json!({ "email": "ada@example.com" }).as_object().expect("an object").clone();
         let claims = VerifiedClaims {
             issuer: Issuer::new("https://i".to_owned()),
             subject: "ada".to_owned(),
@@ -468,7 +561,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever an IdP sends for a token is refused without a panic, where no key has signed it.
+        /// Any text that no key has signed is refused without a panic.
         #[test]
         fn made_up_tokens_are_refused(parts in proptest::collection::vec("\\PC{0,40}", 0..7), alg in "RS256|ES256|EdDSA|none|HS256|x") {
             let (issuer, nonce) = (IssuerPolicy::Exact(Issuer::new("https://i".to_owned())), Nonce::new("n".to_owned()));
@@ -484,7 +577,7 @@ mod tests {
         #[test]
         fn claims_of_any_type_do_not_panic(number in proptest::prelude::any::<f64>(), text in "\\PC{0,12}") {
             let issuer = IssuerPolicy::Tenants(Issuer::new("https://i/{tenantid}".to_owned()), vec![text.clone()]);
-            for value in [Value::from(number), Value::from(text.as_str()), Value::Null, serde_json::json!([text, number]), serde_json::json!({})] {
+            for value in [Value::from(number), Value::from(text.as_str()), Value::Null, json!([text, number]), json!({})] {
                 let names = ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "auth_time", "at_hash", "tid"];
                 let claims = Claims(names.iter().map(|name| ((*name).to_owned(), value.clone())).collect());
                 let _ = (claims.allowed_issuer(&issuer), claims.audience("client", &[]), claims.subject());

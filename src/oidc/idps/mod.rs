@@ -1,140 +1,265 @@
-//! What a person does about something, in the words of the IdP that it is to be done at. For messages alone: decides nothing.
+//! What is known of each IdP product, one product a file: how it is recognised, what its admin does
+//! there, what its error codes mean, and where it departs from the standard. A new product is a file
+//! and a line in `products!`. Used for texts and checks; no login is accepted or refused by it.
 
-pub mod vendor;
+pub(super) mod auth0;
+pub(super) mod cognito;
+pub(super) mod okta;
 
-use vendor::Vendor;
+mod adfs;
+mod entra;
+mod generic;
+mod google;
+mod keycloak;
+
+use url::Url;
 
 use crate::model::cause::Remedy;
+use crate::model::connection::CustomerUris;
 
-/// How the admin has the required claims come; a link to the product's own documentation.
-#[must_use]
-pub fn add_claims(vendor: Vendor) -> (&'static str, &'static str) {
-    match vendor {
-        Vendor::Entra => (
-            "Entra ID: App registrations > the app > Token configuration > Add optional claim > ID > email, given_name, family_name",
-            "https://learn.microsoft.com/entra/identity-platform/optional-claims",
-        ),
-        Vendor::Okta => (
-            "Okta: assign the email and profile scopes to the app, and fill the user's profile in",
-            "https://developer.okta.com/docs/guides/customize-tokens-returned-from-okta/",
-        ),
-        Vendor::Google => (
-            "Google Workspace: fill the user's first and last name in at the Admin console",
-            "https://support.google.com/a/answer/1728857",
-        ),
-        Vendor::Auth0 => (
-            "Auth0: fill the user's profile in, or add the claims with a post-login Action",
-            "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
-        ),
-        Vendor::Keycloak => (
-            "Keycloak: Clients > the client > Client scopes: have email and profile as Default, and fill the user's profile in",
-            "https://www.keycloak.org/docs/latest/server_admin/#_client_scopes",
-        ),
-        Vendor::Generic => (
-            "Have the IdP put email, given_name and family_name into the ID token or UserInfo for the scopes email and profile",
-            "https://openid.net/specs/openid-connect-core-1_0.html#ScopeClaims",
-        ),
+/// One product's file. Texts are for the product's admin, and name menus as the product does.
+struct Facts {
+    /// The product's name.
+    name: &'static str,
+    /// Whether an issuer or metadata URL is one of this product.
+    is_at: fn(&Url) -> bool,
+    /// How the admin sets up the application, in Markdown, with `{redirect_uri}` and `{login_uri}`.
+    steps: &'static [&'static str],
+    /// The form of the discovery URL, in Markdown.
+    discovery_url: &'static str,
+    /// Where redirect URIs are registered.
+    redirect_uris: &'static str,
+    /// Where the client secret and the authentication method are found.
+    credentials: &'static str,
+    /// How the authorization code grant is allowed.
+    allow_code_flow: &'static str,
+    /// How the required claims are added.
+    add_claims: &'static str,
+    /// The product's documentation about claims.
+    claims_help: &'static str,
+    /// Error texts with their meanings. The first one that is found in a message applies.
+    errors: &'static [KnownError],
+    /// What every error code begins with, if error pages hold it in a script only.
+    scripted_error: Option<&'static str>,
+    /// The scope of a token for the client itself, if the product requires one.
+    client_credentials_scope: Option<fn(client_id: &str) -> String>,
+}
+
+/// An error that a product names in a description or on a page.
+#[derive(Debug)]
+pub(super) struct KnownError {
+    /// A code, or a text that stands in for one.
+    code: &'static str,
+    /// What it means for this connection.
+    pub(super) meaning: &'static str,
+    /// What the IdP refuses with it.
+    pub(super) refuses: Refuses,
+}
+
+/// What an IdP refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refuses {
+    /// The client id or its credentials.
+    Client,
+    /// The redirect URI.
+    RedirectUri,
+    /// One person or one login.
+    Login,
+}
+
+macro_rules! products {
+    ($($(#[$doc:meta])* $variant:ident = $module:ident;)*) => {
+        /// An IdP product.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum IdpProduct {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl IdpProduct {
+            /// Every product, in the order in which they are recognised.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            fn facts(self) -> &'static Facts {
+                match self {
+                    $(Self::$variant => &$module::FACTS,)*
+                }
+            }
+        }
+    };
+}
+
+products! {
+    /// Microsoft Entra ID (Azure AD).
+    Entra = entra;
+    /// Okta.
+    Okta = okta;
+    /// Google Workspace.
+    Google = google;
+    /// Auth0.
+    Auth0 = auth0;
+    /// Amazon Cognito.
+    Cognito = cognito;
+    /// Microsoft AD FS.
+    Adfs = adfs;
+    /// Keycloak.
+    Keycloak = keycloak;
+    /// Any other product; every URL is recognised as one of it.
+    Generic = generic;
+}
+
+impl IdpProduct {
+    /// Recognises the product by its issuer or by the URL of its metadata document.
+    #[must_use]
+    pub fn of(url: &str) -> Self {
+        let Ok(url) = Url::parse(url) else { return Self::Generic };
+        let is_at = |product: &&Self| (product.facts().is_at)(&url);
+        Self::ALL.iter().find(is_at).copied().unwrap_or(Self::Generic)
+    }
+
+    /// The product's name, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// How the admin sets up the application: steps in Markdown with the account's URIs.
+    pub fn steps(self, uris: &CustomerUris<'_>) -> impl Iterator<Item = String> {
+        let (redirect_uri, login_uri) = (uris.redirect_uri(), uris.login_uri());
+        self.facts().steps.iter().map(move |step| {
+            step.replace("{redirect_uri}", &redirect_uri).replace("{login_uri}", &login_uri)
+        })
+    }
+
+    /// The form of the discovery URL, in Markdown.
+    #[must_use]
+    pub fn discovery_url(self) -> &'static str {
+        self.facts().discovery_url
+    }
+
+    /// How the admin registers a redirect URI.
+    pub(super) fn register_redirect_uri(self, redirect_uri: &str) -> String {
+        let place = self.facts().redirect_uris;
+        format!("add {redirect_uri} exactly as written, with the slash at the end, under: {place}")
+    }
+
+    /// How the admin allows the authorization code grant.
+    pub(super) fn allow_code_flow(self) -> &'static str {
+        self.facts().allow_code_flow
+    }
+
+    /// How the admin adds the required claims.
+    pub(super) fn add_claims(self) -> &'static str {
+        self.facts().add_claims
+    }
+
+    /// Where client id, secret and authentication method are compared.
+    pub(super) fn compare_client(self, method: &str) -> String {
+        let place = self.facts().credentials;
+        format!(
+            "compare client id, secret (its fingerprint, and whether it has expired) and \
+             authentication method ({method}) with {place}"
+        )
+    }
+
+    /// The scope of a token for the client itself, if one is required.
+    pub(super) fn client_credentials_scope(self, client_id: &str) -> Option<String> {
+        self.facts().client_credentials_scope.map(|scope| scope(client_id))
     }
 }
 
-/// How the admin registers the redirect URI.
+/// How the admin adds the required claims, and the product's documentation about it.
 #[must_use]
-pub fn register_redirect_uri(vendor: Vendor, redirect_uri: &str) -> String {
-    let place = match vendor {
-        Vendor::Entra => {
-            "App registrations > the app > Authentication > Platform configurations > Web > Redirect URIs"
-        }
-        Vendor::Okta => "Applications > the app > General > LOGIN > Sign-in redirect URIs",
-        Vendor::Google => {
-            "Google Cloud console > APIs & Services > Credentials > the OAuth client > Authorized redirect URIs"
-        }
-        Vendor::Auth0 => "Applications > the application > Settings > Allowed Callback URLs",
-        Vendor::Keycloak => "Clients > the client > Settings > Valid redirect URIs",
-        Vendor::Generic => "the client's redirect URIs",
-    };
-    format!("add {redirect_uri} exactly as it stands, with its slash at the end: {place}")
-}
-
-/// Where the admin finds the client's secret and its authentication method.
-#[must_use]
-pub fn client_credentials(vendor: Vendor, method: &str) -> String {
-    let place = match vendor {
-        Vendor::Entra => {
-            "App registrations > the app > Certificates & secrets: send the secret's Value (not its Secret ID)"
-        }
-        Vendor::Okta => "Applications > the app > General > Client Credentials: Client secret",
-        Vendor::Google => {
-            "Google Cloud console > APIs & Services > Credentials > the OAuth client: Client secret"
-        }
-        Vendor::Auth0 => {
-            "Applications > the application > Settings: Client Secret; Credentials: Authentication Method"
-        }
-        Vendor::Keycloak => {
-            "Clients > the client > Credentials: Client Authenticator \"Client Id and Secret\", Client Secret"
-        }
-        Vendor::Generic => "the client's settings at the IdP",
-    };
-    format!(
-        "compare client id, secret (its fingerprint, whether it has expired) and method ({method}) with {place}"
-    )
-}
-
-/// How the admin grants what the credentials were tried with.
-#[must_use]
-pub fn allow_code_flow(vendor: Vendor) -> &'static str {
-    match vendor {
-        Vendor::Okta => "Applications > the app > General > Grant type: Authorization Code",
-        Vendor::Auth0 => {
-            "Applications > the application > Settings > Advanced > Grant Types: Authorization Code"
-        }
-        Vendor::Keycloak => "Clients > the client > Settings > Capability config: Standard flow",
-        _ => "allow the client the authorization code grant",
-    }
-}
-
-/// What Entra's error codes (AADSTS…) in a text mean, for those that a connection meets.
-#[must_use]
-pub fn explain_aadsts(text: &str) -> Option<&'static str> {
-    const CODES: [(&str, &str); 12] = [
-        (
-            "AADSTS7000215",
-            "the client secret is wrong: often its Secret ID was copied in place of its Value",
-        ),
-        ("AADSTS7000222", "the client secret has expired: a new one is needed"),
-        (
-            "AADSTS7000218",
-            "a client secret is demanded and none came: the app is not a Web platform, or the method is wrong",
-        ),
-        (
-            "AADSTS700016",
-            "no such application in this tenant: the client id or the tenant in the discovery URL is wrong",
-        ),
-        ("AADSTS90002", "no such tenant: the tenant id in the discovery URL is wrong"),
-        ("AADSTS50011", "the redirect URI is not registered with the app"),
-        ("AADSTS50105", "the person is not assigned to the app"),
-        ("AADSTS54005", "the authorization code was used already"),
-        ("AADSTS65001", "consent was not given: an admin must grant it"),
-        ("AADSTS700025", "the app is registered as a public client: register it as Web"),
-        ("AADSTS53003", "a Conditional Access policy has refused the login"),
-        ("AADSTS50020", "the person's account is not in this tenant"),
-    ];
-    CODES.into_iter().find(|(code, _)| text.contains(code)).map(|(_, meaning)| meaning)
+pub fn add_claims(product: IdpProduct) -> (&'static str, &'static str) {
+    (product.facts().add_claims, product.facts().claims_help)
 }
 
 /// A cause's remedy in the words of the IdP's product.
 #[must_use]
-pub fn remedy(remedy: Remedy, vendor: Vendor, redirect_uri: &str, method: &str) -> String {
+pub fn remedy(remedy: Remedy, product: IdpProduct, redirect_uri: &str, method: &str) -> String {
     match remedy {
         Remedy::Text(text) => text.to_owned(),
-        Remedy::CompareClient => client_credentials(vendor, method),
+        Remedy::CompareClient => product.compare_client(method),
         Remedy::RegisterRedirectUri => {
-            format!("if it stays: {}", register_redirect_uri(vendor, redirect_uri))
+            format!("if it happens again: {}", product.register_redirect_uri(redirect_uri))
         }
-        Remedy::AllowCodeFlow => allow_code_flow(vendor).to_owned(),
-        Remedy::AddClaims => add_claims(vendor).0.to_owned(),
+        Remedy::AllowCodeFlow => product.allow_code_flow().to_owned(),
+        Remedy::AddClaims => product.add_claims().to_owned(),
         Remedy::AddToIdToken => {
-            "put email, given_name and family_name into the ID token, so that UserInfo isn't needed"
+            "put email, given_name and family_name into the ID token, so that UserInfo is not needed"
                 .to_owned()
+        }
+    }
+}
+
+/// The error that a message or page names, of whichever product: an IdP on a host name of the
+/// customer's own is not recognised by its URL.
+pub(super) fn known_error(text: &str) -> Option<&'static KnownError> {
+    let errors = IdpProduct::ALL.iter().flat_map(|product| product.facts().errors);
+    errors.into_iter().find(|error| text.contains(error.code))
+}
+
+/// What the error codes begin with that error pages hold in a script only.
+pub(super) fn scripted_errors() -> impl Iterator<Item = &'static str> {
+    IdpProduct::ALL.iter().filter_map(|product| product.facts().scripted_error)
+}
+
+/// Whether the URL's host is `domain` or a name in it.
+fn is_in(url: &Url, domain: &str) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::slug::Slug;
+
+    #[test]
+    fn products_are_recognised_by_their_issuers() {
+        for (issuer, expected) in [
+            ("https://login.microsoftonline.com/0000/v2.0", IdpProduct::Entra),
+            ("https://sts.windows.net/0000/", IdpProduct::Entra),
+            ("https://acme.okta.com/oauth2/default", IdpProduct::Okta),
+            ("https://accounts.google.com", IdpProduct::Google),
+            ("https://acme.eu.auth0.com/", IdpProduct::Auth0),
+            ("https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x", IdpProduct::Cognito),
+            ("https://acme.auth.eu-west-1.amazoncognito.com/", IdpProduct::Cognito),
+            ("https://s3.amazonaws.com/x", IdpProduct::Generic),
+            ("https://sts.acme.example/adfs", IdpProduct::Adfs),
+            ("https://sso.acme.example/realms/staff", IdpProduct::Keycloak),
+            ("https://okta.com.evil.example", IdpProduct::Generic),
+            ("https://notokta.com", IdpProduct::Generic),
+            ("", IdpProduct::Generic),
+        ] {
+            assert_eq!(IdpProduct::of(issuer), expected, "{issuer}");
+        }
+    }
+
+    #[test]
+    fn every_product_has_its_texts() {
+        let slug = Slug::parse("acme").expect("a slug");
+        let uris = CustomerUris::new("https://sp.example", &slug);
+        for product in IdpProduct::ALL {
+            let steps: Vec<String> = product.steps(&uris).collect();
+            let registers = |step: &String| step.contains(&format!("`{}`", uris.redirect_uri()));
+            assert!(steps.iter().any(registers), "{product:?}: {steps:?}");
+            assert!(steps.iter().all(|step| !step.contains("{")), "{product:?}: {steps:?}");
+            let (add_claims, help) = add_claims(*product);
+            assert!(!add_claims.is_empty() && help.starts_with("https://"), "{product:?}");
+        }
+    }
+
+    #[test]
+    fn errors_are_known_by_their_codes() {
+        for (text, expected) in [
+            ("AADSTS7000215: Invalid client secret", Some(Refuses::Client)),
+            ("AADSTS50011: The redirect URI is wrong", Some(Refuses::RedirectUri)),
+            ("AADSTS50105", Some(Refuses::Login)),
+            ("Error 400: redirect_uri_mismatch", Some(Refuses::RedirectUri)),
+            ("Invalid client or Invalid client credentials", Some(Refuses::Client)),
+            ("Log in", None),
+        ] {
+            assert_eq!(known_error(text).map(|error| error.refuses), expected, "{text}");
         }
     }
 }

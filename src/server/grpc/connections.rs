@@ -199,11 +199,11 @@ impl ConnectionService for ConnectionRpc {
         let request = request.into_inner();
         let ctx = CallContext::new("GetSetupGuide", &request.slug);
         let parsed = convert::guide_request(&request);
-        let (slug, vendor) = parsed.map_err(|violations| ctx.reject(violations))?;
+        let (slug, product) = parsed.map_err(|violations| ctx.reject(violations))?;
         let text = if request.ready {
             self.admin.ready_note(&slug).await
         } else {
-            self.admin.guide(&slug, vendor).await
+            self.admin.guide(&slug, product).await
         };
         let markdown = text.map_err(|error| ctx.reject(error))?;
         Ok(Response::new(pb::GetSetupGuideResponse { markdown }))

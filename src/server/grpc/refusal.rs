@@ -18,8 +18,7 @@ use crate::model::slug::Slug;
 use crate::model::text::{quotable, truncate};
 use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::ExchangeError;
-use crate::oidc::idps;
-use crate::oidc::idps::vendor::Vendor;
+use crate::oidc::idps::{self, IdpProduct};
 use crate::store::StoreError;
 use crate::telemetry;
 use crate::telemetry::traces::current_trace_id;
@@ -224,7 +223,7 @@ impl From<LoginError> for Refusal {
             ) => Self { detail: description, ..refusal },
             LoginError::Claims { error: ClaimsError::Missing(missing), issuer } => {
                 let names: Vec<_> = missing.iter().map(|claim| claim.names.join(" or ")).collect();
-                let help = Some(idps::add_claims(Vendor::of(&issuer)));
+                let help = Some(idps::add_claims(IdpProduct::of(&issuer)));
                 Self { help, ..refusal.with("claim", names.join(", ")) }
             }
             LoginError::Claims { error: ClaimsError::NotAllowed { claim, .. }, .. } => {

@@ -32,8 +32,7 @@ use crate::model::secret::{ClientSecret, SecretsEdit, UncheckedSecret};
 use crate::model::slug::{SLUG_RULE, Slug};
 use crate::model::text::quotable;
 use crate::model::time::{UnixMillis, UnixSeconds};
-use crate::oidc::idps as advice;
-use crate::oidc::idps::vendor::Vendor;
+use crate::oidc::idps::{self, IdpProduct};
 use crate::pb;
 
 /// Fields of Connection that an update names and that are no settings.
@@ -304,23 +303,23 @@ pub(in crate::server) fn changes_request(
 
 pub(in crate::server) fn guide_request(
     message: &pb::GetSetupGuideRequest,
-) -> Checked<(Slug, Option<Vendor>)> {
+) -> Checked<(Slug, Option<IdpProduct>)> {
     let mut form = Form::default();
     let slug = form.slug(&message.slug);
-    let vendor = match pb::IdentityProvider::try_from(message.idp) {
+    let product = match pb::IdentityProvider::try_from(message.idp) {
         Ok(pb::IdentityProvider::Unspecified) => None,
-        Ok(pb::IdentityProvider::Entra) => Some(Vendor::Entra),
-        Ok(pb::IdentityProvider::Okta) => Some(Vendor::Okta),
-        Ok(pb::IdentityProvider::Google) => Some(Vendor::Google),
-        Ok(pb::IdentityProvider::Auth0) => Some(Vendor::Auth0),
-        Ok(pb::IdentityProvider::Keycloak) => Some(Vendor::Keycloak),
-        Ok(pb::IdentityProvider::Generic) => Some(Vendor::Generic),
+        Ok(pb::IdentityProvider::Entra) => Some(IdpProduct::Entra),
+        Ok(pb::IdentityProvider::Okta) => Some(IdpProduct::Okta),
+        Ok(pb::IdentityProvider::Google) => Some(IdpProduct::Google),
+        Ok(pb::IdentityProvider::Auth0) => Some(IdpProduct::Auth0),
+        Ok(pb::IdentityProvider::Keycloak) => Some(IdpProduct::Keycloak),
+        Ok(pb::IdentityProvider::Generic) => Some(IdpProduct::Generic),
         Err(_) => {
             form.wrong("idp", format!("{} is no IdentityProvider", message.idp));
             None
         }
     };
-    form.done(slug, |slug| (slug, vendor))
+    form.done(slug, |slug| (slug, product))
 }
 
 pub(in crate::server) fn page(
@@ -815,11 +814,11 @@ pub(in crate::server) fn attempt_to_pb(
     redirect_uri: &str,
     method: &str,
 ) -> pb::LoginAttempt {
-    let vendor = Vendor::of(attempt.issuer.as_deref().unwrap_or_default());
+    let product = IdpProduct::of(attempt.issuer.as_deref().unwrap_or_default());
     // An attempt recorded by an older version has no cause: any cause of its reason will do.
     let causes = || Cause::ALL.iter().find(|cause| Some(cause.reason()) == attempt.reason);
     let cause = attempt.cause.or_else(|| causes().copied());
-    let remedy = cause.map(|cause| advice::remedy(cause.remedy(), vendor, redirect_uri, method));
+    let remedy = cause.map(|cause| idps::remedy(cause.remedy(), product, redirect_uri, method));
     let names = |claims: Vec<IdentityClaim>| claims.iter().map(IdentityClaim::to_string).collect();
     let missing = attempt.claims_present.as_ref().map(|present| {
         let all = IdentityClaim::ALL.iter().copied();

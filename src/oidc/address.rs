@@ -1,0 +1,159 @@
+//! The address guard: a connector that dials only what [`AddressPolicy`] allows. It sees each socket
+//! address just before it is dialled, so a name that resolves differently the second time gains
+//! nothing. Used by [`super::http`] alone; no call to an IdP may go around it.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
+
+use crate::model::address::AddressPolicy;
+
+/// The guard's refusal, wrapped in the client's errors on its way up.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a {0} address")]
+pub(super) struct Forbidden(pub(super) &'static str);
+
+/// A name without an address, wrapped like [`Forbidden`].
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the host name does not resolve")]
+pub(super) struct Unresolved;
+
+/// Checks names when they are resolved, and literal addresses before they are dialled.
+#[derive(Clone)]
+pub(super) struct GuardedConnector {
+    inner: HttpConnector<GuardedResolver>,
+    addresses: Arc<AddressPolicy>,
+}
+
+impl GuardedConnector {
+    pub(super) fn new(addresses: Arc<AddressPolicy>) -> Self {
+        Self::with_lookup(addresses, system_lookup)
+    }
+
+    fn with_lookup(addresses: Arc<AddressPolicy>, lookup: Lookup) -> Self {
+        let resolver = GuardedResolver { addresses: Arc::clone(&addresses), lookup };
+        let mut inner = HttpConnector::new_with_resolver(resolver);
+        inner.enforce_http(false);
+        inner.set_nodelay(true);
+        inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Self { inner, addresses }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Uri> for GuardedConnector {
+    type Response = <HttpConnector<GuardedResolver> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // A resolver never sees an address that is written in the URL.
+        let literal = uri.host().and_then(|host| {
+            host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
+        });
+        if let Some(kind) = literal.and_then(|literal| self.addresses.forbidden(literal)) {
+            return Box::pin(async move { Err(Forbidden(kind).into()) });
+        }
+        let connecting = self.inner.call(uri);
+        Box::pin(async move { connecting.await.map_err(Into::into) })
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct GuardedResolver {
+    addresses: Arc<AddressPolicy>,
+    lookup: Lookup,
+}
+
+type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Resolves a name to all its addresses.
+type Lookup = fn(Name) -> Resolving;
+
+fn system_lookup(name: Name) -> Resolving {
+    Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
+}
+
+impl Service<Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let addresses = Arc::clone(&self.addresses);
+        let lookup = (self.lookup)(name);
+        Box::pin(async move {
+            let resolved = lookup.await.map_err(|_| io::Error::other(Unresolved))?;
+            // A name with both public and private addresses is an attack: none of them is dialled.
+            match resolved.iter().find_map(|addr| addresses.forbidden(addr.ip())) {
+                Some(kind) => Err(io::Error::other(Forbidden(kind))),
+                None if resolved.is_empty() => Err(io::Error::other(Unresolved)),
+                None => Ok(resolved.into_iter()),
+            }
+        })
+    }
+}
+
+/// All addresses of a name together.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::http::find;
+    use super::*;
+
+    /// DNS rebinding: the first answer is an allowed address (127.0.0.2 here), the second is private.
+    fn rebinding(_name: Name) -> Resolving {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let last = if LOOKUPS.fetch_add(1, Ordering::Relaxed) == 0 { 2 } else { 1 };
+        Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, last], 0))]) })
+    }
+
+    fn allowed_and_private(_name: Name) -> Resolving {
+        Box::pin(async { Ok([2, 1].map(|last| SocketAddr::from(([127, 0, 0, last], 0))).to_vec()) })
+    }
+
+    fn nowhere(_name: Name) -> Resolving {
+        Box::pin(async { Err(io::Error::other("no such name")) })
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_the_second_time_is_not_dialled() {
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let uri: Uri = format!("https://idp.example:{port}/").parse().expect("a URI");
+        let policy = Arc::new(AddressPolicy {
+            allowed_networks: vec!["127.0.0.2/32".parse().expect("a network")],
+            ..AddressPolicy::default()
+        });
+        let connector = |lookup: Lookup| GuardedConnector::with_lookup(Arc::clone(&policy), lookup);
+        let mut rebound = connector(rebinding);
+        assert!(rebound.call(uri.clone()).await.is_ok(), "the allowed address is dialled");
+        let error = rebound.call(uri.clone()).await.expect_err("private the second time");
+        assert!(find::<Forbidden>(error.as_ref()).is_some(), "{error:?}");
+        let error = connector(allowed_and_private).call(uri.clone()).await.expect_err("both");
+        assert!(find::<Forbidden>(error.as_ref()).is_some(), "{error:?}");
+        let error = connector(nowhere).call(uri).await.expect_err("no address");
+        assert!(find::<Unresolved>(error.as_ref()).is_some(), "{error:?}");
+    }
+}

@@ -1,0 +1,43 @@
+//! Okta. Its ID tokens can lack names and e-mail address, which UserInfo has, and its logout requires
+//! an ID token.
+
+use url::Url;
+
+use super::{Facts, is_in};
+
+pub(super) const FACTS: Facts = Facts {
+    name: "Okta",
+    is_at: |url| {
+        ["okta.com", "oktapreview.com", "okta-emea.com"].iter().any(|domain| is_in(url, domain))
+    },
+    steps: &[
+        "Open **Admin Console > Applications > Create App Integration** and choose *OIDC - OpenID \
+         Connect*, then *Web Application*.",
+        "**Grant type**: choose *Authorization Code* and *Client Credentials*.",
+        "**Sign-in redirect URIs**: enter `{redirect_uri}`. **Sign-out redirect URIs**: enter \
+         `{login_uri}`.",
+        "**General Settings > LOGIN > Login initiated by**: choose *Either Okta or App*. **Initiate \
+         login URI**: enter `{login_uri}`.",
+        "**Client Credentials > Client authentication**: choose *Client secret*. **Proof Key for \
+         Code Exchange (PKCE)**: require it.",
+        "**Assignments**: assign the people and groups who may log in. Their profiles need a first \
+         name, a last name and an e-mail address.",
+        "**General > Client Credentials**: copy the Client ID and the Client Secret.",
+    ],
+    discovery_url: "`https://YOUR-DOMAIN.okta.com/.well-known/openid-configuration`",
+    redirect_uris: "Applications > the app > General > LOGIN > Sign-in redirect URIs",
+    credentials: "Applications > the app > General > Client Credentials: Client secret",
+    allow_code_flow: "Applications > the app > General > Grant type: choose Authorization Code",
+    add_claims: "Okta: assign the email and profile scopes to the app, and complete the user's \
+                 profile",
+    claims_help: "https://developer.okta.com/docs/guides/customize-tokens-returned-from-okta/",
+    errors: &[],
+    scripted_error: None,
+    client_credentials_scope: None,
+};
+
+/// Whether a logout without the session's ID token is refused here. The path tells also on a host
+/// name of the customer's own.
+pub(in crate::oidc) fn requires_id_token_hint(end_session: &Url) -> bool {
+    end_session.path().starts_with("/oauth2/") && end_session.path().ends_with("/v1/logout")
+}

@@ -1,0 +1,35 @@
+//! The published keys: is there one for the algorithms that ID tokens are signed with? Fetched and read
+//! by the code that a login uses.
+
+use super::{Known, Run, Verdict};
+use crate::model::cause::Cause;
+use crate::model::check::CheckId;
+use crate::oidc::keys::fetch;
+
+impl Run<'_, '_> {
+    pub(super) async fn keys(&mut self, known: &Known) {
+        let names: Vec<&str> = known.algs.iter().map(|alg| alg.name()).collect();
+        let expected = format!("a key for {} is published", names.join(", "));
+        let verdict = match &known.jwks {
+            None => Verdict::fail("there is no usable jwks_uri"),
+            Some(url) => {
+                self.requests_left -= 1;
+                match fetch(url, self.probe.http).await {
+                    Err(error) => self.failure(error.cause(), &error.to_string()),
+                    Ok((keys, _)) => {
+                        let has_key = |alg: &&_| keys.candidates(**alg, None).next().is_some();
+                        let usable = known.algs.iter().filter(has_key);
+                        let usable: Vec<&str> = usable.map(|alg| alg.name()).collect();
+                        if usable.is_empty() {
+                            let found = "none of its keys is for one of these algorithms";
+                            self.failure(Cause::NoUsableKey, found)
+                        } else {
+                            Verdict::pass(format!("there are keys for {}", usable.join(", ")))
+                        }
+                    }
+                }
+            }
+        };
+        self.report(CheckId::JwksKeys, expected, verdict);
+    }
+}
