@@ -256,7 +256,7 @@ fn signing_alg(
         _ => {
             let allowed: Vec<_> = algs.iter().map(|alg| alg.name()).collect();
             let (name, allowed) = (quotable(name), allowed.join(", "));
-            let text = format!("the token is signed with {name:?}, expected one of {allowed}");
+            let text = format!("the token is signed with {name:?}; accepted here: {allowed}");
             (Cause::AlgNotAllowed, text)
         }
     };

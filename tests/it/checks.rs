@@ -71,7 +71,7 @@ impl Service {
         Ok(Checked { results, summary: summary.expect("a summary at the end") })
     }
 
-    async fn attempts(&mut self) -> pb::ListLoginAttemptsResponse {
+    pub(crate) async fn attempts(&mut self) -> pb::ListLoginAttemptsResponse {
         let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
         self.admin.list_login_attempts(request).await.expect("listed").into_inner()
     }
@@ -227,9 +227,9 @@ async fn what_an_idp_says_of_a_client_is_understood() {
             Fail,
             "no such application",
         ),
-        (r#"{"error":"unauthorized_client"}"#, Inconclusive, "the same with a wrong secret"),
-        (r#"{"error":"invalid_grant"}"#, Inconclusive, "the same with a wrong secret"),
-        ("<html>no JSON</html>", Inconclusive, "the same with a wrong secret"),
+        (r#"{"error":"unauthorized_client"}"#, Inconclusive, "the same to a wrong secret"),
+        (r#"{"error":"invalid_grant"}"#, Inconclusive, "the same to a wrong secret"),
+        ("<html>no JSON</html>", Inconclusive, "the same to a wrong secret"),
     ] {
         service.idp.behave().token_answer = Some((400, answer.to_owned()));
         let checked = service.check("acme").await.expect("checked");
@@ -264,7 +264,7 @@ async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.issuer"), Fail);
     assert!(
-        checked.found("metadata.issuer").contains("the slash at the end alone"),
+        checked.found("metadata.issuer").contains("only in the slash at the end"),
         "{}",
         checked.found("metadata.issuer")
     );

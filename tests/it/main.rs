@@ -10,6 +10,7 @@ mod binary;
 mod bounds;
 mod call_budgets;
 mod callers;
+mod causes;
 mod checks;
 mod complete_login;
 mod conformance;

@@ -20,14 +20,16 @@ pub(crate) fn private_ca() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
 }
 
-/// A private CA, as PEM, and a TLS front at https://localhost with a certificate of it for `name`, before a fake IdP.
-async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
+/// A private CA, as PEM, and a fake IdP behind TLS at https://localhost, with a certificate of that CA
+/// for `name`.
+async fn idp_over_tls(name: &str, is_expired: bool) -> (String, FakeIdp) {
     let ca = private_ca();
     let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(vec![name.to_owned()])
-        .expect("parameters")
-        .signed_by(&key, &ca)
-        .expect("signed");
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    if is_expired {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    }
+    let certificate = params.signed_by(&key, &ca).expect("signed");
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(
         rustls::crypto::aws_lc_rs::default_provider(),
     ))
@@ -61,22 +63,28 @@ async fn idp_over_tls(name: &str) -> (String, FakeIdp) {
 /// OIDC Core 16.17: TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idp_of_an_unknown_ca_or_another_name_is_refused_and_of_a_listed_ca_accepted() {
-    for (name, is_listed, is_accepted) in
-        [("localhost", true, true), ("localhost", false, false), ("idp.example.com", true, false)]
-    {
+    for (name, is_listed, is_expired, cause) in [
+        ("localhost", true, false, None),
+        ("localhost", false, false, Some("tls_untrusted")),
+        ("idp.example.com", true, false, Some("tls_name_mismatch")),
+        ("localhost", true, true, Some("tls_certificate_expired")),
+    ] {
         let data = tempfile::tempdir().expect("a directory");
-        let (ca, idp) = idp_over_tls(name).await;
+        let (ca, idp) = idp_over_tls(name, is_expired).await;
         let ca_file = data.path().join("ca.pem");
         std::fs::write(&ca_file, ca).expect("written");
         let setting = [("SSO_PROVIDER_CA_FILE", ca_file.to_str().expect("UTF-8"))];
         let mut program = Program::serve(data.path(), if is_listed { &setting } else { &[] }).await;
         program.set_up(&idp).await;
-        if is_accepted {
+        let Some(cause) = cause else {
             program.log_in(&idp).await.expect("a login");
-        } else {
-            let refused = refused(program.log_in(&idp).await);
-            assert_eq!(refused.reason, "PROVIDER_UNAVAILABLE");
-            assert!(refused.message.contains("certificate"), "{}", refused.message);
-        }
+            continue;
+        };
+        let refused = refused(program.log_in(&idp).await);
+        assert_eq!(
+            (refused.reason.as_str(), refused.metadata["cause"].as_str()),
+            ("PROVIDER_UNAVAILABLE", cause)
+        );
+        assert!(refused.message.contains("certificate"), "{}", refused.message);
     }
 }
