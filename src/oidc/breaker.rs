@@ -95,7 +95,7 @@ impl Drop for Permit {
     }
 }
 
-/// An open breaker that goes with its connection is no longer counted as open.
+/// An open breaker is not counted as open once its connection is gone.
 impl Drop for CircuitBreaker {
     fn drop(&mut self) {
         if self.state.get_mut().unwrap_or_else(PoisonError::into_inner).open_until.is_some() {

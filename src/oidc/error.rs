@@ -137,7 +137,7 @@ pub enum ProviderError {
         /// How it failed.
         error: CallError,
     },
-    /// The document, or the connection's settings beside it, can't be used.
+    /// The document can't be used, or doesn't fit the connection's settings.
     #[error(transparent)]
     Invalid(Problem),
 }

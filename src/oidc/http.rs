@@ -93,7 +93,7 @@ impl HttpClient {
     /// Builds the client with the operating system's CAs and those of `policy`.
     ///
     /// # Errors
-    /// An extra CA can't be used as one, or there is no CA at all.
+    /// An extra CA certificate is invalid, or no CA is available.
     #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
     pub fn new(policy: &CallPolicy) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();

@@ -1,4 +1,5 @@
-//! What support sees and does without the customer: checks, activation, secrets, attempts, changes, texts.
+//! What support sees and does without the customer: checks, activation, secrets, attempts, changes and
+//! guides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl Service {
     }
 
     async fn check_with(&mut self, request: pb::CheckConnectionRequest) -> Result<Checked, Status> {
-        // Each check of a test is one of its own minute.
+        // Keeps the checks of one test within the rate limit.
         self.clock.advance(Duration::from_secs(11));
         let before = self.idp.seen().len();
         let mut stream = self.admin.check_connection(request).await?.into_inner();
@@ -113,7 +114,7 @@ impl Service {
 }
 
 #[tokio::test]
-async fn a_right_connection_passes_and_the_check_is_kept() {
+async fn a_correct_connection_passes_and_the_check_is_recorded() {
     let mut service = Service::testing().await;
     let checked = service.check("acme").await.expect("checked");
     for id in [
@@ -137,7 +138,7 @@ async fn a_right_connection_passes_and_the_check_is_kept() {
     let kept = service.get("acme").await.expect("there").last_check.expect("kept");
     assert!(kept.is_current && kept.passed.iter().any(|id| id == "client.credentials"));
 
-    // Where the grant is there, a token is proof enough, and no wrong secret is tried.
+    // If the IdP grants client_credentials, a token is proof enough, and no wrong secret is sent.
     service.idp.behave().client_credentials = true;
     let tokens = service.idp.count("/token");
     let checked = service.check("acme").await.expect("checked");
@@ -154,7 +155,7 @@ async fn a_right_connection_passes_and_the_check_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_at_the_client_is_told() {
+async fn what_is_wrong_with_the_client_is_reported() {
     let mut service = Service::testing().await;
     let right = service.idp.client_secret.clone();
     service
@@ -189,7 +190,7 @@ async fn what_is_wrong_at_the_client_is_told() {
         "{}",
         checked.found("client.credentials")
     );
-    assert_eq!(checked.summary.outcome(), Inconclusive, "not proven, and not refuted");
+    assert_eq!(checked.summary.outcome(), Inconclusive, "neither proven nor disproven");
     service.idp.behave().trusts_everybody = false;
 
     service.idp.behave().registered_redirect = Some("https://elsewhere.example/".to_owned());
@@ -207,9 +208,9 @@ async fn what_is_wrong_at_the_client_is_told() {
     );
 }
 
-/// Keycloak's and Entra's words for a wrong secret, and an expired one explained.
+/// Keycloak's and Entra's errors for a wrong, an expired and an unknown client.
 #[tokio::test]
-async fn what_an_idp_says_of_a_client_is_understood() {
+async fn errors_about_the_client_are_explained() {
     let mut service = Service::testing().await;
     for (answer, outcome, words) in [
         (
@@ -249,12 +250,12 @@ async fn what_an_idp_says_of_a_client_is_understood() {
     assert_eq!(
         service.check("acme").await.expect("checked").outcome("client.credentials"),
         Fail,
-        "it doesn't answer"
+        "the IdP is unavailable"
     );
 }
 
 #[tokio::test]
-async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
+async fn what_is_wrong_in_the_metadata_is_reported_with_the_expected_value() {
     let mut service = Service::testing().await;
     let issuer = service.idp.issuer.clone();
     service
@@ -295,7 +296,7 @@ async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
         assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
         assert!(checked.found(id).contains(words), "{id}: {}", checked.found(id));
     }
-    // What a login would refuse, the check refuses, too.
+    // A check fails for whatever a login would refuse.
     service.idp.behave().metadata = serde_json::json!({ "userinfo_endpoint": "ftp://nowhere" });
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(
@@ -318,11 +319,14 @@ async fn what_is_wrong_in_the_metadata_is_told_with_the_right_value() {
     );
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(checked.outcome("metadata.document"), Fail);
-    assert!(checked.found("metadata.document").contains("evil.example"), "named, and not followed");
+    assert!(
+        checked.found("metadata.document").contains("evil.example"),
+        "the target is named and not called"
+    );
 }
 
 #[tokio::test]
-async fn an_idp_that_is_away_or_inside_fails_in_time() {
+async fn an_idp_that_is_unavailable_or_private_fails_in_time() {
     let mut service = Service::testing().await;
     let began = tokio::time::Instant::now();
     service
@@ -336,7 +340,7 @@ async fn an_idp_that_is_away_or_inside_fails_in_time() {
     assert_eq!(checked.outcome("metadata.document"), Fail);
     assert!(began.elapsed() < Duration::from_secs(20));
 
-    // Allowed when it was saved, forbidden now: the guard stands before every probe, too.
+    // The address was allowed when it was saved and is forbidden now: checks obey the guard too.
     let (data, key, clock) =
         (tempfile::tempdir().expect("a directory"), key(), Arc::new(ManualClock::starting_now()));
     let over = || config(Database::Sqlite(data.path().join("sso.db")), None, &key);
@@ -359,7 +363,7 @@ async fn an_idp_that_is_away_or_inside_fails_in_time() {
 }
 
 #[tokio::test]
-async fn checks_are_limited_and_of_accounts_that_are_there() {
+async fn checks_are_limited_and_need_an_account() {
     let mut service = Service::testing().await;
     let request = || pb::CheckConnectionRequest { slug: "acme".to_owned(), ..Default::default() };
     for _ in 0..6 {
@@ -400,7 +404,7 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     );
     let completed = service.log_in().await.expect("a test login");
     assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
-    // Another secret is to be proven anew; the right one comes back.
+    // Another secret must be proven first; then the right one is set again.
     let right = service.idp.client_secret.clone();
     let change = |secret: &str| {
         let secret = secret.to_owned();
@@ -410,7 +414,7 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
         service.edit(&["client_secret"], change("CANARYother")).await.expect("edited").revision;
     assert_eq!(reason(service.activate("acme", revision, false).await), "CHECK_REQUIRED");
     service.edit(&["client_secret"], change(&right)).await.expect("edited");
-    // A new display name doesn't undo what is proven.
+    // A new display name does not invalidate the proof.
     let read = service.get("acme").await.expect("there");
     let renamed = pb::Connection { display_name: "Acme".to_owned(), ..read };
     let renamed = service
@@ -424,7 +428,7 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     assert!(activated.test_login_time.is_some());
     assert_eq!(reason(service.activate("acme", renamed.revision, true).await), "REVISION_CONFLICT");
 
-    // What logins hang on is changed of an ACTIVE one only where it has passed a check.
+    // Settings of an ACTIVE connection that affect logins need a check that passed.
     let scopes = pb::Connection { scopes: vec!["openid".to_owned()], ..activated.clone() };
     let refusal = refused(service.update(&["scopes"], scopes.clone()).await);
     assert!(
@@ -488,7 +492,7 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
 }
 
 #[tokio::test]
-async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
+async fn a_rejected_secret_is_replaced_by_the_standby_at_most_every_ten_minutes() {
     let mut service = Service::start().await;
     let right = service.idp.client_secret.clone();
     let expires = prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 };
@@ -510,7 +514,7 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
     let tokens = service.idp.count("/token");
     assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
     assert_eq!(service.idp.count("/token"), tokens + 1, "never a second try with one code");
-    eventually("the secrets have changed places", || {
+    eventually("the secrets were switched", || {
         let mut admin = service.admin.clone();
         let slug = "acme".to_owned();
         async move {
@@ -524,13 +528,13 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
         }
     })
     .await;
-    service.log_in().await.expect("the next login is by the other one");
+    service.log_in().await.expect("the next login uses the standby secret");
     let after = service.get("acme").await.expect("there");
     assert_eq!(after.secret_fingerprint, before.standby_secret_fingerprint);
     assert_eq!(
         after.standby_client_secret_expire_time,
         Some(expires),
-        "what is known of it goes with it"
+        "its expiry was switched with it"
     );
     assert!(
         service
@@ -540,7 +544,7 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
             .any(|change| change.action == "switch_secret" && change.actor == "the service")
     );
 
-    // Not back again within ten minutes.
+    // They are not switched back within ten minutes.
     service.idp.behave().expects_post = true;
     for _ in 0..2 {
         assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
@@ -552,7 +556,7 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
     );
     service.clock.advance(Duration::from_secs(601));
     assert_eq!(reason(service.log_in().await), "CLIENT_REJECTED");
-    eventually("they change places again", || {
+    eventually("the secrets are switched again", || {
         let mut admin = service.admin.clone();
         let (slug, old) = ("acme".to_owned(), before.secret_fingerprint.clone());
         async move {
@@ -576,7 +580,7 @@ async fn a_rejected_secret_makes_way_for_the_other_once_in_ten_minutes() {
 }
 
 #[tokio::test]
-async fn attempts_tell_what_became_of_each_login_and_no_value() {
+async fn attempts_show_the_outcome_of_each_login_and_no_values() {
     let mut service = Service::testing().await;
     service.log_in().await.expect("a login");
     service.idp.behave().claims = serde_json::json!({ "given_name": null });
@@ -589,7 +593,7 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
         Some((400, r#"{"error":"invalid_grant","error_description":"CANARY"}"#.to_owned()));
     assert_eq!(reason(service.log_in().await), "CODE_REJECTED");
     service.idp.behave().token_answer = None;
-    // Not ours: counted, and takes nobody's place.
+    // A state that was not issued here is counted, and does not replace an attempt.
     let mut foreign = complete_request(&service.approved().await);
     foreign.state = "A".repeat(75);
     assert_eq!(reason(service.complete(foreign).await), "STATE_INVALID");
@@ -622,14 +626,14 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
         summary.failures
     );
 
-    // A caller that gives up leaves a trace, though its state is spent.
+    // A login whose caller cancels is recorded as well.
     service.idp.behave().token_delay = Duration::from_secs(30);
     let callback = service.approved().await;
     let mut request = tonic::Request::new(complete_request(&callback));
     request.set_timeout(Duration::from_millis(300));
-    service.login.complete_login(request).await.expect_err("given up");
+    service.login.complete_login(request).await.expect_err("canceled");
     service.idp.behave().token_delay = Duration::ZERO;
-    eventually("it is noted", || {
+    eventually("it is recorded", || {
         let mut admin = service.admin.clone();
         async move {
             let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 1 };
@@ -646,7 +650,7 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     })
     .await;
 
-    // Only so many are kept, and for so long.
+    // The number of attempts that are kept is limited.
     for _ in 0..210 {
         let state = service.approved().await;
         let request = pb::CompleteLoginRequest {
@@ -660,12 +664,12 @@ async fn attempts_tell_what_became_of_each_login_and_no_value() {
     assert!(listed.attempts.iter().all(|attempt| attempt.reason == "ISSUER_MISMATCH"));
     assert!(
         listed.summary.expect("a summary").last_success_time.is_some(),
-        "remembered though it is no longer kept"
+        "remembered though its attempt is no longer kept"
     );
 }
 
 #[tokio::test]
-async fn the_guide_has_the_accounts_own_values_and_the_idps_own_steps() {
+async fn the_guide_has_the_values_of_the_account_and_the_steps_of_the_product() {
     let mut service = Service::testing().await;
     let mut guide = async |slug: &str, idp: pb::IdentityProvider, ready: bool| {
         let request = pb::GetSetupGuideRequest { slug: slug.to_owned(), idp: idp.into(), ready };
@@ -680,7 +684,7 @@ async fn the_guide_has_the_accounts_own_values_and_the_idps_own_steps() {
         (pb::IdentityProvider::Generic, "confidential OpenID Connect client"),
         (pb::IdentityProvider::Unspecified, "confidential OpenID Connect client"),
     ] {
-        // An account that isn't set up yet has one, too.
+        // There is a guide before the account has a connection, too.
         for slug in ["acme", "newcomer"] {
             let text = guide(slug, idp, false).await.expect("a guide");
             assert!(text.contains(words), "{idp:?}: {text}");
@@ -715,9 +719,9 @@ async fn the_guide_has_the_accounts_own_values_and_the_idps_own_steps() {
     );
 }
 
-/// Both replicas see what is kept, and both databases keep it.
+/// Two replicas share checks, attempts and changes.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_proven_on_one_replica_is_known_on_the_other() {
+async fn what_one_replica_has_proven_is_known_to_the_other() {
     let (postgres, key) = (postgres_url().await, key());
     let clock = Arc::new(ManualClock::starting_now());
     let over = || config(Database::Postgres(postgres.clone().into()), Some(redis_url()), &key);
@@ -730,7 +734,7 @@ async fn what_is_proven_on_one_replica_is_known_on_the_other() {
     let callback = one.idp.approve(&begun.redirect_url, "alice");
     two.complete(complete_request(&callback)).await.expect("completed by the other");
     let revision = two.get("acme").await.expect("there").revision;
-    two.activate("acme", revision, false).await.expect("proven by both");
+    two.activate("acme", revision, false).await.expect("proven by both replicas");
     assert_eq!(one.attempts().await.attempts.len(), 1);
     assert!(one.changes().await.len() >= 3);
 }

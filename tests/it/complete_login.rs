@@ -1,4 +1,4 @@
-//! CompleteLogin, refusals first.
+//! CompleteLogin: refusals first, then completed logins.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::fake_idp::{Signer, no_claims};
 use crate::harness::{Service, begin_request, complete_request, eventually, reason, refused};
 
 #[tokio::test]
-async fn a_malformed_callback_is_refused_and_loses_nothing() {
+async fn a_malformed_callback_is_refused_and_does_not_spend_the_state() {
     let mut service = Service::start().await;
     let callback = service.approved().await;
     let good = complete_request(&callback);
@@ -131,7 +131,7 @@ async fn the_idps_refusal_is_one_of_a_known_login() {
     let refused = refused(service.complete(request).await);
     assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "IDP_REFUSED"));
     assert_eq!(refused.metadata["idp_error"], "access_denied\u{fffd}\u{fffd}forged: line");
-    assert!(!refused.message.contains("script"), "the IdP's text goes to the log alone");
+    assert!(!refused.message.contains("script"), "the IdP's text goes to the log only");
 }
 
 /// FAPI 2: iss of the callback (RFC 9207); RFC 9700 4.4, RFC 9207.
@@ -155,7 +155,7 @@ async fn the_callbacks_issuer_is_the_connections() {
     );
 }
 
-/// A connection that changed between begin and complete.
+/// The connection changed between begin and complete.
 #[tokio::test]
 async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
     let mut service = Service::start().await;
@@ -164,7 +164,10 @@ async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
         .edit(&["display_name"], |connection| connection.display_name = "New".to_owned())
         .await
         .expect("edited");
-    service.complete(complete_request(&before_name)).await.expect("a new name changes nothing");
+    service
+        .complete(complete_request(&before_name))
+        .await
+        .expect("a new display name does not affect logins");
     service
         .edit(&["client_id"], |connection| connection.client_id = "another".to_owned())
         .await
@@ -176,7 +179,7 @@ async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
     );
 }
 
-/// A connection that changed between begin and complete.
+/// The connection changed between begin and complete.
 #[tokio::test]
 async fn a_connection_deleted_disabled_or_created_again_ends_the_logins_begun_before() {
     let mut service = Service::start().await;
@@ -257,7 +260,7 @@ async fn the_token_endpoints_refusals_are_told_apart() {
     assert!(refused.message.contains("evil.example"), "{}", refused.message);
 }
 
-/// OIDC Core 3.1.3.7, and what the reasons' table says of each.
+/// OIDC Core 3.1.3.7; each refusal has the reason of the reference table.
 #[tokio::test]
 async fn an_id_token_with_wrong_claims_is_refused() {
     let mut service = Service::start().await;
@@ -380,13 +383,12 @@ async fn keys_that_one_login_fetched_serve_another_that_was_under_way() {
     service.idp.behave().answers.remove("/keys");
     service.idp.behave().token_delay = Duration::from_secs(1);
     let mut login = service.login.clone();
-    let under_way =
-        tokio::spawn(async move { login.complete_login(complete_request(&slow)).await });
-    eventually("the slow login is under way", || async { service.idp.count("/token") == 1 }).await;
+    let running = tokio::spawn(async move { login.complete_login(complete_request(&slow)).await });
+    eventually("the slow login is running", || async { service.idp.count("/token") == 1 }).await;
     service.idp.behave().token_delay = Duration::ZERO;
     let fetched = service.idp.count("/keys");
     service.log_in().await.expect("a login that fetches the new keys");
-    under_way.await.expect("ended").expect("the slow login uses them too");
+    running.await.expect("ended").expect("the slow login uses them too");
     assert_eq!(service.idp.count("/keys"), fetched + 1);
 }
 
@@ -411,8 +413,8 @@ async fn max_age_demands_a_recent_auth_time() {
         let completed = service.complete(complete_request(&callback)).await;
         assert_eq!(completed.is_ok(), is_recent, "{auth_time}: {completed:?}");
         if let Ok(completed) = completed {
-            let told = completed.identity.expect("an Identity").auth_time.expect("a time").seconds;
-            assert_eq!(json!(told), auth_time);
+            let actual = completed.identity.expect("an Identity").auth_time.expect("a time");
+            assert_eq!(json!(actual.seconds), auth_time);
         }
     }
 }
@@ -448,7 +450,7 @@ async fn a_login_answers_with_the_identity() {
     assert_eq!(completed.return_to, "/reports?q=1");
     assert_eq!(completed.id_token, service.idp.last_id_token());
     assert_eq!(completed.connection_state, pb::ConnectionState::Active as i32);
-    assert_eq!(service.idp.count("/userinfo"), 0, "UserInfo isn't asked where nothing is missing");
+    assert_eq!(service.idp.count("/userinfo"), 0, "UserInfo is not called if nothing is missing");
     assert_eq!(
         service.get("acme").await.expect("there").issuer,
         service.idp.issuer,
@@ -501,9 +503,10 @@ async fn a_further_audience_passes_where_it_is_listed() {
     }
 }
 
-/// What is a field of the Identity, or mapped to one, isn't among the other claims again; required claims of any scalar type.
+/// Claims that are fields of the Identity, or mapped to one, are not repeated among the other claims.
+/// Required claims can be of any scalar type.
 #[tokio::test]
-async fn other_claims_are_those_that_are_no_field() {
+async fn other_claims_exclude_the_fields_of_the_identity() {
     let mut service = Service::start().await;
     service
         .edit(&["claim_mapping", "required_claims"], |connection| {
@@ -546,9 +549,9 @@ async fn other_claims_are_those_that_are_no_field() {
     }
 }
 
-/// OIDC Core 5.3: UserInfo is asked where any one thing is missing, and only then.
+/// OIDC Core 5.3: UserInfo is called if any claim is missing, and only then.
 #[tokio::test]
-async fn whatever_alone_is_missing_is_looked_for_at_userinfo() {
+async fn userinfo_is_called_if_a_single_claim_is_missing() {
     let mut service = Service::start().await;
     service
         .edit(&["claim_mapping", "required_claims"], |connection| {
@@ -625,7 +628,7 @@ async fn userinfo_fills_in_what_the_id_token_lacks() {
 }
 
 #[tokio::test]
-async fn a_connections_rules_on_claims_are_kept() {
+async fn the_rules_of_a_connection_apply_to_claims() {
     let mut service = Service::start().await;
     service
         .edit(
@@ -641,7 +644,7 @@ async fn a_connections_rules_on_claims_are_kept() {
         )
         .await
         .expect("edited");
-    service.log_in().await.expect("all kept");
+    service.log_in().await.expect("a login that follows all rules");
     for (claims, expected) in [
         (json!({ "email": "a@evil.example" }), "EMAIL_DOMAIN_NOT_ALLOWED"),
         (json!({ "email": "a@sub.example.com" }), "EMAIL_DOMAIN_NOT_ALLOWED"),
@@ -656,7 +659,7 @@ async fn a_connections_rules_on_claims_are_kept() {
 }
 
 #[tokio::test]
-async fn a_mapped_claim_is_no_verified_email() {
+async fn an_email_from_a_mapped_claim_is_not_verified() {
     let mut service = Service::start().await;
     service
         .edit(&["claim_mapping"], |connection| {
@@ -677,7 +680,7 @@ async fn a_mapped_claim_is_no_verified_email() {
     assert_eq!(identity.groups, ["a", "b"]);
 }
 
-/// Bounds: slow senders.
+/// A request has a deadline, however slowly the IdP answers.
 #[tokio::test]
 async fn a_slow_token_endpoint_is_given_up_after_ten_seconds() {
     let mut service = Service::start().await;
@@ -689,5 +692,6 @@ async fn a_slow_token_endpoint_is_given_up_after_ten_seconds() {
         (refused.reason.as_str(), refused.retry.as_str()),
         ("PROVIDER_UNAVAILABLE", "login")
     );
+    assert_eq!(refused.metadata["cause"], "timeout");
     assert!(began.elapsed() < Duration::from_secs(20), "within the deadline of a whole call");
 }

@@ -1,4 +1,5 @@
-//! An IdP over a socket that behaves, or misbehaves in the way that a test names.
+//! A strict IdP over a real socket. It behaves well, or misbehaves in the way that a test sets in
+//! [`Behaviour`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,59 +23,59 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 
-/// How the IdP behaves; the default is well.
+/// How the IdP behaves; well by default.
 pub(crate) struct Behaviour {
-    /// Merged into the metadata document; null removes.
+    /// Merged into the metadata document; null removes a member.
     pub(crate) metadata: Value,
-    /// Merged into the ID token's claims; null removes.
+    /// Merged into the ID token's claims; null removes a claim.
     pub(crate) claims: Value,
-    /// Merged into the ID token's header; null removes.
+    /// Merged into the ID token's header; null removes a member.
     pub(crate) header: Value,
-    /// The whole ID token.
+    /// Replaces the ID token.
     pub(crate) id_token: Option<String>,
-    /// Which key signs, and which are published.
+    /// The key and algorithm that sign ID tokens.
     pub(crate) signer: Signer,
-    /// Whether the ID token has an at_hash.
+    /// Adds `at_hash` to the ID token.
     pub(crate) at_hash: bool,
-    /// What the access token is, in place of a fresh one.
+    /// Replaces the random access token.
     pub(crate) access_token: Option<String>,
-    /// UserInfo as a signed JWT.
+    /// Sends UserInfo as a signed JWT.
     pub(crate) signed_userinfo: bool,
-    /// Sign with a key that isn't published.
+    /// Signs with a key that is not published.
     pub(crate) foreign_key: bool,
-    /// The token endpoint's whole answer.
+    /// Replaces the token endpoint's answer: status and body.
     pub(crate) token_answer: Option<(u16, String)>,
-    /// Merged into the token response; null removes.
+    /// Merged into the token response; null removes a member.
     pub(crate) token_response: Value,
-    /// Any endpoint's whole answer, with a Location where it isn't empty.
+    /// Replaces an endpoint's answer: status, body, and Location if it is not empty.
     pub(crate) answers: HashMap<&'static str, (u16, String, String)>,
-    /// What UserInfo says beside `sub`; null: everything is in the ID token.
+    /// The claims of UserInfo in addition to `sub`; null if the ID token has all claims.
     pub(crate) userinfo: Value,
     /// `Cache-Control` of the metadata document and the keys.
     pub(crate) cache_control: &'static str,
-    /// How long the metadata document takes.
+    /// How long the metadata endpoint waits.
     pub(crate) metadata_delay: Duration,
     /// How long the token endpoint waits.
     pub(crate) token_delay: Duration,
-    /// client_secret_post, else basic.
+    /// Expects client_secret_post, otherwise client_secret_basic.
     pub(crate) expects_post: bool,
-    /// Grants tokens to the client itself.
+    /// Grants tokens to the client itself (client_credentials).
     pub(crate) client_credentials: bool,
-    /// Whoever asks is the client: codes alone are looked at.
+    /// Checks no client credentials, only codes.
     pub(crate) trusts_everybody: bool,
-    /// Where the authorization endpoint answers; to any other an error page.
+    /// The registered redirect URI; the authorization endpoint shows an error page for any other.
     pub(crate) registered_redirect: Option<String>,
-    /// Paths of another IdP's, with the own ones that answer there.
+    /// Paths of a product's IdP, with the paths of this one that serve them.
     pub(crate) routes: HashMap<String, String>,
-    /// The whole metadata document.
+    /// Replaces the metadata document.
     pub(crate) document: Option<Value>,
-    /// The whole key set.
+    /// Replaces the key set.
     pub(crate) keys: Option<Value>,
-    /// By own path; else application/json.
+    /// Replaces the content type, by path.
     pub(crate) content_types: HashMap<String, String>,
 }
 
-/// An algorithm, and with it the key that signs.
+/// A signing algorithm, with the key that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signer {
     Rs256,
@@ -173,7 +174,7 @@ impl Default for Behaviour {
     }
 }
 
-/// A request that the IdP got.
+/// A request that the IdP received.
 pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
@@ -207,7 +208,7 @@ struct Granted {
     person: String,
 }
 
-/// What the IdP sends back with the browser.
+/// What the browser brings back from the IdP.
 #[derive(Clone, Debug)]
 pub(crate) struct Callback {
     pub(crate) code: String,
@@ -217,7 +218,7 @@ pub(crate) struct Callback {
 
 impl FakeIdp {
     pub(crate) async fn start(clock: Arc<dyn Clock>) -> Self {
-        // Characters that need the form encoding of RFC 6749 2.3.1.
+        // Characters that the form encoding of RFC 6749 2.3.1 changes.
         Self::start_for(clock, "client:1%+ü", "p@ss:w+r%d/= CANARYclientsecret").await
     }
 
@@ -232,7 +233,7 @@ impl FakeIdp {
         Self::serve(listener, issuer, clock, client_id, client_secret)
     }
 
-    /// Behind something that is reached as this issuer.
+    /// Serves on `listener`, which is reached as `issuer`.
     pub(crate) fn serve(
         listener: TcpListener,
         issuer: String,
@@ -283,7 +284,7 @@ impl FakeIdp {
         locked(&self.inner.last_id_token).clone()
     }
 
-    /// Anything, signed with its RSA key.
+    /// Any header and payload, signed with the RSA key.
     pub(crate) fn signed(&self, header: &str, payload: &str) -> String {
         self.inner.signed(
             &serde_json::from_str(header).expect("JSON"),
@@ -292,7 +293,7 @@ impl FakeIdp {
         )
     }
 
-    /// The key set that it would publish, of these keys alone.
+    /// The published key set, reduced to some of its keys.
     pub(crate) fn published_keys(&self, is_published: impl Fn(&str) -> bool) -> Value {
         let mut document = self.inner.keys();
         let keys = document["keys"].as_array_mut().expect("an array");
@@ -300,7 +301,7 @@ impl FakeIdp {
         document
     }
 
-    /// The modulus of its RSA key, in every form that could serve as an HMAC key by mistake.
+    /// The public RSA key in every form that a verifier could take for an HMAC key by mistake.
     pub(crate) fn public_key_forms(&self) -> Vec<Vec<u8>> {
         let der = rsa_key().public_key().as_ref().to_vec();
         let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa_key().public_key())
@@ -335,7 +336,7 @@ impl FakeIdp {
         format!("{}/.well-known/openid-configuration", self.issuer)
     }
 
-    /// What support enters for the account `slug` whose IdP this is: by discovery.
+    /// The connection of the account `slug` to this IdP, by discovery.
     pub(crate) fn connection(&self, slug: &str) -> pb::Connection {
         pb::Connection {
             slug: slug.to_owned(),
@@ -346,7 +347,7 @@ impl FakeIdp {
         }
     }
 
-    /// What the person's browser and the person do there: the request is checked as a strict IdP would.
+    /// The person logs in and agrees. Checks the authorization request as a strict IdP does.
     pub(crate) fn approve(&self, redirect_url: &str, person: &str) -> Callback {
         let url = Url::parse(redirect_url).expect("an absolute URL");
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
@@ -354,7 +355,7 @@ impl FakeIdp {
             let mut values =
                 pairs.iter().filter(|(own, _)| own == name).map(|(_, value)| value.clone());
             let value = values.next();
-            assert!(values.next().is_none(), "{name} stands twice in {redirect_url}");
+            assert!(values.next().is_none(), "{name} occurs twice in {redirect_url}");
             value.unwrap_or_default()
         };
         assert_eq!(parameter("response_type"), "code");
@@ -595,7 +596,7 @@ impl Inner {
         format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// What a browser without a session meets, by two redirects and with a cookie.
+    /// What a browser without a session is sent to: two redirects, with a cookie.
     fn authorize(&self, uri: &Uri) -> Response {
         let query: HashMap<String, String> =
             form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
@@ -687,7 +688,7 @@ pub(crate) fn random() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Generating one takes longer than a test.
+/// Shared by all tests, since generating a key takes longer than a test.
 fn rsa_key() -> &'static RsaKeyPair {
     static KEY: OnceLock<RsaKeyPair> = OnceLock::new();
     KEY.get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"))
@@ -702,7 +703,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An empty JSON object, for a behaviour's fields.
+/// An empty JSON object, for the fields of [`Behaviour`].
 pub(crate) fn no_claims() -> Value {
     Value::Object(Map::new())
 }

@@ -1,5 +1,5 @@
-//! The customer guide's IdPs and some others as they are: what each sends, and what becomes of it. The documents and
-//! tokens are served by the fake IdP, under its own issuer where theirs would stand.
+//! The IdP products of the customer guide and some others: what each sends, and what the service makes
+//! of it. The fake IdP serves their documents and tokens.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use tonic_types::StatusExt;
 use crate::fake_idp::merge;
 use crate::harness::{Service, begin_request, complete_request, reason, refused};
 
-/// An IdP as it is: `tests/it/idps/*.json`. The documents are the IdP's own, but for the endpoints that the service calls,
-/// which are the fake IdP's (`{fake}`), under the IdP's own paths.
+/// A product's IdP from `tests/it/idps/*.json`. The documents are the product's own, except for the
+/// endpoints that the service calls: they are on the fake IdP (`{fake}`), under the product's paths.
 struct Fixture {
     service: Service,
     is: Value,
@@ -102,7 +102,7 @@ impl Fixture {
         self.service.complete(pb::CompleteLoginRequest { iss, ..complete_request(&approved) }).await
     }
 
-    /// Logs in and out, and compares with what the fixture expects.
+    /// Logs in and out, and compares the outcome with what the fixture expects.
     async fn logs_in_and_out(mut self) {
         let about = self.is["about"].clone();
         let completed = self.log_in().await.unwrap_or_else(|status| panic!("{about}: {status}"));
@@ -161,7 +161,7 @@ fn text_of(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
 }
 
-/// OIDC Discovery 3, Core 3.1.3.3; architecture of each IdP's own documents.
+/// Keycloak; OIDC Discovery 3, Core 3.1.3.3.
 #[tokio::test]
 async fn keycloak_logs_in_as_it_is() {
     Fixture::of("keycloak").await.logs_in_and_out().await;
@@ -245,7 +245,7 @@ async fn salesforce_logs_in_as_it_is() {
     Fixture::of("salesforce").await.logs_in_and_out().await;
 }
 
-/// What is missing is said in the words of the IdP at which it is to be added.
+/// The help for a missing claim names the menus of the product.
 #[tokio::test]
 async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
     for (name, missing, link, words) in [
@@ -254,6 +254,8 @@ async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
         ("google", "email", "support.google.com", "Admin console"),
         ("auth0", "email", "auth0.com", "Action"),
         ("keycloak", "email", "keycloak.org", "Client scopes"),
+        ("cognito", "email", "docs.aws.amazon.com", "Attribute permissions"),
+        ("adfs", "email", "learn.microsoft.com", "Issuance Transform Rules"),
         ("gitlab", "email", "openid.net", "scopes email and profile"),
     ] {
         let mut fixture = Fixture::of(name).await;
@@ -285,7 +287,8 @@ async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
     }
 }
 
-/// Entra leaves out more than 200 groups: it says so by `_claim_names` or `hasgroups`, and so does the Identity.
+/// Entra leaves out more than 200 groups and marks it by `_claim_names` or `hasgroups`. The Identity
+/// marks it too.
 #[tokio::test]
 async fn entras_group_overage_is_said() {
     for overage in [
@@ -317,7 +320,7 @@ async fn entras_group_overage_is_said() {
     }
 }
 
-/// GitLab has one name: it is never split, and the refusal names what is to be mapped.
+/// GitLab sends one name. It is never split, and the refusal names the claims to be mapped.
 #[tokio::test]
 async fn one_name_is_not_split() {
     let mut fixture = Fixture::of("gitlab").await;
@@ -334,7 +337,8 @@ fn map_email(connection: &mut pb::Connection, names: &[&str]) {
     connection.claim_mapping = Some(pb::ClaimMapping { email, ..pb::ClaimMapping::default() });
 }
 
-/// Entra ID v2: no `email` by default, never `email_verified`, PKCE unadvertised, extra members in the token response.
+/// Entra ID v2: no `email` by default, never `email_verified`, PKCE not advertised, and further members
+/// in the token response.
 #[tokio::test]
 async fn entra_sends_no_email_until_it_is_told_to() {
     let mut service = Service::start().await;
@@ -395,7 +399,8 @@ async fn entra_says_by_xms_edov_whether_the_domains_owner_is_verified() {
     }
 }
 
-/// Entra's multi-tenant documents: `{tenantid}` in the issuer, and keys of single tenants beside those of all.
+/// Entra's multi-tenant documents: `{tenantid}` in the issuer, and keys of single tenants among those of
+/// all tenants.
 #[tokio::test]
 async fn entras_template_passes_the_listed_tenants_alone() {
     const OURS: &str = "11111111-2222-3333-4444-555555555555";
@@ -441,7 +446,7 @@ async fn entras_template_passes_the_listed_tenants_alone() {
     service.idp.behave().answers.insert("/keys", (200, keys.to_string(), String::new()));
     service.idp.behave().claims = json!({ "iss": issuer_of(OURS), "tid": OURS });
     service
-        .edit(&["display_name"], |connection| connection.display_name = "read anew".to_owned())
+        .edit(&["display_name"], |connection| connection.display_name = "read again".to_owned())
         .await
         .expect("edited");
     let approved = service.approved().await;
@@ -452,7 +457,7 @@ async fn entras_template_passes_the_listed_tenants_alone() {
     );
 }
 
-/// Entra v1: an issuer of another host than the discovery URL's, with a slash at the end.
+/// Entra v1: the issuer is on another host than the discovery URL, and ends in a slash.
 #[tokio::test]
 async fn an_issuer_elsewhere_is_accepted_where_it_is_entered() {
     let mut service = Service::start().await;
@@ -472,7 +477,7 @@ async fn an_issuer_elsewhere_is_accepted_where_it_is_entered() {
     assert_eq!(completed.identity.expect("an Identity").issuer, issuer);
 }
 
-/// Okta: a thin ID token, names at UserInfo alone, `updated_at` as a number.
+/// Okta: an ID token with few claims, names in UserInfo only, `updated_at` as a number.
 #[tokio::test]
 async fn oktas_thin_token_is_filled_in_from_userinfo() {
     let mut service = Service::start().await;
@@ -491,7 +496,7 @@ async fn oktas_thin_token_is_filled_in_from_userinfo() {
         (identity.amr, identity.locale.as_deref()),
         (vec!["pwd".to_owned(), "mfa".to_owned()], Some("en_US"))
     );
-    // Its errors aren't OAuth's, and its limits are.
+    // Okta's own error format, and HTTP 429.
     service
         .idp
         .behave()
@@ -500,7 +505,8 @@ async fn oktas_thin_token_is_filled_in_from_userinfo() {
     assert_eq!(reason(service.log_in().await), "PROVIDER_UNAVAILABLE");
 }
 
-/// Google Workspace: `hd` pinned by the connection, `iss` in the callback unadvertised, no logout, `azp`.
+/// Google Workspace: `hd` required by the connection, `iss` in the callback though not advertised, no
+/// logout, `azp`.
 #[tokio::test]
 async fn googles_hd_is_compared_and_its_callback_issuer_too() {
     let mut service = Service::start().await;
@@ -544,7 +550,7 @@ async fn googles_hd_is_compared_and_its_callback_issuer_too() {
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID", "the legacy issuer");
 }
 
-/// Auth0: the issuer has a slash at its end, `updated_at` is RFC 3339, claims have names like URLs, HS256 by default.
+/// Auth0: the issuer ends in a slash, `updated_at` is RFC 3339, claims are named by URLs.
 #[tokio::test]
 async fn auth0s_issuer_keeps_its_slash() {
     let mut service = Service::start().await;
@@ -579,7 +585,7 @@ async fn auth0s_issuer_keeps_its_slash() {
     );
 }
 
-/// Azure AD B2C without a subject: its placeholder is nobody.
+/// Azure AD B2C without a subject sends a placeholder, which must not be taken for a person.
 #[tokio::test]
 async fn b2cs_placeholder_is_no_subject() {
     let mut service = Service::start().await;
@@ -587,7 +593,7 @@ async fn b2cs_placeholder_is_no_subject() {
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID");
 }
 
-/// Booleans as strings (Cognito), numbers as booleans, `amr` as a string, claims of any type beside those that count.
+/// Booleans as strings (Cognito), numbers as booleans, `amr` as a string, and other claims of any type.
 #[tokio::test]
 async fn oddly_typed_claims_fail_nobody() {
     let mut service = Service::start().await;

@@ -1,4 +1,4 @@
-//! The cache of metadata and keys: how often an IdP is asked, and what happens while it fails.
+//! The cache of metadata and keys: how often an IdP is called, and what happens while it fails.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::{Service, begin_request, complete_request, eventually, reaso
 
 const METADATA: &str = "/.well-known/openid-configuration";
 
-/// Caches: cold ones.
+/// A cold cache: concurrent callers share one fetch.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_cold_callers_make_one_fetch() {
     let service =
@@ -28,7 +28,7 @@ async fn two_hundred_cold_callers_make_one_fetch() {
     assert_eq!((service.idp.count(METADATA), service.idp.count("/keys")), (1, 1));
 }
 
-/// Caches: callers that go away.
+/// A caller that cancels must not end the fetch of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_goes_away_does_not_fail_those_who_wait_with_it() {
     let service = Service::start().await;
@@ -38,14 +38,14 @@ async fn a_caller_that_goes_away_does_not_fail_those_who_wait_with_it() {
         tokio::spawn(async move { login.begin_login(begin_request()).await })
     };
     let leader = call();
-    eventually("the fetch is under way", || async { service.idp.count(METADATA) == 1 }).await;
+    eventually("the fetch is running", || async { service.idp.count(METADATA) == 1 }).await;
     let follower = call();
     leader.abort();
     follower.await.expect("ended").expect("begun");
     assert_eq!(service.idp.count(METADATA), 1);
 }
 
-/// RFC 9111 5.2.2.1, bounded to 5 minutes and 24 hours; renewed in the last fifth of the time.
+/// RFC 9111 5.2.2.1, bounded to 5 minutes and 24 hours; renewed in the last fifth of that time.
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_is_renewed_in_the_background_before_it_expires() {
     for (cache_control, fresh_seconds) in [
@@ -69,7 +69,7 @@ async fn metadata_is_renewed_in_the_background_before_it_expires() {
     }
 }
 
-/// Caches: an IdP that fails, or removes a key.
+/// An IdP that fails: what it published before stays in use for a day.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_good_serves_for_a_day_while_the_idp_fails_and_no_error_page_replaces_it() {
     let mut service = Service::start().await;
@@ -83,23 +83,23 @@ async fn what_was_good_serves_for_a_day_while_the_idp_fails_and_no_error_page_re
         service.clock.advance(Duration::from_secs(7 * 3600));
         let fetched = service.idp.count("/keys");
         service.log_in().await.expect("a login with the old keys");
-        eventually("a renewal was tried", || async { service.idp.count("/keys") > fetched }).await;
-        // It has to land, too: the next one would join it.
+        eventually("a renewal was attempted", || async { service.idp.count("/keys") > fetched })
+            .await;
+        // Its outcome must be stored before the next renewal, which would join it.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // 21 hours have gone by; the keys' own hour and the day end after 25.
+    // 21 hours have passed; the keys' own hour and the day of grace end after 25.
     service.clock.advance(Duration::from_secs(4 * 3600 - 1));
-    service.begin(begin_request()).await.expect("still");
-    service.clock.advance(Duration::from_secs(2));
-    eventually("the cool-down is over", || async { true }).await;
-    service.clock.advance(Duration::from_secs(2));
+    service.begin(begin_request()).await.expect("begun with the old keys");
+    // Past the end of the day, and past the pause after the last failed fetch.
+    service.clock.advance(Duration::from_secs(4));
     assert_eq!(reason(service.begin(begin_request()).await), "PROVIDER_METADATA_INVALID");
     service.idp.behave().answers.clear();
     service.clock.advance(Duration::from_secs(2));
     service.log_in().await.expect("the IdP is back");
 }
 
-/// Caches: an IdP that fails, or removes a key.
+/// A key that the IdP removed is not accepted after the renewal.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_the_idp_removed_is_gone_after_the_renewal() {
     let mut service = Service::start().await;
@@ -116,7 +116,7 @@ async fn a_key_that_the_idp_removed_is_gone_after_the_renewal() {
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID");
 }
 
-/// A storm of tokens by an unknown key is no storm of fetches.
+/// Tokens signed by an unknown key must not cause a fetch each.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_unknown_keys_makes_one_fetch_per_half_minute() {
     let mut service = Service::start().await;
@@ -133,7 +133,7 @@ async fn a_storm_of_unknown_keys_makes_one_fetch_per_half_minute() {
     for call in calls {
         assert_eq!(reason(call.await.expect("ended")), "ID_TOKEN_SIGNATURE_INVALID");
     }
-    assert_eq!(service.idp.count("/keys"), 2, "the first fetch, and one for the storm");
+    assert_eq!(service.idp.count("/keys"), 2, "the first fetch, and one for all of the tokens");
     service.clock.advance(Duration::from_secs(30));
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_SIGNATURE_INVALID");
     assert_eq!(service.idp.count("/keys"), 3);

@@ -1,5 +1,5 @@
-//! Against a certified OpenID Provider that nobody here wrote: `oidc-provider`, driven through its own login, consent
-//! and logout forms as a browser drives them.
+//! Against a certified OpenID Provider from outside this project: `oidc-provider`, driven through its
+//! login, consent and logout forms as a browser does.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -43,7 +43,7 @@ fn start() -> Provider {
     let process = Process(child);
     let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
     let issuer = lines.find(|line| line.starts_with("http")).expect("the provider listens");
-    // It goes on telling; a pipe that nobody reads would end it.
+    // It continues to log, and a pipe without a reader would end it.
     std::thread::spawn(move || lines.for_each(drop));
     Provider { _process: process, issuer }
 }
@@ -80,7 +80,7 @@ async fn set_up(service: &mut Service, provider: &Provider) {
     }
 }
 
-/// Follows the provider's pages, answering its forms, until it sends the browser out of its house.
+/// Follows the provider's pages and submits its forms until it redirects to another origin.
 async fn drive(browser: &mut Browser, provider: &Provider, start: &str, person: &str) -> Url {
     let mut page = browser.get(start).await;
     let mut at = Url::parse(start).expect("a URL");
@@ -102,7 +102,7 @@ async fn drive(browser: &mut Browser, provider: &Provider, start: &str, person: 
     panic!("the provider never sends the browser back");
 }
 
-/// The first form of a page: where it goes, and its fields with what a person enters.
+/// The first form of a page: its action, and its fields as a person fills them in.
 fn form_of(page: &Page, person: &str) -> (String, String) {
     let attribute = |tag: &str, name: &str| {
         let rest = tag.split_once(&format!("{name}=\""))?.1;
@@ -120,7 +120,7 @@ fn form_of(page: &Page, person: &str) -> (String, String) {
         };
         fields.append_pair(&name, &value);
     }
-    // The logout page's confirming button.
+    // The confirmation button of the logout page.
     if page.body.contains("name=\"logout\"") {
         fields.append_pair("logout", "yes");
     }
@@ -225,7 +225,7 @@ async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn checks_tell_right_from_wrong_at_a_real_provider() {
+async fn checks_find_what_is_wrong_at_a_real_provider() {
     use pb::CheckOutcome::{Fail, Pass, Warn};
     let provider = start();
     let mut service = Service::start_on_system_time().await;
@@ -256,7 +256,7 @@ async fn checks_tell_right_from_wrong_at_a_real_provider() {
     let post = pb::TokenEndpointAuthMethod::ClientSecretPost;
     for (connection, id, outcome) in [
         (with("by-basic", &|c| c.client_secret = "wrong".to_owned()), "client.credentials", Fail),
-        // This provider takes either method from any client, and so it is right.
+        // This provider accepts both methods from every client.
         (
             with("by-basic", &|c| c.token_endpoint_auth_method = post.into()),
             "client.credentials",

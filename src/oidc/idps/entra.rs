@@ -59,13 +59,13 @@ pub(super) const FACTS: Facts = Facts {
         },
         KnownError {
             code: "AADSTS700016",
-            meaning: "there is no such application in this tenant: the client id, or the tenant in \
+            meaning: "this tenant has no such application: the client id, or the tenant in \
                       the discovery URL, is wrong",
             refuses: Refuses::Client,
         },
         KnownError {
             code: "AADSTS90002",
-            meaning: "there is no such tenant: the tenant ID in the discovery URL is wrong",
+            meaning: "no such tenant exists: the tenant ID in the discovery URL is wrong",
             refuses: Refuses::Client,
         },
         KnownError {

@@ -48,7 +48,7 @@ struct Facts {
 /// An error that a product names in a description or on a page.
 #[derive(Debug)]
 pub(super) struct KnownError {
-    /// A code, or a text that stands in for one.
+    /// A code, or a fixed text of a product without codes.
     code: &'static str,
     /// What it means for this connection.
     pub(super) meaning: &'static str,

@@ -36,8 +36,8 @@ pub(super) const FACTS: Facts = Facts {
     client_credentials_scope: None,
 };
 
-/// Whether a logout without the session's ID token is refused here. The path tells also on a host
-/// name of the customer's own.
+/// Whether this logout endpoint refuses requests without an ID token. Recognised by its path, since
+/// customers use host names of their own.
 pub(in crate::oidc) fn requires_id_token_hint(end_session: &Url) -> bool {
     end_session.path().starts_with("/oauth2/") && end_session.path().ends_with("/v1/logout")
 }

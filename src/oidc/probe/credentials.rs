@@ -21,7 +21,7 @@ use crate::oidc::provider::token::{MAX_ANSWER, TokenEndpoint};
 impl Run<'_, '_> {
     pub(super) async fn credentials(&mut self, endpoint: Option<&Url>) {
         let verdict = match endpoint {
-            None => Verdict::fail("there is no usable token_endpoint"),
+            None => Verdict::fail("the IdP has no usable token_endpoint"),
             Some(endpoint) => self.prove_secret(endpoint).await.unwrap_or_else(|verdict| verdict),
         };
         let expected = "the IdP accepts the client id and the client secret";

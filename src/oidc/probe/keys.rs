@@ -11,7 +11,7 @@ impl Run<'_, '_> {
         let names: Vec<&str> = known.algs.iter().map(|alg| alg.name()).collect();
         let expected = format!("a key for {} is published", names.join(", "));
         let verdict = match &known.jwks {
-            None => Verdict::fail("there is no usable jwks_uri"),
+            None => Verdict::fail("the IdP has no usable jwks_uri"),
             Some(url) => {
                 self.requests_left -= 1;
                 match fetch(url, self.probe.http).await {

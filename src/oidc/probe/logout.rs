@@ -23,7 +23,7 @@ impl Run<'_, '_> {
             Some(LogoutKind::Auth0(_)) => Verdict::pass("Auth0's own logout is used"),
             Some(LogoutKind::Cognito(_)) => Verdict::pass("Cognito's own logout is used"),
             None => Verdict::warn(
-                "there is no end_session_endpoint, so a logout ends the session at PeerPanda only",
+                "the IdP has no end_session_endpoint, so a logout ends the session at PeerPanda only",
             ),
         };
         let expected = "users can be logged out at the IdP as well";

@@ -18,7 +18,7 @@ impl Run<'_, '_> {
     pub(super) async fn redirect_uri(&mut self, authorization: Option<&Url>) {
         let expected = format!("{} is registered with the client", self.probe.redirect_uri);
         let verdict = match authorization {
-            None => Verdict::fail("there is no usable authorization_endpoint"),
+            None => Verdict::fail("the IdP has no usable authorization_endpoint"),
             Some(authorization) => self.find_registration(authorization).await,
         };
         self.report(CheckId::ClientRedirectUri, expected, verdict);

@@ -154,7 +154,7 @@ impl Provider {
     /// Verifies the ID token of a login; see [`verify`].
     ///
     /// # Errors
-    /// See [`IdTokenError`]; [`IdTokenError::needs_fresh_keys`] tells whether to try again.
+    /// See [`IdTokenError`]; [`IdTokenError::needs_fresh_keys`] says whether to try again.
     pub fn verify(
         &self,
         tokens: &Tokens,

@@ -109,7 +109,7 @@ impl TokenEndpoint {
         let Err(RequestTokenError::Request(Taken(request))) = result else {
             return Err(CallError::Unusable { host: host_of(&self.url), defect: Defect::Url });
         };
-        let mut request = request.map(Bytes::from);
+        let mut request = (*request).map(Bytes::from);
         if let Some(basic) = request.headers_mut().get_mut(AUTHORIZATION) {
             basic.set_sensitive(true);
         }
@@ -120,12 +120,12 @@ impl TokenEndpoint {
 /// The crate gives a request to an HTTP client only. This one sends nothing and returns the request
 /// as its error, so that one client, in [`crate::oidc::http`], makes all calls.
 fn take(request: HttpRequest) -> Result<HttpResponse, Taken> {
-    Err(Taken(request))
+    Err(Taken(Box::new(request)))
 }
 
 #[derive(thiserror::Error)]
 #[error("a request that was not sent")]
-struct Taken(HttpRequest);
+struct Taken(Box<HttpRequest>);
 
 /// A request holds a code and a secret.
 impl std::fmt::Debug for Taken {
@@ -302,7 +302,10 @@ mod tests {
                 assert!(header.is_none_or(http::HeaderValue::is_sensitive));
                 let body = std::str::from_utf8(request.body()).expect("text");
                 assert_eq!(body.contains("client_secret=s+c"), !is_basic, "{body}");
-                assert!(!format!("{:?}", Taken(request.map(|body| body.to_vec()))).contains("s+c"));
+                assert!(
+                    !format!("{:?}", Taken(Box::new(request.map(|body| body.to_vec()))))
+                        .contains("s+c")
+                );
             }
         }
     }
