@@ -355,6 +355,28 @@ mod tests {
     }
 
     #[test]
+    fn manual_endpoints_need_an_issuer_that_is_not_a_template() {
+        let url = || Url::parse(ISSUER).expect("a URL");
+        let endpoints = Endpoints {
+            authorization: url(),
+            token: url(),
+            jwks: url(),
+            userinfo: None,
+            end_session: None,
+        };
+        let mut connection = connection(MetadataSource::Manual(Box::new(endpoints.clone())));
+        for (issuer, expected) in [
+            (None, Some(Cause::SettingsIncomplete)),
+            (Some("https://idp.example/{tenantid}"), Some(Cause::TenantTemplate)),
+            (Some(ISSUER), None),
+        ] {
+            connection.settings.issuer = issuer.map(|issuer| Issuer::new(issuer.to_owned()));
+            let manual = Metadata::manual(&connection, &endpoints);
+            assert_eq!(manual.err().map(|problem| problem.cause), expected, "{issuer:?}");
+        }
+    }
+
+    #[test]
     fn the_settings_of_the_connection_go_before_the_document() {
         let pinned = Issuer::new("https://other.example".to_owned());
         let problem =

@@ -9,7 +9,7 @@ use crate::oidc::keys::fetch;
 impl Run<'_, '_> {
     pub(super) async fn keys(&mut self, known: &Known) {
         let names: Vec<&str> = known.algs.iter().map(|alg| alg.name()).collect();
-        let expected = format!("a key for {} is published", names.join(", "));
+        let expected = format!("a key for one of {} is published", names.join(", "));
         let verdict = match &known.jwks {
             None => Verdict::fail("the IdP has no usable jwks_uri"),
             Some(url) => {

@@ -195,9 +195,15 @@ impl Run<'_, '_> {
         let default = ["client_secret_basic".to_owned()];
         let listed = discovery.auth_methods.as_deref().unwrap_or(&default);
         let verdict = if listed.iter().any(|listed| listed == method) {
-            Verdict::pass("the document lists it")
+            Verdict::pass(match discovery.auth_methods {
+                Some(_) => "the document lists it",
+                None => "the document lists no methods, which means client_secret_basic",
+            })
         } else {
-            let found = self.lists_only(listed);
+            let found = match discovery.auth_methods {
+                Some(_) => self.lists_only(listed),
+                None => "the document lists no methods, which means client_secret_basic".to_owned(),
+            };
             match discovery.check_auth_methods() {
                 // Several IdPs accept more than they list.
                 Ok(()) => Verdict::warn(found),
@@ -213,7 +219,7 @@ impl Run<'_, '_> {
         let verdict = match &discovery.algs {
             Ok(algs) => {
                 let names: Vec<&str> = algs.iter().map(|alg| alg.name()).collect();
-                Verdict::pass(format!("accepted are {}", names.join(", ")))
+                Verdict::pass(format!("tokens are accepted with {}", names.join(", ")))
             }
             Err(Problem { cause, text }) => self.failure(*cause, text),
         };
