@@ -1,5 +1,6 @@
-//! Texts for customers, in Markdown: the integration guide with the account's values and the steps of
-//! its IdP's product, and the note that a connection is ready to test. Nothing in them is secret.
+//! Texts for customers, in Markdown: the integration guide with the account's values and the steps
+//! of its IdP's product, and the note that a connection is ready to test. Nothing in them is
+//! secret.
 
 use std::fmt::Write;
 

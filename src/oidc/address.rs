@@ -1,6 +1,6 @@
-//! The address guard: a connector that dials only what [`AddressPolicy`] allows. It sees each socket
-//! address just before it is dialled, so a name that resolves differently the second time gains
-//! nothing. Used by [`super::http`] alone; no call to an IdP may go around it.
+//! The address guard: a connector that dials only what [`AddressPolicy`] allows. It sees each
+//! socket address just before it is dialled, so a name that resolves differently the second time
+//! gains nothing. Used by [`super::http`] alone; no call to an IdP may go around it.
 
 use std::future::Future;
 use std::io;
@@ -122,7 +122,8 @@ mod tests {
     use super::super::http::find;
     use super::*;
 
-    /// DNS rebinding: the first answer is an allowed address (127.0.0.2 here), the second is private.
+    /// DNS rebinding: the first answer is an allowed address (127.0.0.2 here), the second is
+    /// private.
     fn rebinding(_name: Name) -> Resolving {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let last = if LOOKUPS.fetch_add(1, Ordering::Relaxed) == 0 { 2 } else { 1 };

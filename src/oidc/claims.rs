@@ -1,5 +1,5 @@
-//! Turns verified claims into an Identity, by the connection's mapping. Pure. The ID token goes before
-//! UserInfo, which adds what is missing and never a protocol claim.
+//! Turns verified claims into an Identity, by the connection's mapping. Pure. The ID token goes
+//! before UserInfo, which adds what is missing and never a protocol claim.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -370,8 +370,8 @@ fn whole_seconds(date: f64) -> UnixSeconds {
     UnixSeconds(date as u64)
 }
 
-/// Claims about the token and the session, not about the person. Only those of the ID token count, and
-/// none is passed on as another claim.
+/// Claims about the token and the session, not about the person. Only those of the ID token count,
+/// and none is passed on as another claim.
 const PROTOCOL_CLAIMS: [&str; 17] = [
     "iss",
     "sub",

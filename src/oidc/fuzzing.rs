@@ -1,5 +1,6 @@
-//! Entry points for the fuzzer, one for each kind of input from an IdP. Each takes the bytes as they
-//! are received, and panics if an invariant is broken. The fixtures also serve this room's unit tests.
+//! Entry points for the fuzzer, one for each kind of input from an IdP. Each takes the bytes as
+//! they are received, and panics if an invariant is broken. The fixtures also serve this room's
+//! unit tests.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +64,8 @@ pub fn key_set(bytes: &[u8]) {
     }
 }
 
-/// A token endpoint's answer: tokens are bounded and never shown, errors have no control characters.
+/// A token endpoint's answer: tokens are bounded and never shown, errors have no control
+/// characters.
 pub fn token_response(bytes: &[u8]) {
     if let Ok(tokens) = read_tokens(bytes) {
         let (id_token, access_token) = (tokens.id_token.expose(), tokens.access_token.expose());

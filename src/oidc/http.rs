@@ -155,8 +155,8 @@ impl HttpClient {
     }
 
     /// Sends a request and reads at most `limit` bytes of the answer, all within
-    /// [`REQUEST_DEADLINE`]. Redirects, server errors and HTTP 429 are errors; every other status is
-    /// for the caller to judge.
+    /// [`REQUEST_DEADLINE`]. Redirects, server errors and HTTP 429 are errors; every other status
+    /// is for the caller to judge.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
@@ -206,8 +206,8 @@ impl HttpClient {
         answer.map_err(|failure| failure.at(host_of_uri(&uri)))
     }
 
-    /// When the certificate of an https URL's host expires, in seconds since the Unix epoch. Opens a
-    /// connection of its own, since the pool's don't show their certificates.
+    /// When the certificate of an https URL's host expires, in seconds since the Unix epoch. Opens
+    /// a connection of its own, since the pool's don't show their certificates.
     pub(super) async fn certificate_expiry(&self, url: &Url) -> Result<i64, CallError> {
         let expiry = tokio::time::timeout(REQUEST_DEADLINE, self.leaf_expiry(url)).await;
         let timeout = || Err(Failure::Outage(Outage::Timeout(REQUEST_DEADLINE)));

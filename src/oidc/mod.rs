@@ -1,5 +1,6 @@
-//! All that touches an IdP: its network, its documents, its tokens, and what is known of its product.
-//! Called by [`crate::login`] and [`crate::connections`]. Must never import a store or a login.
+//! All that touches an IdP: its network, its documents, its tokens, and what is known of its
+//! product. Called by [`crate::login`] and [`crate::connections`]. Must never import a store or a
+//! login.
 
 mod address;
 pub mod breaker;

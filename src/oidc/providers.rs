@@ -1,6 +1,6 @@
-//! The cache of IdPs in use: metadata and keys by connection and revision, so that those of one account
-//! never serve another. Concurrent callers share one fetch; entries are renewed in the background
-//! before they expire, and stay in use for a while when an IdP fails.
+//! The cache of IdPs in use: metadata and keys by connection and revision, so that those of one
+//! account never serve another. Concurrent callers share one fetch; entries are renewed in the
+//! background before they expire, and stay in use for a while when an IdP fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,9 +68,9 @@ impl Providers {
         Self { http, clock, public_origin, entries }
     }
 
-    /// The connection's IdP. A cached one is returned without a call; an old one is returned too, while
-    /// it is fetched again in the background. An unknown one is fetched, once for all concurrent
-    /// callers.
+    /// The connection's IdP. A cached one is returned without a call; an old one is returned too,
+    /// while it is fetched again in the background. An unknown one is fetched, once for all
+    /// concurrent callers.
     ///
     /// # Errors
     /// The IdP never gave a usable answer, or not for [`KEEP_STALE`].
@@ -111,8 +111,8 @@ impl Providers {
         outcome(receiver).await
     }
 
-    /// The same IdP with newer keys than those of `used`. If the cache has none, they are fetched, at
-    /// most once per [`KEY_REFETCH_INTERVAL`]; `None` if that was less than the interval ago.
+    /// The same IdP with newer keys than those of `used`. If the cache has none, they are fetched,
+    /// at most once per [`KEY_REFETCH_INTERVAL`]; `None` if that was less than the interval ago.
     pub async fn with_fresh_keys(
         &self,
         connection: &Arc<Connection>,
@@ -142,8 +142,8 @@ impl Providers {
         outcome(receiver).await.ok()
     }
 
-    /// Joins the running fetch, or starts one in a task of its own: a caller that cancels must not end
-    /// the fetch of the others.
+    /// Joins the running fetch, or starts one in a task of its own: a caller that cancels must not
+    /// end the fetch of the others.
     fn start(
         &self,
         fetch: Fetch,

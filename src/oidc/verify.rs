@@ -24,7 +24,8 @@ use crate::model::time::UnixSeconds;
 pub(super) enum IssuerPolicy {
     /// This issuer's, compared exactly.
     Exact(Issuer),
-    /// Entra's multi-tenant template: `iss` is the template with the token's `tid`, which is listed.
+    /// Entra's multi-tenant template: `iss` is the template with the token's `tid`, which is
+    /// listed.
     Tenants(Issuer, Vec<String>),
 }
 
@@ -319,8 +320,8 @@ impl Claims {
 
     fn issuer(&self, policy: &IssuerPolicy, key: &VerificationKey) -> Result<Issuer, IdTokenError> {
         let issuer = self.allowed_issuer(policy)?;
-        // Entra publishes keys of single tenants together with those of all tenants. Such a key signs
-        // for its own tenant only.
+        // Entra publishes keys of single tenants together with those of all tenants. Such a key
+        // signs for its own tenant only.
         if let (IssuerPolicy::Tenants(..), Some(of_key)) = (policy, &key.issuer) {
             let tid = self.text("tid", Cause::Issuer)?;
             if of_key.replace(TENANT_PLACEHOLDER, tid) != issuer.as_str() {
@@ -336,8 +337,8 @@ impl Claims {
         policy: &IssuerPolicy,
         key: &VerificationKey,
     ) -> Result<(), IdTokenError> {
-        // OIDC Core 5.3.2: a signed response SHOULD have iss. Without it, it is still signed by a key
-        // of this IdP.
+        // OIDC Core 5.3.2: a signed response SHOULD have iss. Without it, it is still signed by a
+        // key of this IdP.
         if self.0.contains_key("iss") { self.issuer(policy, key).map(|_| ()) } else { Ok(()) }
     }
 

@@ -12,8 +12,8 @@ use crate::harness::{Service, begin_request, complete_request, refused};
 type Adjust = fn(&mut Behaviour);
 
 impl Service {
-    /// Completes the login, which is refused; reason and cause, as the refusal and the latest attempt
-    /// both have them.
+    /// Completes the login, which is refused; reason and cause, as the refusal and the latest
+    /// attempt both have them.
     async fn cause_of(&mut self, callback: &Callback) -> (String, String) {
         let refusal = refused(self.complete(complete_request(callback)).await);
         let cause = refusal.metadata["cause"].clone();

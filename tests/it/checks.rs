@@ -1,5 +1,5 @@
-//! What support sees and does without the customer: checks, activation, secrets, attempts, changes and
-//! guides.
+//! What support sees and does without the customer: checks, activation, secrets, attempts, changes
+//! and guides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -503,8 +503,8 @@ async fn a_further_audience_passes_where_it_is_listed() {
     }
 }
 
-/// Claims that are fields of the Identity, or mapped to one, are not repeated among the other claims.
-/// Required claims can be of any scalar type.
+/// Claims that are fields of the Identity, or mapped to one, are not repeated among the other
+/// claims. Required claims can be of any scalar type.
 #[tokio::test]
 async fn other_claims_exclude_the_fields_of_the_identity() {
     let mut service = Service::start().await;

@@ -1,5 +1,5 @@
-//! The IdP products of the customer guide and some others: what each sends, and what the service makes
-//! of it. The fake IdP serves their documents and tokens.
+//! The IdP products of the customer guide and some others: what each sends, and what the service
+//! makes of it. The fake IdP serves their documents and tokens.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use crate::fake_idp::merge;
 use crate::harness::{Service, begin_request, complete_request, reason, refused};
 
 /// A product's IdP from `tests/it/idps/*.json`. The documents are the product's own, except for the
-/// endpoints that the service calls: they are on the fake IdP (`{fake}`), under the product's paths.
+/// endpoints that the service calls: they are on the fake IdP (`{fake}`), under the product's
+/// paths.
 struct Fixture {
     service: Service,
     is: Value,
@@ -287,8 +288,8 @@ async fn a_missing_claim_is_explained_for_the_idp_that_left_it_out() {
     }
 }
 
-/// Entra leaves out more than 200 groups and marks it by `_claim_names` or `hasgroups`. The Identity
-/// marks it too.
+/// Entra leaves out more than 200 groups and marks it by `_claim_names` or `hasgroups`. The
+/// Identity marks it too.
 #[tokio::test]
 async fn entras_group_overage_is_said() {
     for overage in [
@@ -337,8 +338,8 @@ fn map_email(connection: &mut pb::Connection, names: &[&str]) {
     connection.claim_mapping = Some(pb::ClaimMapping { email, ..pb::ClaimMapping::default() });
 }
 
-/// Entra ID v2: no `email` by default, never `email_verified`, PKCE not advertised, and further members
-/// in the token response.
+/// Entra ID v2: no `email` by default, never `email_verified`, PKCE not advertised, and further
+/// members in the token response.
 #[tokio::test]
 async fn entra_sends_no_email_until_it_is_told_to() {
     let mut service = Service::start().await;
@@ -399,8 +400,8 @@ async fn entra_says_by_xms_edov_whether_the_domains_owner_is_verified() {
     }
 }
 
-/// Entra's multi-tenant documents: `{tenantid}` in the issuer, and keys of single tenants among those of
-/// all tenants.
+/// Entra's multi-tenant documents: `{tenantid}` in the issuer, and keys of single tenants among
+/// those of all tenants.
 #[tokio::test]
 async fn entras_template_passes_the_listed_tenants_alone() {
     const OURS: &str = "11111111-2222-3333-4444-555555555555";
@@ -505,8 +506,8 @@ async fn oktas_thin_token_is_filled_in_from_userinfo() {
     assert_eq!(reason(service.log_in().await), "PROVIDER_UNAVAILABLE");
 }
 
-/// Google Workspace: `hd` required by the connection, `iss` in the callback though not advertised, no
-/// logout, `azp`.
+/// Google Workspace: `hd` required by the connection, `iss` in the callback though not advertised,
+/// no logout, `azp`.
 #[tokio::test]
 async fn googles_hd_is_compared_and_its_callback_issuer_too() {
     let mut service = Service::start().await;
@@ -593,7 +594,8 @@ async fn b2cs_placeholder_is_no_subject() {
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID");
 }
 
-/// Booleans as strings (Cognito), numbers as booleans, `amr` as a string, and other claims of any type.
+/// Booleans as strings (Cognito), numbers as booleans, `amr` as a string, and other claims of any
+/// type.
 #[tokio::test]
 async fn oddly_typed_claims_fail_nobody() {
     let mut service = Service::start().await;

@@ -1,5 +1,5 @@
-//! Against a certified OpenID Provider from outside this project: `oidc-provider`, driven through its
-//! login, consent and logout forms as a browser does.
+//! Against a certified OpenID Provider from outside this project: `oidc-provider`, driven through
+//! its login, consent and logout forms as a browser does.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -137,7 +137,8 @@ fn callback_of(url: &Url) -> Callback {
     Callback { code: parameter("code"), state: parameter("state"), iss: parameter("iss") }
 }
 
-/// oidcc-client-test-scope-userinfo-claims; oidcc-client-test-discovery-openid-config, -jwks-uri-keys; oidcc-client-test-rp-init-logout.
+/// oidcc-client-test-scope-userinfo-claims; oidcc-client-test-discovery-openid-config,
+/// -jwks-uri-keys; oidcc-client-test-rp-init-logout.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
     let provider = start();

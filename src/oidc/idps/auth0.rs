@@ -1,5 +1,5 @@
-//! Auth0. Its issuers end in a slash, and its own logout exists also where the metadata document has no
-//! `end_session_endpoint`.
+//! Auth0. Its issuers end in a slash, and its own logout exists also where the metadata document
+//! has no `end_session_endpoint`.
 
 use url::Url;
 

@@ -1,5 +1,5 @@
-//! Amazon Cognito. Advertises its own logout as `end_session_endpoint`, though its parameters are not
-//! those of RP-initiated logout.
+//! Amazon Cognito. Advertises its own logout as `end_session_endpoint`, though its parameters are
+//! not those of RP-initiated logout.
 
 use url::Url;
 

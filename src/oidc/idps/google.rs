@@ -1,5 +1,5 @@
-//! Google Workspace. Has neither a logout for applications nor the client credentials grant, and sends
-//! `iss` with the callback without advertising it.
+//! Google Workspace. Has neither a logout for applications nor the client credentials grant, and
+//! sends `iss` with the callback without advertising it.
 
 use super::{Facts, KnownError, Refuses, is_in};
 

@@ -1,6 +1,7 @@
 //! What is known of each IdP product, one product a file: how it is recognised, what its admin does
-//! there, what its error codes mean, and where it departs from the standard. A new product is a file
-//! and a line in `products!`. Used for texts and checks; no login is accepted or refused by it.
+//! there, what its error codes mean, and where it departs from the standard. A new product is a
+//! file and a line in `products!`. Used for texts and checks; no login is accepted or refused by
+//! it.
 
 pub(super) mod auth0;
 pub(super) mod cognito;

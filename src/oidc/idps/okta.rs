@@ -1,5 +1,5 @@
-//! Okta. Its ID tokens can lack names and e-mail address, which UserInfo has, and its logout requires
-//! an ID token.
+//! Okta. Its ID tokens can lack names and e-mail address, which UserInfo has, and its logout
+//! requires an ID token.
 
 use url::Url;
 

@@ -1,5 +1,6 @@
 //! What a browser without a session would meet at an IdP: cookies, redirects and pages, up to our
-//! callback, which is never called. Redirects are followed here only, each under the address policy.
+//! callback, which is never called. Redirects are followed here only, each under the address
+//! policy.
 
 use std::collections::HashMap;
 
@@ -107,8 +108,8 @@ fn error_in(target: &Url) -> Option<String> {
     (!error.is_empty()).then_some(error)
 }
 
-/// Whether a page refuses the request: by its status, or by an error that products show on pages with
-/// status 200. HTTP 429 and server errors refuse nothing.
+/// Whether a page refuses the request: by its status, or by an error that products show on pages
+/// with status 200. HTTP 429 and server errors refuse nothing.
 pub(super) fn is_error_page(status: StatusCode, text: &str) -> bool {
     let is_known = known_error(text).is_some_and(|error| error.refuses != Refuses::Login);
     is_known || status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS

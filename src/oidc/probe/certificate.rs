@@ -1,5 +1,5 @@
-//! The TLS certificate of the token endpoint: does it expire soon? That it is valid at all is proven by
-//! every other call.
+//! The TLS certificate of the token endpoint: does it expire soon? That it is valid at all is
+//! proven by every other call.
 
 use url::Url;
 

@@ -1,5 +1,5 @@
-//! The published keys: is there one for the algorithms that ID tokens are signed with? Fetched and read
-//! by the code that a login uses.
+//! The published keys: is there one for the algorithms that ID tokens are signed with? Fetched and
+//! read by the code that a login uses.
 
 use super::{Known, Run, Verdict};
 use crate::model::cause::Cause;

@@ -1,4 +1,5 @@
-//! The logout: does the IdP have one that this service can use? Decided by the code of a login's logout.
+//! The logout: does the IdP have one that this service can use? Decided by the code of a login's
+//! logout.
 
 use super::{Known, Run, Verdict};
 use crate::model::check::CheckId;

@@ -1,5 +1,6 @@
-//! The metadata document: can it be fetched, is its issuer the expected one, does it name what a login
-//! uses? Fetched and read by the code that a login uses; here each member is judged by itself.
+//! The metadata document: can it be fetched, is its issuer the expected one, does it name what a
+//! login uses? Fetched and read by the code that a login uses; here each member is judged by
+//! itself.
 
 use std::collections::BTreeSet;
 use std::time::UNIX_EPOCH;

@@ -1,11 +1,11 @@
-//! A check of an IdP without a person: are its metadata right, the client's credentials accepted, the
-//! redirect URI registered? One file a subject. Called by [`crate::connections`].
+//! A check of an IdP without a person: are its metadata right, the client's credentials accepted,
+//! the redirect URI registered? One file a subject. Called by [`crate::connections`].
 //!
-//! A check changes nothing at the IdP, makes at most [`MAX_REQUESTS`] requests, follows redirects for
-//! one subject only and under the address guard, never calls our own callback, and shows nothing of an
-//! answer but shortened text without secrets. Its requests are those of a login: the documents are
-//! fetched and read by [`super::metadata`] and [`super::keys`], the authorization and token requests
-//! built by [`super::provider`].
+//! A check changes nothing at the IdP, makes at most [`MAX_REQUESTS`] requests, follows redirects
+//! for one subject only and under the address guard, never calls our own callback, and shows
+//! nothing of an answer but shortened text without secrets. Its requests are those of a login: the
+//! documents are fetched and read by [`super::metadata`] and [`super::keys`], the authorization and
+//! token requests built by [`super::provider`].
 
 mod browse;
 mod certificate;
@@ -165,8 +165,8 @@ impl Run<'_, '_> {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// An IdP's text for a person: shortened, on one line, and without our secrets in any of the forms
-    /// in which they are sent.
+    /// An IdP's text for a person: shortened, on one line, and without our secrets in any of the
+    /// forms in which they are sent.
     fn redacted(&self, text: &str) -> String {
         let Connection { secrets, settings, .. } = self.probe.connection;
         let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect();

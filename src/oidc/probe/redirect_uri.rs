@@ -1,5 +1,5 @@
-//! The redirect URI: an IdP that answers `prompt=none` there has it registered, if it refuses another
-//! one. The request is the one of a login, with `prompt=none`.
+//! The redirect URI: an IdP that answers `prompt=none` there has it registered, if it refuses
+//! another one. The request is the one of a login, with `prompt=none`.
 
 use url::Url;
 
@@ -80,8 +80,8 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Sends the authorization request of a login, built as a login's, and browses to its end. State
-    /// and nonce are made up: no callback with them is one of a login.
+    /// Sends the authorization request of a login, built as a login's, and browses to its end.
+    /// State and nonce are made up: no callback with them is one of a login.
     async fn authorize(
         &mut self,
         authorization: &Url,

@@ -1,6 +1,6 @@
 //! The authorization request (OIDC Core 3.1.2.1): code flow, PKCE with S256 (RFC 7636). Built by
-//! openidconnect, whose types stop here. A login and a check build their requests with this code, so
-//! that a check sends what a login sends.
+//! openidconnect, whose types stop here. A login and a check build their requests with this code,
+//! so that a check sends what a login sends.
 
 use openidconnect::core::{CoreAuthPrompt, CoreClient, CoreResponseType};
 use openidconnect::{

@@ -138,8 +138,8 @@ impl Provider {
         })
     }
 
-    /// Exchanges the code (RFC 6749 4.1.3). Code and verifier are moved in, since neither can be used
-    /// again.
+    /// Exchanges the code (RFC 6749 4.1.3). Code and verifier are moved in, since neither can be
+    /// used again.
     ///
     /// # Errors
     /// See [`ExchangeError`]; the code is spent.

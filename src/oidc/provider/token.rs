@@ -1,6 +1,6 @@
-//! The token endpoint (RFC 6749 3.2): its requests, built by openidconnect, and its answers, read here.
-//! A login and a check use the same requests. The crate's own reader is not used: it refuses a whole
-//! response for one member of an unexpected type that no login needs.
+//! The token endpoint (RFC 6749 3.2): its requests, built by openidconnect, and its answers, read
+//! here. A login and a check use the same requests. The crate's own reader is not used: it refuses
+//! a whole response for one member of an unexpected type that no login needs.
 
 use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
