@@ -17,7 +17,7 @@ use super::http::HttpClient;
 use super::json;
 use super::metadata::{MAX_DOCUMENT, document_problem};
 use crate::model::cause::Cause;
-use crate::model::connection::SigningAlg;
+use crate::model::signing_alg::SigningAlg;
 
 /// The usable keys of a JWKS document.
 #[derive(Clone, Debug, Default)]

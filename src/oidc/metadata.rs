@@ -12,10 +12,11 @@ use super::http::{Answer, HttpClient, host_of};
 use super::json;
 use crate::model::address::AddressPolicy;
 use crate::model::cause::Cause;
-use crate::model::connection::{
-    Connection, Endpoints, Issuer, MetadataSource, SigningAlg, TENANT_PLACEHOLDER,
+use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource, TENANT_PLACEHOLDER};
+use crate::model::endpoint_url::{
+    EndpointUrlError, WELL_KNOWN, check_endpoint_url, smuggled_parameter,
 };
-use crate::model::draft::{WELL_KNOWN, check_endpoint_url, smuggled_parameter};
+use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
 
 /// An IdP's metadata, complete, for one connection.
@@ -212,9 +213,12 @@ impl<'a> Reader<'a> {
     fn url(&self, name: &str) -> Result<Url, Problem> {
         let missing = || Problem::new(Cause::EndpointMissing, format!("{name} is missing"));
         let text = self.text(name).ok_or_else(missing)?;
-        check_endpoint_url(text, self.addresses).map_err(|(detail, is_forbidden)| {
-            let cause = if is_forbidden { Cause::PrivateAddress } else { Cause::EndpointInvalid };
-            Problem::new(cause, format!("{name} {detail}"))
+        check_endpoint_url(text, self.addresses).map_err(|error| {
+            let cause = match error {
+                EndpointUrlError::ForbiddenAddress { .. } => Cause::PrivateAddress,
+                EndpointUrlError::Malformed(_) => Cause::EndpointInvalid,
+            };
+            Problem::new(cause, format!("{name} {error}"))
         })
     }
 

@@ -14,8 +14,9 @@ use super::error::{IdTokenError, Problem};
 use super::json;
 use super::keys::{KeySet, VerificationKey, hash_of};
 use crate::model::cause::Cause;
-use crate::model::connection::{Issuer, SigningAlg, TENANT_PLACEHOLDER};
+use crate::model::connection::{Issuer, TENANT_PLACEHOLDER};
 use crate::model::login::{Nonce, RawIdToken};
+use crate::model::signing_alg::SigningAlg;
 use crate::model::text::quotable;
 use crate::model::time::UnixSeconds;
 

@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 use peerpanda_sso::config::Setting;
 use peerpanda_sso::model::cause::Cause;
 use peerpanda_sso::model::reason::Reason;
-use peerpanda_sso::oidc::idps;
-use peerpanda_sso::oidc::idps::vendor::Vendor;
+use peerpanda_sso::oidc::idps::{self, IdpProduct};
 
 const REASONS: &str = include_str!("../../docs/reference/reasons.md");
 const SETTINGS: &str = include_str!("../../docs/reference/settings.md");
@@ -39,7 +38,7 @@ fn the_table_of_causes_is_the_enum() {
     let rows = Cause::ALL.iter().map(|cause| {
         let remedy = idps::remedy(
             cause.remedy(),
-            Vendor::Generic,
+            IdpProduct::Generic,
             "the account's redirect URI",
             "the connection's token_endpoint_auth_method",
         );

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use url::{Url, form_urlencoded};
 
 use super::{MAX_SHOWN, Run};
-use crate::model::draft::check_endpoint_url;
+use crate::model::endpoint_url::check_endpoint_url;
 use crate::oidc::error::{CallError, Defect};
 use crate::oidc::http::host_of;
 use crate::oidc::idps::{Refuses, known_error, scripted_errors};
