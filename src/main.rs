@@ -1,23 +1,22 @@
-//! The command line: parse, then `serve`, or run an operator's command; nothing else.
+//! The command line: parses the arguments and runs `serve` or one of the commands of
+//! [`cli`](peerpanda_sso::cli). No logic of its own except signals and exit codes.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use peerpanda_sso::app::{self, App, Environment};
+use peerpanda_sso::app::{App, Environment};
 use peerpanda_sso::cli::connection::ConnectionCommand;
 use peerpanda_sso::cli::health::Health;
+use peerpanda_sso::cli::keys::Keys;
 use peerpanda_sso::cli::settings::ListSettings;
-use peerpanda_sso::cli::{Failure, Outcome};
-use peerpanda_sso::config::{SealedSettings, Settings};
-use peerpanda_sso::entropy::SystemEntropy;
-use peerpanda_sso::server::grpc::auth::new_token;
-use peerpanda_sso::store::seal::MasterKey;
+use peerpanda_sso::cli::tokens::Tokens;
+use peerpanda_sso::cli::{Failure, Outcome, Output, print_line};
+use peerpanda_sso::config::Settings;
 use peerpanda_sso::telemetry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Logs the customers of PeerPanda in through their own OpenID Provider, over gRPC.
+/// Log the customers of PeerPanda in through their own OpenID Provider, over gRPC.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
 struct CommandLine {
@@ -27,87 +26,56 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the service until SIGTERM or SIGINT. Every setting is a flag and an environment variable.
+    /// Run the service until SIGTERM or SIGINT. Every setting is a flag and an environment variable.
+    ///
+    /// The first signal lets the calls in flight finish, at most SSO_DRAIN_TIMEOUT; a second one ends
+    /// the process at once.
     Serve(Box<Settings>),
-    /// Sets customers up, checks them, and tells why a login failed.
+    /// Set up, check and repair the customers' connections.
     Connection(Box<ConnectionCommand>),
-    /// Asks a running service how it is: exits with 0 if it says SERVING, with 1 if not, with 3 if nobody answers.
+    /// Ask a running service for its health. Exits with 0 if it answers SERVING, with 1 if it answers
+    /// anything else, and with 3 if it doesn't answer.
     Health(Health),
-    /// Lists every setting of `serve`, with its variable, flag and default.
+    /// List every setting of `serve` with its variable, flag and default.
     Settings(ListSettings),
-    /// Keys that protect client secrets and pending logins.
+    /// Manage the keys that encrypt client secrets and pending logins.
     #[command(subcommand)]
     Keys(Keys),
-    /// Bearer tokens of the programs that call.
+    /// Manage the bearer tokens of the programs that call the service.
     #[command(subcommand)]
     Tokens(Tokens),
-    /// Prints completions for a shell, such as `peerpanda-sso completions bash >/etc/bash_completion.d/peerpanda-sso`.
+    /// Print shell completions, e.g. `peerpanda-sso completions bash >/etc/bash_completion.d/peerpanda-sso`.
     Completions {
-        /// The shell.
+        /// Complete for this shell.
         shell: Shell,
     },
 }
 
-#[derive(Subcommand)]
-enum Keys {
-    /// Prints a new key for SSO_ENCRYPTION_KEYS.
-    Generate,
-    /// Seals what the database holds anew under the first of SSO_ENCRYPTION_KEYS, while the service serves; afterwards the
-    /// other keys can be removed.
-    ///
-    /// The way: add the new key last on every replica, then move it to the front on every replica, then run this, wait for
-    /// SSO_STATE_TTL so that the logins under way have ended, and remove the old keys. Exits with 1 where a value can't be
-    /// opened by any of the keys, which it names.
-    Rotate(Box<SealedSettings>),
-}
-
-#[derive(Subcommand)]
-enum Tokens {
-    /// Prints a new token for a caller, and what SSO_CALLERS_FILE wants of it: token_sha256.
-    Generate,
-}
-
 fn main() -> ExitCode {
-    let local =
-        |done: Result<(), String>| done.map(|()| Outcome::Success).map_err(Failure::Refused);
-    let done = match CommandLine::parse().command {
-        Command::Serve(settings) => local(serve(&settings)),
+    let command = CommandLine::parse().command;
+    let output = match &command {
+        Command::Connection(command) => command.output(),
+        _ => Output::Text,
+    };
+    let result = match command {
+        Command::Serve(settings) => serve(&settings),
         Command::Connection(command) => block_on(command.run()),
         Command::Health(health) => block_on(health.run()),
         Command::Settings(list) => list.run(),
-        Command::Keys(keys) => local(run_keys(&keys)),
-        Command::Tokens(Tokens::Generate) => {
-            let (token, hash) = new_token(&SystemEntropy);
-            local(print(&format!("token:        {}\ntoken_sha256: {hash}", token.as_str())))
-        }
-        Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut CommandLine::command(),
-                "peerpanda-sso",
-                &mut std::io::stdout(),
-            );
-            Ok(Outcome::Success)
-        }
+        Command::Keys(keys) => block_on(keys.run()),
+        Command::Tokens(tokens) => tokens.run(),
+        Command::Completions { shell } => print_completions(shell),
     };
-    match done {
+    match result {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(failure) => {
-            print_error(&failure.to_string());
+            print_error(&failure.render(output));
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn run_keys(keys: &Keys) -> Result<(), String> {
-    match keys {
-        Keys::Generate => print(MasterKey::generate(&SystemEntropy).encoded().as_str()),
-        Keys::Rotate(settings) => rotate(settings),
-    }
-}
-
-/// Runs a command that asks the service.
 #[tokio::main(flavor = "current_thread")]
 async fn block_on(
     command: impl Future<Output = Result<Outcome, Failure>>,
@@ -115,47 +83,48 @@ async fn block_on(
     command.await
 }
 
-fn print(text: &str) -> Result<(), String> {
-    writeln!(std::io::stdout(), "{text}").map_err(|error| error.to_string())
+/// Into a buffer first: clap_complete panics where its writer fails, as for a closed pipe.
+fn print_completions(shell: Shell) -> Result<Outcome, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "peerpanda-sso", &mut script);
+    print_line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Outcome::Success)
 }
 
-#[expect(clippy::print_stderr, reason = "the logs may not be there yet")]
+#[expect(clippy::print_stderr, reason = "logging may not be set up yet")]
 fn print_error(error: &str) {
-    eprintln!("peerpanda-sso: {error}");
+    eprintln!("{error}");
 }
 
 #[tokio::main]
-async fn rotate(settings: &SealedSettings) -> Result<(), String> {
-    let (database, keyring) = settings.check().map_err(|errors| errors.to_string())?;
-    let resealed = app::reseal(&database, keyring, &Environment::default()).await?;
-    print(&format!(
-        "{} of {} values were sealed anew under the newest key",
-        resealed.changed, resealed.all
-    ))?;
-    if resealed.unreadable.is_empty() {
-        return print(
-            "the older keys can be removed from the settings once the logins under way have ended (SSO_STATE_TTL); backups made under them need them",
-        );
-    }
-    Err(format!(
-        "none of SSO_ENCRYPTION_KEYS opens {}: the older keys must stay",
-        resealed.unreadable.join(", ")
-    ))
-}
-
-#[tokio::main]
-async fn serve(settings: &Settings) -> Result<(), String> {
-    let config = settings.check().map_err(|errors| errors.to_string())?;
-    let (format, filter) = settings.logging().map_err(|errors| errors.to_string())?;
-    telemetry::init(format, filter)?;
-    let stop = |kind| signal(kind).map_err(|error| error.to_string());
-    let (mut terminate, mut interrupt) =
-        (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
-    let app = App::start(config, Environment::default()).await?;
+async fn serve(settings: &Settings) -> Result<Outcome, Failure> {
+    let config = settings.check().map_err(Failure::other)?;
+    let (format, filter) = settings.logging().map_err(Failure::other)?;
+    telemetry::init(format, filter).map_err(Failure::other)?;
+    let listen = |kind| signal(kind).map_err(Failure::other);
+    let mut signals =
+        StopSignals(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let app = App::start(config, Environment::default()).await.map_err(Failure::other)?;
+    signals.next().await;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = app.shut_down() => Ok(Outcome::Success),
+        signal = signals.next() => {
+            tracing::warn!(signal, "exiting at once: received a second signal");
+            // Not by returning: that would wait for the runtime's blocking tasks.
+            std::process::exit(128 + signal)
+        }
     }
-    app.shut_down().await;
-    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals(Signal, Signal);
+
+impl StopSignals {
+    /// The number of the next signal that arrives.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.0.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.1.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
 }

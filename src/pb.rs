@@ -1,9 +1,10 @@
-//! The contract's messages and services, generated from `proto/`. Only the door ([`server::grpc`](crate::server::grpc)) and clients of the
-//! service use them.
+//! The contract's messages and services, generated from `proto/` by `build.rs`. Only
+//! [`server::grpc`](crate::server::grpc) and clients of the service use them; no other module sees a
+//! wire format.
 
-#![expect(clippy::allow_attributes, reason = "generated code has its own")]
+#![expect(clippy::allow_attributes, reason = "the generated code has `allow` attributes")]
 
 tonic::include_proto!("peerpanda.sso.v1");
 
-/// The protocol buffers' descriptors, for server reflection and for tools.
+/// The encoded `FileDescriptorSet` of `proto/` and of its imports.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

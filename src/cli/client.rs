@@ -1,4 +1,5 @@
-//! How a command reaches the service: where it is, over which TLS, and as which caller.
+//! How a command reaches the service: its address, TLS, and the caller's credentials. Every command
+//! that talks to the service connects here; nothing here prints or sends a request.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +14,10 @@ use tonic::{Request, Status};
 use super::Failure;
 use crate::pb::connection_service_client::ConnectionServiceClient;
 
-/// Where the service is and how to show who calls.
+/// The service's address and TLS.
 #[derive(Args, Clone, Debug)]
-pub struct ClientArgs {
-    /// The listener's URL: http or https.
+pub struct EndpointArgs {
+    /// Set the listener's URL, http or https.
     #[arg(
         long,
         global = true,
@@ -24,34 +25,42 @@ pub struct ClientArgs {
         value_name = "URL",
         default_value = "http://127.0.0.1:50052"
     )]
-    pub endpoint: String,
-    /// PEM file of the CAs of the service's certificate. Default: the operating system's.
+    endpoint: String,
+    /// Read the CAs that sign the service's certificate from this PEM file. Default: the operating
+    /// system's CAs.
     #[arg(long, global = true, env = "SSO_ENDPOINT_CA_FILE", value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// The name that the service's certificate is for, where it isn't the URL's host.
+    ca_file: Option<PathBuf>,
+    /// Expect this name in the service's certificate instead of the URL's host.
     #[arg(long, global = true, env = "SSO_ENDPOINT_SERVER_NAME", value_name = "NAME")]
-    pub server_name: Option<String>,
-    /// PEM file of the caller's certificate chain. Needs --key-file.
+    server_name: Option<String>,
+    /// Read the client's certificate chain from this PEM file. Requires --key-file.
     #[arg(long, global = true, env = "SSO_CLIENT_CERT_FILE", value_name = "FILE")]
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of its private key.
+    cert_file: Option<PathBuf>,
+    /// Read the private key of the client's certificate from this PEM file.
     #[arg(long, global = true, env = "SSO_CLIENT_KEY_FILE", value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-    /// File that holds the caller's bearer token.
-    #[arg(long, global = true, env = "SSO_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Who uses this, for the record of changes. Default: the operating system's user.
-    #[arg(long, global = true, env = "SSO_OPERATOR", value_name = "NAME", default_value_t = user(), hide_default_value = true)]
-    pub operator: String,
-    /// How long to wait for an answer.
+    key_file: Option<PathBuf>,
+    /// Wait this long for an answer.
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    pub timeout: Duration,
+    timeout: Duration,
 }
 
-/// ConnectionService, as this caller.
+/// The service's address, and the caller.
+#[derive(Args, Clone, Debug)]
+pub struct ClientArgs {
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    /// Read the caller's bearer token from this file.
+    #[arg(long, global = true, env = "SSO_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Record changes under this name. Default: the operating system's user.
+    #[arg(long, global = true, env = "SSO_OPERATOR", value_name = "NAME", default_value_t = user(), hide_default_value = true)]
+    operator: String,
+}
+
+/// A client of ConnectionService that sends the caller's credentials.
 pub type Admin = ConnectionServiceClient<InterceptedService<Channel, Credentials>>;
 
-/// Who calls: shown with each call.
+/// The metadata that identifies the caller, sent with each call.
 #[derive(Clone)]
 pub struct Credentials {
     authorization: Option<MetadataValue<Ascii>>,
@@ -71,30 +80,41 @@ impl Interceptor for Credentials {
 }
 
 impl ClientArgs {
-    /// ConnectionService.
+    /// Connects to ConnectionService.
     ///
     /// # Errors
-    /// As [`ClientArgs::channel`].
+    /// The token file can't be used, or see [`EndpointArgs::connect`].
     pub async fn admin(&self) -> Result<Admin, Failure> {
         let operator =
             Some(&self.operator).filter(|name| !name.is_empty()).and_then(|name| name.parse().ok());
         let credentials = Credentials { authorization: self.authorization()?, operator };
-        let channel = self.channel().await?;
+        let channel = self.endpoint.connect().await?;
         Ok(ConnectionServiceClient::with_interceptor(channel, credentials)
-            .max_decoding_message_size(MAX_ANSWER))
+            .max_decoding_message_size(MAX_MESSAGE_SIZE))
     }
 
-    /// Connects.
+    fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        let text = read(file)?;
+        let token = std::str::from_utf8(&text).map(str::trim).unwrap_or_default();
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
+            Failure::Usage(format!("{} does not contain a bearer token", file.display()))
+        })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+impl EndpointArgs {
+    /// Connects to the service.
     ///
     /// # Errors
-    /// A file can't be read, the URL is none, or nobody answers there.
-    pub async fn channel(&self) -> Result<Channel, Failure> {
-        let wrong = |error: tonic::transport::Error| {
-            Failure::NoAnswer(format!("{}: {}", self.endpoint, innermost(&error)))
-        };
-        let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(wrong)?;
+    /// A file can't be read, the URL is invalid, or the service doesn't answer.
+    pub async fn connect(&self) -> Result<Channel, Failure> {
+        let failed = |error: tonic::transport::Error| self.no_answer(root_cause(&error));
+        let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(failed)?;
         let endpoint = if self.endpoint.starts_with("https://") {
-            endpoint.tls_config(self.tls()?).map_err(wrong)?
+            endpoint.tls_config(self.tls()?).map_err(failed)?
         } else {
             endpoint
         };
@@ -103,22 +123,12 @@ impl ClientArgs {
             .timeout(self.timeout)
             .connect()
             .await
-            .map_err(wrong)
+            .map_err(failed)
     }
 
-    /// `authorization`, where a token was given.
-    ///
-    /// # Errors
-    /// The file can't be read, or holds no token.
-    fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
-        let Some(file) = &self.token_file else { return Ok(None) };
-        let text = read(file)?;
-        let token = std::str::from_utf8(&text).map(str::trim).unwrap_or_default();
-        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
-            .parse()
-            .map_err(|_| Failure::Usage(format!("{} holds no bearer token", file.display())))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+    /// The failure of a call that the service didn't answer.
+    pub(super) fn no_answer(&self, cause: impl std::fmt::Display) -> Failure {
+        Failure::NoAnswer(format!("no answer from {}: {cause}", self.endpoint))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, Failure> {
@@ -131,10 +141,13 @@ impl ClientArgs {
         }
         match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => {
-                tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?))
+                tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
             }
             (None, None) => {}
-            _ => return Err(Failure::Usage("--cert-file and --key-file go together".to_owned())),
+            _ => {
+                let text = "--cert-file and --key-file must be given together";
+                return Err(Failure::Usage(text.to_owned()));
+            }
         }
         Ok(tls)
     }
@@ -142,11 +155,11 @@ impl ClientArgs {
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file)
-        .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
+        .map_err(|error| Failure::Usage(format!("can't read {}: {error}", file.display())))
 }
 
-/// What really happened: tonic's own text says "transport error".
-fn innermost(error: &dyn std::error::Error) -> String {
+/// The innermost source, since tonic's own text is only "transport error".
+fn root_cause(error: &dyn std::error::Error) -> String {
     let mut current = error;
     while let Some(source) = current.source() {
         current = source;
@@ -156,12 +169,12 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the operating system tells who uses the command by the environment alone"
+    reason = "the operating system names the command's user in the environment alone"
 )]
 fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 
-/// A page of 1000 connections, each with all its texts.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Enough for a page of 1000 connections with every text at its limit.
+const MAX_MESSAGE_SIZE: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,95 +1,184 @@
-//! The operator's commands: clients of the running service over gRPC, never of its database. Each ends with an exit code
-//! that says how it went, and prints what a person reads or, with `--output json`, what a script does. No secret is taken from
-//! an argument, and none is printed.
+//! The commands. Those for support are clients of the running service over gRPC and never open its
+//! database. Each ends with an exit code, and prints text for people or, with `--output json`, JSON
+//! for scripts. No secret is taken from an argument, and none is printed except a new key or token.
 
 pub mod client;
 pub mod connection;
 pub mod health;
+pub mod keys;
+mod reflection;
 pub mod settings;
+pub mod tokens;
 
+use std::fmt;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+use serde::Serialize;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-/// How a command ended, as the process's exit code.
+/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 0: what was asked for is so.
+    /// Exit code 0.
     Success,
-    /// 1: the service answered, and what was asked for is not so.
+    /// Exit code 1, already explained on standard output: a check failed, an entry was refused.
     Failed,
 }
 
-/// Why a command did nothing, or not all.
+/// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The service refused it: exit code 1.
+    /// Exit code 1: the service refused a call.
     #[error("{0}")]
-    Refused(String),
-    /// What was given can't be used: exit code 2, as for a wrong flag.
+    Refused(Box<Refusal>),
+    /// Exit code 1: the command itself failed.
+    #[error("{0}")]
+    Other(String),
+    /// Exit code 2: the input can't be used.
     #[error("{0}")]
     Usage(String),
-    /// Nobody answers: exit code 3.
+    /// Exit code 3: the service doesn't answer.
     #[error("{0}")]
     NoAnswer(String),
 }
 
 impl Failure {
-    /// The process's.
+    /// A failure of the command itself.
+    pub fn other(error: impl fmt::Display) -> Self {
+        Self::Other(error.to_string())
+    }
+
+    /// The process's exit code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) => 1,
+            Self::Refused(_) | Self::Other(_) => 1,
             Self::Usage(_) => 2,
             Self::NoAnswer(_) => 3,
+        }
+    }
+
+    /// The error for standard error: text, or one JSON object `{"error": …}`.
+    #[must_use]
+    pub fn render(&self, output: Output) -> String {
+        match (output, self) {
+            (Output::Text, _) => format!("peerpanda-sso: {self}"),
+            (Output::Json, Self::Refused(refusal)) => {
+                serde_json::json!({ "error": refusal }).to_string()
+            }
+            (Output::Json, _) => {
+                serde_json::json!({ "error": { "message": self.to_string() } }).to_string()
+            }
         }
     }
 }
 
 impl From<Status> for Failure {
-    /// What the service said, with its reason; without one it wasn't the service that spoke.
+    /// A status without ErrorInfo is not the service's: a proxy or tonic made it.
     fn from(status: Status) -> Self {
-        let Some(info) = status.get_details_error_info() else {
-            return Self::NoAnswer(format!("no answer: {}", status.message()));
-        };
-        let trace =
-            info.metadata.get("trace_id").map_or_else(String::new, |id| format!(" (trace {id})"));
-        let fields = status
-            .get_details_bad_request()
-            .map(|details| details.field_violations)
-            .unwrap_or_default();
-        let fields: String = fields
-            .iter()
-            .map(|violation| format!("\n  {}: {}", violation.field, violation.description))
-            .collect();
-        let message = if fields.is_empty() { status.message() } else { "" };
-        Self::Refused(format!("{}: {message}{trace}{fields}", info.reason))
+        let refusal = Refusal::from(status);
+        if refusal.reason.is_empty() {
+            Self::NoAnswer(refusal.message)
+        } else {
+            Self::Refused(Box::new(refusal))
+        }
     }
 }
 
-/// In which form a command prints.
+/// What the service said when it refused a call; empty fields were not said.
+#[derive(Debug, Default, Serialize)]
+pub struct Refusal {
+    /// The stable reason, such as `BAD_REQUEST`.
+    pub reason: String,
+    /// The finer code, such as `field_invalid`.
+    pub cause: String,
+    /// The sentence for people.
+    pub message: String,
+    /// The id that the service logged.
+    pub trace_id: String,
+    /// The invalid fields.
+    pub violations: Vec<FieldViolation>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldViolation {
+    /// The field's path in the proto; empty where the description names it.
+    pub field: String,
+    /// What is wrong. Never a secret.
+    pub description: String,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        let Some(mut info) = status.get_details_error_info() else {
+            let message = format!("no answer: {}", status.message());
+            return Self { message, ..Self::default() };
+        };
+        let mut metadata = |name: &str| info.metadata.remove(name).unwrap_or_default();
+        let (cause, trace_id) = (metadata("cause"), metadata("trace_id"));
+        let violations = status.get_details_bad_request().map(|details| details.field_violations);
+        let violations = violations.into_iter().flatten();
+        Self {
+            reason: info.reason,
+            cause,
+            message: status.message().to_owned(),
+            trace_id,
+            violations: violations
+                .map(|it| FieldViolation { field: it.field, description: it.description })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The violations say the same field by field.
+        let message = if self.violations.is_empty() { self.message.as_str() } else { "" };
+        let separator = if self.reason.is_empty() || message.is_empty() { "" } else { ": " };
+        write!(f, "{}{separator}{message}", self.reason)?;
+        let ids = [("cause", &self.cause), ("trace", &self.trace_id)];
+        let ids = ids.into_iter().filter(|(_, id)| !id.is_empty());
+        let ids: Vec<_> = ids.map(|(name, id)| format!("{name} {id}")).collect();
+        if !ids.is_empty() {
+            write!(f, " ({})", ids.join(", "))?;
+        }
+        let is_alone = self.reason.is_empty() && self.violations.len() == 1;
+        for FieldViolation { field, description } in &self.violations {
+            let start = if is_alone { "" } else { "\n  " };
+            let separator = if field.is_empty() { "" } else { ": " };
+            write!(f, "{start}{field}{separator}{description}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The format of a command's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Tables and sentences for people.
     #[default]
     Text,
-    /// For scripts.
+    /// JSON for scripts.
     Json,
 }
 
-/// Writes a line to standard output, with colours only where a person sees them (a terminal, and no `NO_COLOR`). A reader
-/// that went away, as `head` does, is no error.
-fn print_line(line: &str) -> Result<(), Failure> {
+/// Writes a line to standard output, in colour only on a terminal without `NO_COLOR`. A reader that
+/// has closed the pipe, as `head` does, is not an error.
+///
+/// # Errors
+/// Standard output can't be written for another reason.
+pub fn print_line(line: &str) -> Result<(), Failure> {
     match writeln!(anstream::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Usage(format!("standard output: {error}")))
+            Err(Failure::Other(format!("can't write to standard output: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print_line(&format!("{value:#}"))
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print_line(&serde_json::to_string_pretty(value).map_err(Failure::other)?)
 }

@@ -1,4 +1,5 @@
-//! `peerpanda-sso settings`: every setting of `serve`, for people and for tools that must know them all.
+//! `peerpanda-sso settings`: lists every setting of `serve`. The reference in docs is tested against
+//! this list.
 
 use clap::Args;
 use serde_json::json;
@@ -9,7 +10,7 @@ use crate::config::Setting;
 /// The command's options.
 #[derive(Args)]
 pub struct ListSettings {
-    /// How to print.
+    /// Set the output format.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -18,19 +19,18 @@ impl ListSettings {
     /// Prints the settings.
     ///
     /// # Errors
-    /// Standard output can't be written to.
+    /// Standard output can't be written.
     pub fn run(&self) -> Result<Outcome, Failure> {
         let settings = Setting::all();
         match self.output {
             Output::Json => {
-                let one = |setting: &Setting| json!({ "variable": setting.variable, "flag": setting.flag, "default": setting.default, "help": setting.help });
-                print_json(&json!(settings.iter().map(one).collect::<Vec<_>>()))?;
+                let to_json = |Setting { variable, flag, default, help }: Setting| json!({ "variable": variable, "flag": flag, "default": default, "help": help });
+                print_json(&settings.into_iter().map(to_json).collect::<Vec<_>>())?;
             }
             Output::Text => {
-                for Setting { variable, flag, default, help } in &settings {
-                    let default = default
-                        .as_deref()
-                        .map_or_else(String::new, |default| format!(" (default: {default})"));
+                for Setting { variable, flag, default, help } in settings {
+                    let default =
+                        default.map_or_else(String::new, |text| format!(" (default: {text})"));
                     print_line(&format!("{variable}, {flag}{default}\n    {help}"))?;
                 }
             }

@@ -1,4 +1,5 @@
-//! The program itself: settings, health, reflection, signals, and stores that go away.
+//! The program itself: settings, keys, health, reflection, signals, and
+//! stores that become unreachable.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -22,7 +24,7 @@ use crate::harness::{
     postgres_url, reason,
 };
 
-/// The program, its log so far, and its callers.
+/// The running program, its log so far, and clients of it.
 pub(crate) struct Program {
     pub(crate) process: Process,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
@@ -33,7 +35,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs `peerpanda-sso serve` in `data` on free ports, with these settings, until it answers.
+    /// Runs `peerpanda-sso serve` in `data` on free ports with these settings, until it answers.
     pub(crate) async fn serve(data: &Path, settings: &[(&str, &str)]) -> Self {
         let program = Self::start(data, settings).await;
         eventually("the program answers", || async {
@@ -43,18 +45,21 @@ impl Program {
         program
     }
 
-    /// The same without waiting: for one that speaks TLS.
+    /// The same, until it listens: for a program that only answers over TLS.
     pub(crate) async fn start(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let (login_port, admin_port) = (free_port(), free_port());
-        let mut child = command(data)
+        let mut command = command(data);
+        command
             .arg("serve")
-            .env("SSO_LISTEN", format!("127.0.0.1:{login_port}"))
-            .env("SSO_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"))
+            .env("SSO_LISTEN", "127.0.0.1:0")
+            .env("SSO_ADMIN_LISTEN", "127.0.0.1:0")
             .env("SSO_ALLOW_INSECURE_PROVIDERS", "true")
             .envs(settings.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
+            .stderr(Stdio::piped());
+        if let Some((name, filter)) = settings.iter().find(|(name, _)| *name == "RUST_LOG") {
+            // The addresses are read from the log.
+            command.env(name, format!("{filter},peerpanda_sso::app=info"));
+        }
+        let mut child = command.spawn().expect("the program runs");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, stderr) = (Arc::clone(&log), child.stderr.take().expect("piped"));
         std::thread::spawn(move || {
@@ -64,8 +69,10 @@ impl Program {
                 .for_each(|line| locked(&lines).push(line))
         });
         let process = Process(child);
-        let (login_url, admin_url) =
-            (format!("http://127.0.0.1:{login_port}"), format!("http://127.0.0.1:{admin_port}"));
+        let address = |name: &str| locked(&log).iter().find_map(|line| logged_address(line, name));
+        eventually("the program listens", || async { address("login.address").is_some() }).await;
+        let url = |name: &str| format!("http://{}", address(name).expect("logged"));
+        let (login_url, admin_url) = (url("login.address"), url("admin.address"));
         let lazily =
             |url: &str| Channel::from_shared(url.to_owned()).expect("a URL").connect_lazy();
         let (login, admin) = (
@@ -104,6 +111,12 @@ pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerpanda-sso"));
     command.current_dir(data).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
     command
+}
+
+/// An address that a log line names, in text or in JSON.
+fn logged_address(line: &str, name: &str) -> Option<String> {
+    let value = line.split_once(name)?.1.trim_start_matches(['"', '=', ':']);
+    value.split(['"', ' ']).next().map(str::to_owned)
 }
 
 fn output(command: &mut Command) -> (Output, String) {
@@ -198,12 +211,12 @@ async fn keys_are_rotated_while_people_log_in() {
     program.log_in(&idp).await.expect("a login by the old key");
     let (is_done, text) = rotate(data.path(), &postgres, &both).await;
     assert!(
-        is_done && text.contains("2 of 2 values were sealed anew"),
+        is_done && text.contains("sealed 2 of 2 values again"),
         "the secret and a signing key: {text}"
     );
     program.log_in(&idp).await.expect("a login while it serves");
     let (is_done, text) = rotate(data.path(), &postgres, &both).await;
-    assert!(is_done && text.contains("0 of 2 values"), "{text}");
+    assert!(is_done && text.contains("sealed 0 of 2 values"), "{text}");
     drop(program);
 
     let mut program = Program::serve(data.path(), &settings(&new)).await;
@@ -322,6 +335,63 @@ async fn sigterm_says_not_serving_lets_calls_finish_and_exits_with_success() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_process_at_once() {
+    for (second, code) in [("TERM", 128 + 15), ("INT", 128 + 2)] {
+        let data = tempfile::tempdir().expect("a directory");
+        let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+        let mut program = Program::serve(data.path(), &[]).await;
+        program.set_up(&idp).await;
+        let begun = program.login.begin_login(begin_request()).await.expect("begun").into_inner();
+        let callback = idp.approve(&begun.redirect_url, "alice");
+        idp.behave().token_delay = Duration::from_secs(30);
+        let mut login = program.login.clone();
+        let in_flight =
+            tokio::spawn(async move { login.complete_login(complete_request(&callback)).await });
+        eventually("the call is in flight", || async { idp.count("/token") == 1 }).await;
+        program.process.signal("TERM");
+        eventually("the program takes no more calls", || async {
+            Channel::from_shared(program.login_url.clone()).expect("a URL").connect().await.is_err()
+        })
+        .await;
+        assert!(program.process.0.try_wait().expect("a status").is_none(), "it waits for the call");
+        program.process.signal(second);
+        let ended = Instant::now();
+        let status = tokio::task::spawn_blocking(move || program.process.0.wait());
+        let status = status.await.expect("ended").expect("ended");
+        assert_eq!(status.code(), Some(code));
+        assert!(ended.elapsed() < Duration::from_secs(5), "{:?}", ended.elapsed());
+        in_flight.await.expect("ended").expect_err("the call is cut off");
+    }
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_is_no_error() {
+    let data = tempfile::tempdir().expect("a directory");
+    for arguments in [&["completions", "bash"][..], &["settings"], &["keys", "generate"]] {
+        let mut child = command(data.path())
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("ended");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && errors.is_empty(), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn health_offers_no_option_that_it_ignores() {
+    let data = tempfile::tempdir().expect("a directory");
+    let help = command(data.path()).args(["health", "--help"]).output().expect("the program runs");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    assert!(help.contains("--endpoint") && help.contains("--cert-file"), "{help}");
+    assert!(!help.contains("--operator") && !help.contains("--token-file"), "{help}");
+    let (refused, text) = output(command(data.path()).args(["health", "--operator", "ada"]));
+    assert!(refused.status.code() == Some(2) && text.contains("--operator"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_each_listeners_services() {
     let data = tempfile::tempdir().expect("a directory");
     let program = Program::serve(data.path(), &[]).await;
@@ -405,7 +475,7 @@ async fn with_redis_away_logins_are_refused_at_once_and_health_says_so() {
     program.log_in(&idp).await.expect("a login");
 }
 
-/// The database goes away under whoever uses it, or comes back.
+/// Makes the database refuse connections and ends those that are open, or accept them again.
 async fn allow_connections(postgres: &str, allowed: bool) {
     use sqlx::Connection as _;
     let (server, name) = postgres.rsplit_once('/').expect("a URL");

@@ -1,4 +1,5 @@
-//! Support's commands, on the real program: the whole story of a customer, and ten thousand of them at once.
+//! Support's commands on the real program: the whole story of a customer, files of connections, and ten
+//! thousand of them at once.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,25 +16,25 @@ use crate::binary::{Program, command};
 use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{begin_request, complete_request, eventually, key, postgres_url, reason};
 
-/// What a command said, and its exit code.
-struct Said {
+/// A command's exit code and output.
+struct Ended {
     code: i32,
     text: String,
     errors: String,
 }
 
-impl Said {
+impl Ended {
     fn json(&self) -> Value {
         serde_json::from_str(&self.text)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.text, self.errors))
     }
 }
 
-/// Support's terminal: a folder, and where the service is.
+/// Support's terminal: a folder and the service's address.
 struct Desk {
     folder: TempDir,
     endpoint: String,
-    /// What was typed and what was said, as docs/support.md shows it.
+    /// The commands and their output, as docs/support.md shows them.
     transcript: Mutex<String>,
 }
 
@@ -51,8 +52,8 @@ impl Desk {
         name.to_owned()
     }
 
-    /// Runs `peerpanda-sso connection …`, with this on standard input.
-    async fn run_with(&self, arguments: &[&str], input: &str) -> Said {
+    /// Runs `peerpanda-sso connection …` with this standard input.
+    async fn run_with(&self, arguments: &[&str], input: &str) -> Ended {
         let mut command = command(self.folder.path());
         command
             .arg("connection")
@@ -64,13 +65,13 @@ impl Desk {
         let run = move || {
             let mut child = command.spawn().expect("the program runs");
             let mut stdin = child.stdin.take().expect("piped");
-            // One that doesn't read has ended already.
+            // A command that doesn't read its input may have ended already.
             let _ = stdin.write_all(input.as_bytes());
             drop(stdin);
             child.wait_with_output().expect("ended")
         };
         let output = tokio::task::spawn_blocking(run).await.expect("ended");
-        let said = Said {
+        let said = Ended {
             code: output.status.code().expect("an exit code"),
             text: String::from_utf8(output.stdout).expect("UTF-8"),
             errors: String::from_utf8(output.stderr).expect("UTF-8"),
@@ -96,7 +97,7 @@ impl Desk {
         said
     }
 
-    async fn run(&self, arguments: &[&str]) -> Said {
+    async fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with(arguments, "").await
     }
 
@@ -122,14 +123,14 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     desk.file("wrong", "CANARYwrong\n");
     desk.file("right", &format!("{}\n", idp.client_secret));
 
-    // The guide, before anything is set up.
+    // The guide needs no connection.
     let guide = desk.good(&["guide", "acme", "--idp", "okta"]).await;
     assert!(
         guide.contains("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/"),
         "{guide}"
     );
 
-    // What came through the chat; the secret was copied wrong.
+    // The customer's values from the chat, with a wrong secret.
     let discovery = idp.discovery_url();
     let create = [
         "create",
@@ -160,7 +161,7 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     let again = desk.run(&[&create[..], &["--client-secret-file", "wrong"]].concat()).await;
     assert!(again.code == 1 && again.errors.contains("CONNECTION_EXISTS"), "{}", again.errors);
 
-    // What is wrong, on whose side.
+    // The check says what is wrong, and on whose side.
     let checked = desk.run(&["check", "acme"]).await;
     assert_eq!(checked.code, 1, "{}", checked.text);
     let failed = checked.text.lines().find(|line| line.starts_with("FAIL  ")).expect("a failure");
@@ -168,13 +169,13 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     assert!(checked.text.contains("support: compare client id, secret"), "{}", checked.text);
     assert!(desk.run(&["guide", "acme", "--ready"]).await.errors.contains("CHECK_REQUIRED"));
 
-    // Fixed, and proven.
+    // The secret is corrected, and a check proves it.
     desk.good(&[
         "update",
         "acme",
         "--client-secret-file",
         "right",
-        "--client-secret-expires",
+        "--client-secret-expire-time",
         "2999-01-31",
     ])
     .await;
@@ -186,7 +187,7 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         .expect("results")
         .iter()
         .find(|result| result["id"] == "client.credentials");
-    assert_eq!(credentials.expect("a result")["outcome"], "PASS");
+    assert_eq!(credentials.expect("a result")["outcome"], "CHECK_OUTCOME_PASS");
     let note = desk.good(&["guide", "acme", "--ready"]).await;
     assert!(
         note.contains("Acme Inc.: single sign-on is ready to test")
@@ -241,13 +242,20 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         "{table}"
     );
 
-    // An edit of an ACTIVE one is told what it does, and checked first.
+    // A change of an ACTIVE connection says what it affects, and needs a check first.
     let refused = desk.run(&["update", "acme", "--scopes", "openid"]).await;
     assert!(
         refused.code == 1 && refused.errors.contains("every login that ends from now on"),
         "{}",
         refused.errors
     );
+    for part in ["CHECK_REQUIRED: ", "(cause ", ", trace "] {
+        assert!(refused.errors.contains(part), "{part}: {}", refused.errors);
+    }
+    let as_json = desk.run(&["update", "acme", "--scopes", "openid", "--output", "json"]).await;
+    let error: Value = serde_json::from_str(&as_json.errors).expect("JSON");
+    assert_eq!(error["error"]["reason"], "CHECK_REQUIRED");
+    assert!(error["error"]["trace_id"].as_str().is_some_and(|id| id.len() == 32), "{error}");
     assert_eq!(desk.run(&["check", "acme", "--scopes", "openid,email"]).await.code, 0);
     desk.good(&["update", "acme", "--scopes", "openid,email"]).await;
     desk.good(&["update", "acme", "--scopes", "openid,profile", "--force"]).await;
@@ -292,7 +300,12 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     );
     let apply = |more: &'static [&'static str]| [&["apply", "-f", "accounts.yaml"], more].concat();
     let dry = desk.run(&apply(&["--dry-run"])).await;
-    assert!(dry.code == 0 && dry.text.contains("would be: 3 created"), "{}", dry.text);
+    assert!(
+        dry.code == 1 && dry.text.contains("dry run: 2 created, 0 updated, 0 unchanged, 1 failed"),
+        "{}",
+        dry.text
+    );
+    assert!(dry.text.contains("failed    connections[1] (broken): BAD_REQUEST"), "{}", dry.text);
     assert!(desk.good(&["list"]).await.contains("0 connections"), "nothing was changed");
     let first = desk.run(&apply(&[])).await;
     assert!(
@@ -301,8 +314,8 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
         first.text
     );
     assert!(
-        first.text.contains("failed    broken: BAD_REQUEST")
-            && first.text.contains("discovery_url"),
+        first.text.contains("failed    connections[1] (broken): BAD_REQUEST")
+            && first.text.contains("\n  discovery_url: must be https"),
         "{}",
         first.text
     );
@@ -330,21 +343,34 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     desk.file("acme.secret", "CANARYrotated");
     assert!(desk.good(&apply(&[])).await.contains("updated   acme: client_secret"));
 
-    // What is exported is what is applied, but for the secrets.
+    // An export holds everything but the secrets, and changes nothing when it is applied.
     let exported = desk.good(&["export"]).await;
     assert!(exported.contains("slug: manual") && !exported.contains("secret: "), "{exported}");
     desk.file("exported.yaml", &exported);
+    let listed = desk.good(&["list", "--output", "json"]).await;
+    let all_unchanged = "0 created, 0 updated, 3 unchanged, 0 failed";
     assert!(
-        desk.good(&["apply", "-f", "exported.yaml"])
-            .await
-            .contains("0 created, 0 updated, 3 unchanged"),
+        desk.good(&["apply", "-f", "exported.yaml"]).await.contains(all_unchanged),
         "{exported}"
     );
+    let from_input = desk.run_with(&["apply", "-f", "-"], &exported).await;
+    assert!(from_input.code == 0 && from_input.text.contains(all_unchanged), "{}", from_input.text);
+    assert_eq!(desk.good(&["list", "--output", "json"]).await, listed, "not even the revision");
     for (bad, words) in [
-        ("{ slug: acme, client_secret: CANARY, client_secret_file: acme.secret }", "must not both"),
+        (
+            "{ slug: acme, client_secret: CANARY, client_secret_file: acme.secret }",
+            "client_secret: must not be given together with client_secret_file",
+        ),
+        (
+            "{ slug: acme, client_secrets: CANARY }",
+            "connections[0] (acme): unknown field \"client_secrets\"; did you mean \"client_secret\"?",
+        ),
         ("{ slug: acme, client_secret_file: nowhere }", "nowhere"),
         ("{ slug: acme, state: active }", "CHECK_REQUIRED"),
-        ("{ slug: acme, token_endpoint_auth_method: none }", "client_secret_basic or"),
+        (
+            "{ slug: acme, token_endpoint_auth_method: none }",
+            "must be client_secret_basic or client_secret_post",
+        ),
     ] {
         desk.file(
             "bad.yaml",
@@ -368,14 +394,112 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     let mapped = desk.good(&["update", "manual", "--groups-claim", "roles"]).await;
     assert!(mapped.contains("email: mail, email") && mapped.contains("groups: roles"), "{mapped}");
     for (bad, words) in [
-        ("connections: [{ slug: acme, client_secrets: CANARY }]", "line"),
-        ("connections: [{ slug: acme }, { slug: acme }]", "stands twice"),
-        ("CANARY", "it isn't a list of connections"),
+        ("connections: [{ slug: acme, client_secret: CANARY ]", "invalid YAML at line 1"),
+        ("conections: [{ slug: acme }, { slug: acme }]", "must be a list of connections"),
+        ("CANARY", "must be a list of connections"),
     ] {
         desk.file("bad.yaml", bad);
         let said = desk.run(&["apply", "-f", "bad.yaml"]).await;
         assert!(said.code == 2 && said.errors.contains(words), "{bad}: {}", said.errors);
     }
+}
+
+/// The service normalises what it stores; the same file must not differ from it the second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_service_normalises_is_unchanged_the_second_time() {
+    let data = tempfile::tempdir().expect("a directory");
+    let program = program(data.path()).await;
+    let desk = Desk::at(&program);
+    desk.file("secret", "  CANARYsecret \n");
+    desk.file(
+        "accounts.yaml",
+        "connections:\n\
+         - slug: beta\n  display_name: \"Beta  \"\n  client_id: \" b \"\n  client_secret_file: secret\n  \
+           discovery_url: https://BETA.okta.com:443/.well-known/openid-configuration\n  \
+           allowed_email_domains: [ Corp.Example , b.example]\n  scopes: []\n  claim_mapping: {}\n\
+         - slug: manual\n  issuer: https://idp.example\n  client_id: 0123\n  client_secret: CANARYmanual\n  \
+           state: CONNECTION_STATE_DISABLED\n  require_verified_email: false\n  endpoints:\n    \
+             authorization_endpoint: HTTPS://idp.example:443/a\n    token_endpoint: https://IDP.example/t\n    \
+             jwks_uri: https://idp.example/k\n",
+    );
+    let apply = ["apply", "-f", "accounts.yaml"];
+    let first = desk.good(&apply).await;
+    assert!(first.contains("2 created, 0 updated, 0 unchanged, 0 failed"), "{first}");
+    let (listed, changes) =
+        (desk.good(&["list", "--output", "json"]).await, desk.good(&["changes", "beta"]).await);
+    for arguments in [&apply[..], &["apply", "-f", "accounts.yaml", "--dry-run"]] {
+        let again = desk.good(arguments).await;
+        assert!(again.contains("0 created, 0 updated, 2 unchanged, 0 failed"), "{again}");
+    }
+    assert_eq!(desk.good(&["list", "--output", "json"]).await, listed, "not even the revision");
+    assert_eq!(desk.good(&["changes", "beta"]).await, changes);
+    let shown = desk.run(&["get", "manual", "--output", "json"]).await.json();
+    assert_eq!(shown["connection"]["client_id"], "0123", "as it is spelled");
+    assert_eq!(shown["connection"]["state"], "CONNECTION_STATE_DISABLED");
+}
+
+/// Mistakes that the command finds and mistakes that the service finds, of every entry, in one run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_reports_every_mistake_of_every_entry() {
+    let data = tempfile::tempdir().expect("a directory");
+    let program = program(data.path()).await;
+    let desk = Desk::at(&program);
+    desk.file(
+        "accounts.yaml",
+        "connections:\n\
+         - slug: good\n  discovery_url: https://a.example/.well-known/openid-configuration\n  client_id: a\n  client_secret: CANARYa\n\
+         - slug: acme\n  dicovery_url: https://b.example\n  client_secret_file: nowhere\n  client_secret_expires: soon\n  scopes: [email]\n\
+         - slug: Not A Slug\n  discovery_url: ftp://nowhere\n  client_id: c\n  client_secret: CANARYc\n",
+    );
+    for more in [&["--dry-run"][..], &[]] {
+        let said = desk.run(&[&["apply", "-f", "accounts.yaml"], more].concat()).await;
+        assert_eq!(said.code, 1, "{}", said.text);
+        for expected in [
+            "created   good: ",
+            "failed    connections[1] (acme): BAD_REQUEST",
+            "\n  unknown field \"dicovery_url\"; did you mean \"discovery_url\"?",
+            "\n  client_secret: can't read nowhere",
+            "\n  client_secret_expire_time: must be a time such as",
+            "\n  scopes: must hold \"openid\"",
+            "\n  client_id: must be",
+            "failed    connections[2] (Not A Slug): BAD_REQUEST",
+            "\n  slug: must be",
+            "\n  discovery_url: must be https",
+            "1 created, 0 updated, 0 unchanged, 2 failed",
+        ] {
+            assert!(said.text.contains(expected), "{expected}\nin\n{}", said.text);
+        }
+    }
+    assert!(desk.good(&["list"]).await.contains("1 connections"), "one bad entry stops no other");
+}
+
+/// The service lets the standby secret take over; the file must not undo that.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_have_changed_places_stay_when_the_file_is_applied_again() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut program = program(data.path()).await;
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let desk = Desk::at(&program);
+    desk.file("right", &idp.client_secret);
+    desk.file(
+        "accounts.yaml",
+        &format!(
+            "connections:\n- slug: acme\n  discovery_url: {}\n  client_id: \"{}\"\n  client_secret: CANARYold\n  \
+             client_secret_expires: 2998-01-31\n  standby_client_secret_file: right\n  standby_client_secret_expires: 2999-01-31\n",
+            idp.discovery_url(),
+            idp.client_id
+        ),
+    );
+    let apply = ["apply", "-f", "accounts.yaml"];
+    assert!(desk.good(&apply).await.contains("1 created"));
+    assert_eq!(reason(program.log_in(&idp).await), "CLIENT_REJECTED");
+    eventually("the standby secret has taken over", || async {
+        let shown = desk.run(&["get", "acme", "--output", "json"]).await.json();
+        shown["connection"]["secret_switch_time"].is_string()
+    })
+    .await;
+    assert!(desk.good(&apply).await.contains("0 updated, 1 unchanged"));
+    program.log_in(&idp).await.expect("a login with the secret that took over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -395,12 +519,12 @@ async fn ten_thousand_connections_are_applied_in_one_command_and_listed() {
     desk.file("accounts.yaml", &text);
     let applied = desk.good(&["apply", "-f", "accounts.yaml"]).await;
     assert!(applied.contains("10000 created, 0 updated, 0 unchanged, 0 failed"), "{applied}");
-    assert_eq!(applied.lines().count(), 1, "a person isn't told each");
+    assert_eq!(applied.lines().count(), 1, "no line for each of so many");
     let listed = desk.run(&["list", "--output", "json"]).await.json();
-    assert_eq!(listed.as_array().expect("a list").len(), COUNT);
+    assert_eq!(listed["connections"].as_array().expect("a list").len(), COUNT);
     let again = desk.good(&["apply", "-f", "accounts.yaml"]).await;
     assert!(again.contains("0 created, 0 updated, 10000 unchanged, 0 failed"), "{again}");
-    // In pages, by slug.
+    // The pages are in the order of the slugs.
     let mut request = pb::ListConnectionsRequest { page_size: 777, page_token: String::new() };
     let mut slugs = Vec::new();
     loop {
@@ -416,7 +540,17 @@ async fn ten_thousand_connections_are_applied_in_one_command_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_help_completes_and_know_callers() {
+async fn an_update_without_a_change_fails_before_it_connects() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (folder, endpoint) = (data, "http://127.0.0.1:1".to_owned());
+    let desk = Desk { folder, endpoint, transcript: Mutex::default() };
+    let said = desk.run(&["update", "acme"]).await;
+    assert!(said.code == 2 && said.errors.contains("nothing to change"), "{}", said.errors);
+    assert_eq!(desk.run(&["update", "acme", "--scopes", "openid"]).await.code, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_have_help_and_completions_and_identify_the_caller() {
     let data = tempfile::tempdir().expect("a directory");
     let said = |arguments: &[&str]| {
         let output = command(data.path()).args(arguments).output().expect("the program runs");
@@ -437,7 +571,7 @@ async fn the_commands_help_completes_and_know_callers() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(said(&["completions", shell]).contains("attempts"), "{shell}");
     }
-    // As a caller by token, over the callers file.
+    // A caller with a token, by the callers file.
     let token = said(&["tokens", "generate"]);
     let value = |name: &str| {
         token.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned()

@@ -1,274 +1,300 @@
-//! `connection apply`: many connections from a file, idempotently.
+//! `connection apply`: creates and updates the connections of a file, idempotently. What an entry would
+//! change and what is wrong with it are the service's own words (`changed_fields`, `validate_only`); only
+//! secrets that have changed places and ACTIVE, which has a verb of its own, are judged here.
 
 use std::collections::HashMap;
 
 use futures_util::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
-use prost_types::FieldMask;
+use serde::Serialize;
 use serde_json::json;
 
 use super::super::client::Admin;
-use super::super::{Failure, Outcome, Output, print_json, print_line};
-use super::all;
-use super::document::{Account, state_name};
-use crate::model::secret::ClientSecret;
+use super::super::{Failure, Outcome, Output, Refusal, print_json, print_line};
+use super::document::Entry;
+use super::edit::{SECRET_FIELDS, mask};
+use super::list_all;
+use crate::model::connection::ClientSecret;
 use crate::pb;
 
-/// How to apply.
 #[derive(Clone, Copy)]
-pub(super) struct How {
+pub(super) struct Options {
     pub(super) dry_run: bool,
     pub(super) force: bool,
     pub(super) output: Output,
 }
 
-/// What became of one account.
-struct Applied {
-    slug: String,
-    /// created, updated, unchanged or failed.
-    what: &'static str,
-    /// Names of the fields.
-    fields: Vec<String>,
-    error: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Created,
+    Updated,
+    Unchanged,
+    Failed,
 }
 
+/// What became of one entry.
+#[derive(Serialize)]
+struct Applied {
+    #[serde(skip)]
+    label: String,
+    slug: String,
+    result: Verdict,
+    /// Names of the fields that changed.
+    fields: Vec<String>,
+    error: Option<Refusal>,
+}
+
+/// Goes on past an entry that fails, and reports at the end.
 pub(super) async fn run(
-    mut desk: Admin,
-    accounts: Vec<Account>,
-    how: How,
+    mut admin: Admin,
+    entries: Vec<Entry>,
+    options: Options,
 ) -> Result<Outcome, Failure> {
-    let known: HashMap<String, pb::Connection> = all(&mut desk)
-        .await?
-        .into_iter()
-        .map(|connection| (connection.slug.clone(), connection))
-        .collect();
-    // Hidden where nobody watches.
-    let bar = ProgressBar::new(accounts.len() as u64);
+    let known = list_all(&mut admin).await?.into_iter();
+    let known: HashMap<String, pb::Connection> =
+        known.map(|connection| (connection.slug.clone(), connection)).collect();
+    // Draws only on a terminal.
+    let bar = ProgressBar::new(entries.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}") {
         bar.set_style(style);
     }
     let known = &known;
-    let mut done = stream::iter(accounts)
-        .map(|account| {
-            let desk = desk.clone();
-            async move { one(desk, &account, known.get(&account.slug), how).await }
+    let mut results = stream::iter(entries)
+        .map(|entry| {
+            let admin = admin.clone();
+            async move {
+                let result = apply(admin, &entry, known.get(&entry.slug), options).await;
+                let (result, fields, error) = match result {
+                    Ok((verdict, fields)) => (verdict, fields, None),
+                    Err(refusal) => (Verdict::Failed, Vec::new(), Some(refusal)),
+                };
+                Applied { label: entry.label, slug: entry.slug, result, fields, error }
+            }
         })
-        .buffered(AT_ONCE);
+        .buffered(CONCURRENT_CALLS);
     let mut applied = Vec::new();
-    while let Some(one) = done.next().await {
+    while let Some(one) = results.next().await {
         bar.inc(1);
         bar.set_message(one.slug.clone());
         applied.push(one);
     }
     bar.finish_and_clear();
-    report(&applied, how)
+    report(&applied, options)
 }
 
-async fn one(desk: Admin, account: &Account, known: Option<&pb::Connection>, how: How) -> Applied {
-    let slug = account.slug.clone();
-    match apply(desk, account, known, how).await {
-        Ok((what, fields)) => Applied { slug, what, fields, error: String::new() },
-        Err(error) => Applied { slug, what: "failed", fields: Vec::new(), error },
-    }
-}
-
+/// Sends the rest of an entry with mistakes, too, to be validated only: so that one run reports all of
+/// them.
 async fn apply(
-    mut desk: Admin,
-    account: &Account,
+    admin: Admin,
+    entry: &Entry,
     known: Option<&pb::Connection>,
-    how: How,
-) -> Result<(&'static str, Vec<String>), String> {
-    if let Some(problem) = &account.problem {
-        return Err(problem.clone());
+    options: Options,
+) -> Result<(Verdict, Vec<String>), Refusal> {
+    let is_valid = entry.mistakes.is_empty();
+    let options = Options { dry_run: options.dry_run || !is_valid, ..options };
+    let result = send(admin, entry, known, options).await;
+    if is_valid {
+        return result;
     }
-    let (mut wanted, named) = account.to_message()?;
-    let wanted_state = account.state.as_deref().unwrap_or_default();
-    if !["", "testing", "active", "disabled"].contains(&wanted_state) {
-        return Err(format!("state must be testing, active or disabled, not {wanted_state:?}"));
+    let refusal = result.err().unwrap_or_default();
+    let is_new = |field: &str| entry.mistakes.iter().all(|mistake| mistake.field != field);
+    let more = refusal.violations.iter().filter(|violation| is_new(&violation.field)).cloned();
+    Err(Refusal { violations: entry.mistakes.iter().cloned().chain(more).collect(), ..refusal })
+}
+
+async fn send(
+    mut admin: Admin,
+    entry: &Entry,
+    known: Option<&pb::Connection>,
+    options: Options,
+) -> Result<(Verdict, Vec<String>), Refusal> {
+    let (mut connection, mut fields) = entry.edit.to_message();
+    let activate = connection.state() == pb::ConnectionState::Active;
+    if activate {
+        connection.state = pb::ConnectionState::Unspecified.into();
+        fields.retain(|field| field != "state");
     }
-    let told = |status: tonic::Status| Failure::from(status).to_string();
-    let (what, mut fields, current) = match known {
+    let validate_only = options.dry_run;
+    let (mut verdict, mut changed, current) = match known {
         None => {
-            if wanted_state == "disabled" {
-                wanted.state = pb::ConnectionState::Disabled.into();
-            }
-            if how.dry_run {
-                return Ok(("created", named));
-            }
-            let request =
-                pb::CreateConnectionRequest { connection: Some(wanted), validate_only: false };
-            let created =
-                desk.create_connection(request).await.map_err(told)?.into_inner().connection;
-            ("created", named, created.unwrap_or_default())
+            let connection = Some(connection);
+            let request = pb::CreateConnectionRequest { connection, validate_only };
+            let created = admin.create_connection(request).await?.into_inner();
+            (Verdict::Created, created.changed_fields, created.connection.unwrap_or_default())
         }
         Some(known) => {
-            // A connection that is read with its defaults filled in is compared with the file's own words for it.
-            let in_words =
-                |connection| serde_json::to_value(Account::from(connection)).unwrap_or_default();
-            let words = (in_words(&wanted), in_words(known));
-            let differs = |name: &String| {
-                differs(name, &wanted, known, account)
-                    .unwrap_or_else(|| words.0.get(name) != words.1.get(name))
-            };
-            let mut paths: Vec<String> = named.into_iter().filter(differs).collect();
-            // ACTIVE has a verb of its own.
-            if !["", "active", state_name(known.state())].contains(&wanted_state) {
-                wanted.state = match wanted_state {
-                    "disabled" => pb::ConnectionState::Disabled.into(),
-                    _ => pb::ConnectionState::Testing.into(),
-                };
-                paths.push("state".to_owned());
-            }
-            if paths.is_empty() {
-                ("unchanged", paths, known.clone())
-            } else if how.dry_run {
-                return Ok(("updated", paths));
+            leave_in_place(&mut fields, &connection, known);
+            if fields.is_empty() {
+                (Verdict::Unchanged, Vec::new(), known.clone())
             } else {
-                wanted.revision = known.revision;
-                let update_mask = Some(FieldMask { paths: paths.clone() });
+                connection.revision = known.revision;
                 let request = pb::UpdateConnectionRequest {
-                    connection: Some(wanted),
-                    update_mask,
-                    force: how.force,
-                    validate_only: false,
+                    connection: Some(connection),
+                    update_mask: mask(fields),
+                    force: options.force,
+                    validate_only,
                 };
-                let updated =
-                    desk.update_connection(request).await.map_err(told)?.into_inner().connection;
-                ("updated", paths, updated.unwrap_or_default())
+                let updated = admin.update_connection(request).await?.into_inner();
+                let verdict = match updated.changed_fields.as_slice() {
+                    [] => Verdict::Unchanged,
+                    _ => Verdict::Updated,
+                };
+                (verdict, updated.changed_fields, updated.connection.unwrap_or_default())
             }
         }
     };
-    if wanted_state != "active" || current.state() == pb::ConnectionState::Active {
-        return Ok((what, fields));
+    if activate && current.state() != pb::ConnectionState::Active {
+        if !options.dry_run {
+            let (slug, revision) = (entry.slug.clone(), current.revision);
+            let request = pb::ActivateConnectionRequest { slug, revision, force: options.force };
+            admin.activate_connection(request).await.map_err(|status| {
+                let refusal = Refusal::from(status);
+                match verdict {
+                    Verdict::Unchanged => refusal,
+                    _ => Refusal {
+                        message: format!("saved, but not activated: {}", refusal.message),
+                        ..refusal
+                    },
+                }
+            })?;
+        }
+        changed.push("state".to_owned());
+        if verdict == Verdict::Unchanged {
+            verdict = Verdict::Updated;
+        }
     }
-    fields.push("state".to_owned());
-    if !how.dry_run {
-        let request = pb::ActivateConnectionRequest {
-            slug: account.slug.clone(),
-            revision: current.revision,
-            force: how.force,
-        };
-        let done =
-            if what == "unchanged" { String::new() } else { format!("{what}, but not active: ") };
-        desk.activate_connection(request).await.map_err(|status| done + &told(status))?;
+    Ok((verdict, changed))
+}
+
+/// Drops the fields whose value the service holds already, though in another place than an update would
+/// write it.
+fn leave_in_place(fields: &mut Vec<String>, wanted: &pb::Connection, known: &pb::Connection) {
+    // The issuer may be the one that the service read from the metadata document at first use.
+    let source = &wanted.discovery_url;
+    if wanted.issuer == known.issuer && (source.is_empty() || *source == known.discovery_url) {
+        fields.retain(|field| field != "issuer");
     }
-    Ok((if what == "unchanged" { "updated" } else { what }, fields))
+    if have_changed_places(fields, wanted, known) {
+        fields.retain(|field| !SECRET_FIELDS.contains(&field.as_str()));
+    }
 }
 
-/// Whether a named field isn't yet as it is wanted; `None`: its words tell.
-fn differs(
-    name: &str,
-    wanted: &pb::Connection,
-    known: &pb::Connection,
-    account: &Account,
-) -> Option<bool> {
-    Some(match name {
-        // One that is there already stays where it is: the service has the two change places by itself.
-        "client_secret" => {
-            let wanted = fingerprint(&wanted.client_secret);
-            wanted != known.secret_fingerprint && wanted != known.standby_secret_fingerprint
-        }
-        "standby_client_secret" if wanted.standby_client_secret.is_empty() => {
-            !known.standby_secret_fingerprint.is_empty()
-        }
-        "standby_client_secret" => {
-            let wanted = fingerprint(&wanted.standby_client_secret);
-            wanted != known.standby_secret_fingerprint && wanted != known.secret_fingerprint
-        }
-        // A time goes with its secret, wherever that is by now.
-        "client_secret_expire_time" if have_changed_places(wanted, known) => false,
-        "standby_client_secret_expire_time" if have_changed_places(wanted, known) => false,
-        "client_secret_expire_time" => {
-            wanted.client_secret_expire_time != known.client_secret_expire_time
-        }
-        "standby_client_secret_expire_time" => {
-            wanted.standby_client_secret_expire_time != known.standby_client_secret_expire_time
-        }
-        // The issuer that was read at the first login isn't one that was entered.
-        "issuer" => wanted.issuer != known.issuer,
-        "require_verified_email" => {
-            account.require_verified_email != Some(known.require_verified_email)
-        }
-        "allowed_email_domains" => {
-            !same(&wanted.allowed_email_domains, &known.allowed_email_domains)
-        }
-        "allowed_tenant_ids" => !same(&wanted.allowed_tenant_ids, &known.allowed_tenant_ids),
-        // What isn't named is its default, which the service fills in.
-        "scopes" if wanted.scopes.is_empty() => known.scopes != DEFAULT_SCOPES,
-        "claim_mapping" => {
-            let (wanted, known) = (
-                wanted.claim_mapping.clone().unwrap_or_default(),
-                known.claim_mapping.clone().unwrap_or_default(),
-            );
-            let or = |names: Vec<String>, default: &str| {
-                if names.is_empty() { vec![default.to_owned()] } else { names }
-            };
-            let whole = |mapping: pb::ClaimMapping| {
-                let names = [
-                    (mapping.email, "email"),
-                    (mapping.given_name, "given_name"),
-                    (mapping.family_name, "family_name"),
-                ];
-                (names.map(|(names, default)| or(names, default)), mapping.groups)
-            };
-            whole(wanted) != whole(known)
-        }
-        _ => return None,
-    })
+/// Whether the service has made the standby secret the active one since the file was written: then the
+/// secrets and their times must stay where they are.
+fn have_changed_places(fields: &[String], wanted: &pb::Connection, known: &pb::Connection) -> bool {
+    let secrets = [
+        ("client_secret", &wanted.client_secret, &known.standby_secret_fingerprint),
+        ("standby_client_secret", &wanted.standby_client_secret, &known.secret_fingerprint),
+    ];
+    let is_named = |name: &str| fields.iter().any(|field| field == name);
+    let mut named = secrets.into_iter().filter(|(name, ..)| is_named(name)).peekable();
+    named.peek().is_some()
+        && named.all(|(_, secret, fingerprint)| {
+            ClientSecret::from_store(secret.trim().to_owned()).fingerprint() == *fingerprint
+        })
 }
 
-/// Whether what the file has as the first secret is the second one by now.
-fn have_changed_places(wanted: &pb::Connection, known: &pb::Connection) -> bool {
-    !wanted.client_secret.is_empty()
-        && fingerprint(&wanted.client_secret) == known.standby_secret_fingerprint
-}
-
-/// The service keeps domains and tenants in lower case.
-fn same(wanted: &[String], known: &[String]) -> bool {
-    let lower = |domains: &[String]| {
-        domains.iter().map(|domain| domain.trim().to_ascii_lowercase()).collect::<Vec<_>>()
-    };
-    lower(wanted) == lower(known)
-}
-
-/// As the service tells it.
-fn fingerprint(secret: &str) -> String {
-    ClientSecret::from_store(secret.trim().to_owned()).fingerprint()
-}
-
-fn report(applied: &[Applied], how: How) -> Result<Outcome, Failure> {
-    let count = |what: &str| applied.iter().filter(|one| one.what == what).count();
-    let (created, updated, unchanged, failed) =
-        (count("created"), count("updated"), count("unchanged"), count("failed"));
-    match how.output {
-        Output::Json => {
-            let one = |one: &Applied| json!({ "slug": one.slug, "result": one.what, "fields": one.fields, "error": one.error });
-            let changes: Vec<_> =
-                applied.iter().filter(|one| one.what != "unchanged").map(one).collect();
-            print_json(&json!({
-                "dry_run": how.dry_run, "created": created, "updated": updated, "unchanged": unchanged, "failed": failed,
-                "connections": changes,
-            }))?;
-        }
+fn report(applied: &[Applied], options: Options) -> Result<Outcome, Failure> {
+    let count = |verdict| applied.iter().filter(|one| one.result == verdict).count();
+    let [created, updated, unchanged, failed] =
+        [Verdict::Created, Verdict::Updated, Verdict::Unchanged, Verdict::Failed].map(count);
+    let changes = applied.iter().filter(|one| one.result != Verdict::Unchanged);
+    match options.output {
+        Output::Json => print_json(&json!({
+            "dry_run": options.dry_run, "created": created, "updated": updated,
+            "unchanged": unchanged, "failed": failed, "connections": changes.collect::<Vec<_>>(),
+        }))?,
         Output::Text => {
-            for one in applied.iter().filter(|one| one.what != "unchanged") {
-                let detail =
-                    if one.error.is_empty() { one.fields.join(", ") } else { one.error.clone() };
-                // Thousands of them say nothing to a person; a dry run is there to show them.
-                if one.what == "failed" || how.dry_run || applied.len() <= SHOWN_ONE_BY_ONE {
-                    print_line(&format!("{:<9} {}: {detail}", one.what, one.slug))?;
+            for one in changes {
+                let fields = one.fields.join(", ");
+                match (one.result, &one.error) {
+                    (_, Some(error)) => print_line(&format!("failed    {}: {error}", one.label))?,
+                    // A long list is only useful in a dry run.
+                    _ if !options.dry_run && applied.len() > MAX_LINES => {}
+                    (Verdict::Created, _) => {
+                        print_line(&format!("created   {}: {fields}", one.slug))?
+                    }
+                    _ => print_line(&format!("updated   {}: {fields}", one.slug))?,
                 }
             }
-            let would = if how.dry_run { "would be: " } else { "" };
+            let dry_run = if options.dry_run { "dry run: " } else { "" };
             print_line(&format!(
-                "{would}{created} created, {updated} updated, {unchanged} unchanged, {failed} failed"
+                "{dry_run}{created} created, {updated} updated, {unchanged} unchanged, {failed} failed"
             ))?;
         }
     }
     Ok(if failed == 0 { Outcome::Success } else { Outcome::Failed })
 }
 
-const DEFAULT_SCOPES: [&str; 3] = ["openid", "email", "profile"];
-/// Calls in flight.
-const AT_ONCE: usize = 16;
-const SHOWN_ONE_BY_ONE: usize = 50;
+const CONCURRENT_CALLS: usize = 16;
+/// Entries up to which a run prints a line for each change.
+const MAX_LINES: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_have_changed_places_stay() {
+        let fingerprint = |secret: &str| match secret {
+            "" => String::new(),
+            secret => ClientSecret::from_store(secret.to_owned()).fingerprint(),
+        };
+        // The active and the standby secret: of the file, and of the service.
+        for (file, service, expected) in [
+            ([Some("a"), Some("b")], ["a", "b"], false),
+            ([Some("a"), Some("b")], ["b", "a"], true),
+            ([Some(" a\n"), Some("b")], ["b", "a"], true),
+            ([Some("a"), None], ["b", "a"], true),
+            ([None, Some("b")], ["b", "a"], true),
+            // Each of these would lose a secret if one of the two stayed where it is.
+            ([Some("a"), Some("c")], ["b", "a"], false),
+            ([Some("c"), Some("a")], ["a", ""], false),
+            ([Some("a"), Some("")], ["b", "a"], false),
+            ([Some("a"), None], ["c", "d"], false),
+            ([None, None], ["a", ""], false),
+        ] {
+            let mut fields = Vec::new();
+            for (secret, name) in file.iter().zip(["client_secret", "standby_client_secret"]) {
+                fields.extend(secret.map(|_| name.to_owned()));
+            }
+            let wanted = pb::Connection {
+                client_secret: file[0].unwrap_or_default().to_owned(),
+                standby_client_secret: file[1].unwrap_or_default().to_owned(),
+                ..Default::default()
+            };
+            let known = pb::Connection {
+                secret_fingerprint: fingerprint(service[0]),
+                standby_secret_fingerprint: fingerprint(service[1]),
+                ..Default::default()
+            };
+            let actual = have_changed_places(&fields, &wanted, &known);
+            assert_eq!(actual, expected, "{file:?} {service:?}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_was_read_at_first_use_stays() {
+        let known = pb::Connection {
+            issuer: "https://a".to_owned(),
+            discovery_url: "https://a/d".to_owned(),
+            ..Default::default()
+        };
+        for (issuer, discovery_url, is_left) in [
+            ("https://a", "https://a/d", true),
+            ("https://a", "", true),
+            ("https://a", "https://b/d", false),
+            ("https://b", "https://a/d", false),
+        ] {
+            let wanted = pb::Connection {
+                issuer: issuer.to_owned(),
+                discovery_url: discovery_url.to_owned(),
+                ..Default::default()
+            };
+            let mut fields = vec!["issuer".to_owned()];
+            leave_in_place(&mut fields, &wanted, &known);
+            assert_eq!(fields.is_empty(), is_left, "{issuer} {discovery_url}");
+        }
+    }
+}

@@ -1,348 +1,401 @@
-//! Connections as a YAML file: what `apply` reads and `export` writes. Secrets are read from it, and never written to it.
+//! Connections as a YAML file (JSON is YAML, too): what `apply` reads and `export` writes. A document is
+//! a `ListConnectionsResponse` in the proto's JSON mapping, with secrets or the names of their files on
+//! the way in, and only the fields that can be set on the way out. Never quotes the file in an error.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use prost_reflect::Value;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value as Json};
+use serde_saphyr::Spanned;
+use serde_saphyr::options::NonFiniteFloatPolicy;
 
-use super::super::Failure;
+use super::super::reflection::{Mapped, reflect};
+use super::super::{Failure, FieldViolation};
+use super::edit::{Edit, did_you_mean, is_settable};
 use super::secrets;
 use crate::pb;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    connections: Vec<Account>,
-}
-
-/// One connection; what isn't named stays as it is.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Account {
+/// One connection of a file. Fields that it doesn't name stay as they are.
+pub(super) struct Entry {
+    /// `connections[3] (acme)`
+    pub(super) label: String,
     pub(super) slug: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) display_name: Option<String>,
-    /// testing, active or disabled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) state: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) issuer: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) discovery_url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) endpoints: Option<Endpoints>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) client_id: Option<String>,
-    /// client_secret_basic or client_secret_post.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) token_endpoint_auth_method: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) scopes: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) claim_mapping: Option<Mapping>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) allowed_email_domains: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) require_verified_email: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) id_token_signing_algs: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) additional_audiences: Option<Vec<String>>,
-    /// auto, rp_initiated, auth0_v2, cognito or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) logout_style: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) allowed_tenant_ids: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) authorization_params: Option<BTreeMap<String, String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) required_claims: Option<BTreeMap<String, Vec<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) client_secret_expires: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) standby_client_secret_expires: Option<String>,
-    /// Beside the file, where it is relative.
-    #[serde(default, skip_serializing)]
-    client_secret_file: Option<PathBuf>,
-    #[serde(default, skip_serializing)]
-    standby_client_secret_file: Option<PathBuf>,
-    #[serde(default, skip_serializing)]
-    pub(super) client_secret: Option<SecretString>,
-    #[serde(default, skip_serializing)]
-    pub(super) standby_client_secret: Option<SecretString>,
-    /// Why it can't be applied.
-    #[serde(skip)]
-    pub(super) problem: Option<String>,
+    pub(super) edit: Edit,
+    /// What is wrong with the entry's form.
+    pub(super) mistakes: Vec<FieldViolation>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Endpoints {
-    authorization_endpoint: String,
-    token_endpoint: String,
-    jwks_uri: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    userinfo_endpoint: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    end_session_endpoint: String,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Mapping {
-    #[serde(default)]
-    email: Vec<String>,
-    #[serde(default)]
-    given_name: Vec<String>,
-    #[serde(default)]
-    family_name: Vec<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    groups: String,
-}
-
-/// Reads a file, and the secrets that it names.
-pub(super) fn read(file: &Path) -> Result<Vec<Account>, Failure> {
-    let wrong = |what: String| Failure::Usage(format!("{}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    let limits = serde_saphyr::options! { budget: None };
-    // The parser's own text would quote the file, in which a secret can stand.
-    let document: Document =
-        serde_saphyr::from_str_with_options(&text, limits).map_err(|error| {
-            let place =
-                error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
-            wrong(format!("it isn't a list of connections{place}: see `connection apply --help`"))
-        })?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let secret = |named: &Option<PathBuf>| {
-        named.as_ref().map(|named| secrets::read(&folder.join(named))).transpose()
+/// Reads a file, and the secrets that it names. `-` is standard input.
+///
+/// # Errors
+/// The file can't be read, or isn't a list of connections. A mistake in an entry belongs to the entry.
+pub(super) fn read(file: &Path) -> Result<Vec<Entry>, Failure> {
+    let failed = |what: String| Failure::Usage(format!("{}: {what}", file.display()));
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
     };
-    let mut accounts = document.connections;
-    for account in &mut accounts {
-        // One that is wrong doesn't hold the others up.
-        let both = |what: &str| format!("{what} and {what}_file must not both be given");
-        if account.client_secret.is_some() && account.client_secret_file.is_some() {
-            account.problem = Some(both("client_secret"));
+    read.map_err(|error| failed(format!("can't read the file: {error}")))?;
+    parse(&text, file.parent().unwrap_or(Path::new(""))).map_err(failed)
+}
+
+/// `folder`: relative paths of secrets start here.
+fn parse(text: &str, folder: &Path) -> Result<Vec<Entry>, String> {
+    let options = serde_saphyr::options! {
+        budget: None,
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+    };
+    // The parser's own message would quote the file.
+    let document: Spanned<Node> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let line =
+                error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
+            format!("invalid YAML{line}")
+        })?;
+    let rule = "must be a list of connections: see `peerpanda-sso connection apply --help`";
+    let Json::Object(mut document) = document.to_json(text) else { return Err(rule.to_owned()) };
+    let Some(Json::Array(entries)) = document.remove("connections") else {
+        return Err(rule.to_owned());
+    };
+    if let Some(name) = document.keys().next() {
+        let hint = did_you_mean(name, ["connections"].into_iter());
+        return Err(format!("unknown field {name:?}{hint}"));
+    }
+    let mut entries: Vec<Entry> = entries
+        .into_iter()
+        .enumerate()
+        .map(|(index, entry)| Entry::read(index, entry, folder))
+        .collect();
+    let mut count: HashMap<String, usize> = HashMap::new();
+    for entry in &entries {
+        *count.entry(entry.slug.clone()).or_default() += 1;
+    }
+    for entry in entries.iter_mut().filter(|entry| !entry.slug.is_empty()) {
+        if count[&entry.slug] > 1 {
+            entry.mistake("slug", "must not appear more than once in a file");
         }
-        if account.standby_client_secret.is_some() && account.standby_client_secret_file.is_some() {
-            account.problem = Some(both("standby_client_secret"));
-        }
-        match (secret(&account.client_secret_file), secret(&account.standby_client_secret_file)) {
-            (Ok(active), Ok(standby)) => {
-                account.client_secret = active.or(account.client_secret.take());
-                account.standby_client_secret = standby.or(account.standby_client_secret.take());
+    }
+    Ok(entries)
+}
+
+impl Entry {
+    fn read(index: usize, entry: Json, folder: &Path) -> Self {
+        let mut mistakes = Vec::new();
+        let mut violate = |field: &str, description: String| {
+            mistakes.push(FieldViolation { field: field.to_owned(), description });
+        };
+        let mut object = match entry {
+            Json::Object(object) => object,
+            _ => {
+                violate("", "must be a map of a connection's fields".to_owned());
+                Map::new()
             }
-            (Err(error), _) | (_, Err(error)) => account.problem = Some(error.to_string()),
-        }
-    }
-    let mut slugs: Vec<&str> = accounts.iter().map(|account| account.slug.as_str()).collect();
-    slugs.sort_unstable();
-    if let Some(twice) = slugs.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(wrong(format!("{} stands twice", twice[0])));
-    }
-    Ok(accounts)
-}
-
-/// The file's text.
-pub(super) fn write(accounts: &[Account]) -> Result<String, Failure> {
-    let document = Document { connections: accounts.to_vec() };
-    serde_saphyr::to_string(&document).map_err(|error| Failure::Usage(error.to_string()))
-}
-
-impl From<&pb::Connection> for Account {
-    fn from(connection: &pb::Connection) -> Self {
-        let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-        let list = |items: &Vec<String>| Some(items.clone()).filter(|items| !items.is_empty());
-        let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(ToString::to_string);
-        let endpoints =
-            connection.endpoints.as_ref().filter(|_| connection.discovery_url.is_empty());
-        Self {
-            slug: connection.slug.clone(),
-            display_name: given(&connection.display_name),
-            state: Some(state_name(connection.state()).to_owned()),
-            issuer: given(&connection.issuer),
-            discovery_url: given(&connection.discovery_url),
-            endpoints: endpoints.map(|endpoints| Endpoints {
-                authorization_endpoint: endpoints.authorization_endpoint.clone(),
-                token_endpoint: endpoints.token_endpoint.clone(),
-                jwks_uri: endpoints.jwks_uri.clone(),
-                userinfo_endpoint: endpoints.userinfo_endpoint.clone(),
-                end_session_endpoint: endpoints.end_session_endpoint.clone(),
-            }),
-            client_id: given(&connection.client_id),
-            token_endpoint_auth_method: Some(
-                method_name(connection.token_endpoint_auth_method()).to_owned(),
-            ),
-            scopes: list(&connection.scopes),
-            claim_mapping: connection.claim_mapping.as_ref().map(|mapping| Mapping {
-                email: mapping.email.clone(),
-                given_name: mapping.given_name.clone(),
-                family_name: mapping.family_name.clone(),
-                groups: mapping.groups.clone(),
-            }),
-            allowed_email_domains: list(&connection.allowed_email_domains),
-            require_verified_email: Some(connection.require_verified_email)
-                .filter(|required| *required),
-            id_token_signing_algs: list(&connection.id_token_signing_algs),
-            additional_audiences: list(&connection.additional_audiences),
-            logout_style: Some(style_name(connection.logout_style()).to_owned()),
-            allowed_tenant_ids: list(&connection.allowed_tenant_ids),
-            authorization_params: Some(
-                connection.authorization_params.clone().into_iter().collect::<BTreeMap<_, _>>(),
-            )
-            .filter(|params| !params.is_empty()),
-            required_claims: Some(
-                connection
-                    .required_claims
-                    .iter()
-                    .map(|claim| (claim.name.clone(), claim.values.clone()))
-                    .collect::<BTreeMap<_, _>>(),
-            )
-            .filter(|claims| !claims.is_empty()),
-            client_secret_expires: time(&connection.client_secret_expire_time),
-            standby_client_secret_expires: time(&connection.standby_client_secret_expire_time),
-            client_secret_file: None,
-            standby_client_secret_file: None,
-            client_secret: None,
-            standby_client_secret: None,
-            problem: None,
-        }
-    }
-}
-
-impl Account {
-    /// The message, and the names of the fields that this names; the state apart, which has verbs of its own.
-    pub(super) fn to_message(&self) -> Result<(pb::Connection, Vec<String>), String> {
-        let mut connection =
-            pb::Connection { slug: self.slug.clone(), ..pb::Connection::default() };
-        let mut paths = Vec::new();
-        macro_rules! take {
-            ($field:ident) => {
-                if let Some(value) = &self.$field {
-                    connection.$field = value.clone();
-                    paths.push(stringify!($field).to_owned());
+        };
+        let mut secret_values: Vec<(&str, SecretString)> = Vec::new();
+        for name in ["client_secret", "standby_client_secret"] {
+            let (file, expires) = (format!("{name}_file"), format!("{name}_expires"));
+            if let Some(path) = object.remove(&file).filter(|path| !path.is_null()) {
+                if object.contains_key(name) {
+                    violate(name, format!("must not be given together with {file}"));
                 }
-            };
+                match path.as_str().map(|path| secrets::read_file(&folder.join(path))) {
+                    Some(Ok(secret)) => secret_values.push((name, secret)),
+                    Some(Err(error)) => violate(name, error),
+                    None => violate(&file, "must be a text".to_owned()),
+                }
+            }
+            if let Some(time) = object.remove(&expires) {
+                let field = format!("{name}_expire_time");
+                if object.contains_key(&field) {
+                    violate(&field, format!("must not be given together with {expires}"));
+                }
+                object.insert(field, time);
+            }
         }
-        take!(display_name);
-        take!(issuer);
-        take!(discovery_url);
-        take!(client_id);
-        take!(scopes);
-        take!(allowed_email_domains);
-        take!(require_verified_email);
-        take!(id_token_signing_algs);
-        take!(additional_audiences);
-        take!(allowed_tenant_ids);
-        if let Some(endpoints) = &self.endpoints {
-            connection.endpoints = Some(pb::ProviderEndpoints {
-                authorization_endpoint: endpoints.authorization_endpoint.clone(),
-                token_endpoint: endpoints.token_endpoint.clone(),
-                jwks_uri: endpoints.jwks_uri.clone(),
-                userinfo_endpoint: endpoints.userinfo_endpoint.clone(),
-                end_session_endpoint: endpoints.end_session_endpoint.clone(),
-            });
-            paths.push("endpoints".to_owned());
+        let slug = object.get("slug").and_then(Json::as_str).unwrap_or_default().trim().to_owned();
+        let (mut edit, of_fields) = Edit::read(object);
+        mistakes.extend(of_fields);
+        for (name, secret) in secret_values {
+            edit.set_secret(name, &secret);
         }
-        // Either, not both: the one takes the other's place.
-        match (&self.discovery_url, &self.endpoints) {
-            (Some(_), None) => paths.push("endpoints".to_owned()),
-            (None, Some(_)) => paths.push("discovery_url".to_owned()),
-            _ => {}
-        }
-        if let Some(mapping) = &self.claim_mapping {
-            connection.claim_mapping = Some(pb::ClaimMapping {
-                email: mapping.email.clone(),
-                given_name: mapping.given_name.clone(),
-                family_name: mapping.family_name.clone(),
-                groups: mapping.groups.clone(),
-            });
-            paths.push("claim_mapping".to_owned());
-        }
-        if let Some(method) = &self.token_endpoint_auth_method {
-            let found = METHODS.into_iter().find(|known| method_name(*known) == method);
-            let found = found.ok_or(
-                "token_endpoint_auth_method must be client_secret_basic or client_secret_post",
-            )?;
-            connection.token_endpoint_auth_method = found.into();
-            paths.push("token_endpoint_auth_method".to_owned());
-        }
-        if let Some(style) = &self.logout_style {
-            let found = STYLES.into_iter().find(|known| style_name(*known) == style);
-            let found = found
-                .ok_or("logout_style must be auto, rp_initiated, auth0_v2, cognito or none")?;
-            connection.logout_style = found.into();
-            paths.push("logout_style".to_owned());
-        }
-        if let Some(params) = &self.authorization_params {
-            connection.authorization_params = params.clone().into_iter().collect();
-            paths.push("authorization_params".to_owned());
-        }
-        if let Some(claims) = &self.required_claims {
-            let claim = |(name, values): (&String, &Vec<String>)| pb::RequiredClaim {
-                name: name.clone(),
-                values: values.clone(),
-            };
-            connection.required_claims = claims.iter().map(claim).collect();
-            paths.push("required_claims".to_owned());
-        }
-        if let Some(time) = &self.client_secret_expires {
-            connection.client_secret_expire_time = secrets::parse_time(time)
-                .map_err(|what| format!("client_secret_expires {what}"))?;
-            paths.push("client_secret_expire_time".to_owned());
-        }
-        if let Some(time) = &self.standby_client_secret_expires {
-            let read = secrets::parse_time(time)
-                .map_err(|what| format!("standby_client_secret_expires {what}"))?;
-            connection.standby_client_secret_expire_time = read;
-            paths.push("standby_client_secret_expire_time".to_owned());
-        }
-        if let Some(secret) = &self.client_secret {
-            connection.client_secret = secret.expose_secret().to_owned();
-            paths.push("client_secret".to_owned());
-        }
-        if let Some(secret) = &self.standby_client_secret {
-            connection.standby_client_secret = secret.expose_secret().to_owned();
-            paths.push("standby_client_secret".to_owned());
-        }
-        Ok((connection, paths))
+        let name = if slug.is_empty() { String::new() } else { format!(" ({slug})") };
+        Self { label: format!("connections[{index}]{name}"), slug, edit, mistakes }
+    }
+
+    fn mistake(&mut self, field: &str, description: &str) {
+        let (field, description) = (field.to_owned(), description.to_owned());
+        self.mistakes.push(FieldViolation { field, description });
     }
 }
 
-pub(super) const METHODS: [pb::TokenEndpointAuthMethod; 2] =
-    [pb::TokenEndpointAuthMethod::ClientSecretBasic, pb::TokenEndpointAuthMethod::ClientSecretPost];
-pub(super) const STYLES: [pb::LogoutStyle; 5] = [
-    pb::LogoutStyle::Auto,
-    pb::LogoutStyle::RpInitiated,
-    pb::LogoutStyle::Auth0V2,
-    pb::LogoutStyle::Cognito,
-    pb::LogoutStyle::None,
-];
+/// The file that sets these connections up, except for their secrets.
+pub(super) fn write(connections: Vec<pb::Connection>) -> Result<String, Failure> {
+    let page = pb::ListConnectionsResponse { connections, ..Default::default() };
+    let mut page = reflect(&page);
+    if let Some(Value::List(connections)) = page.get_field_by_name_mut("connections") {
+        for connection in connections.iter_mut().filter_map(Value::as_message_mut) {
+            let outputs: Vec<_> = connection.fields().map(|(field, _)| field).collect();
+            for field in outputs.iter().filter(|field| !is_settable(field.name())) {
+                connection.clear_field(field);
+            }
+        }
+    }
+    serde_saphyr::to_string(&Mapped(page)).map_err(Failure::other)
+}
 
-pub(super) fn state_name(state: pb::ConnectionState) -> &'static str {
-    match state {
-        pb::ConnectionState::Unspecified => "",
-        pb::ConnectionState::Testing => "testing",
-        pb::ConnectionState::Active => "active",
-        pb::ConnectionState::Disabled => "disabled",
+/// A YAML node whose plain scalars keep their spelling: `client_secret: 0123` must not become 123.
+enum Node {
+    Null,
+    Text(String),
+    /// A number or a boolean, spelled as in the source.
+    Plain,
+    List(Vec<Spanned<Node>>),
+    Map(Vec<(String, Spanned<Node>)>),
+}
+
+trait ToJson {
+    /// Every scalar becomes a string. `source`: the YAML text.
+    fn to_json(&self, source: &str) -> Json;
+}
+
+impl ToJson for Spanned<Node> {
+    fn to_json(&self, source: &str) -> Json {
+        match &self.value {
+            Node::Null => Json::Null,
+            Node::Text(text) => Json::String(text.clone()),
+            Node::Plain => {
+                let span = self.defined.span();
+                let (start, length) = (span.byte_offset(), span.byte_len());
+                let range = start
+                    .zip(length)
+                    .map(|(start, length)| start as usize..start.saturating_add(length) as usize);
+                let text = range.and_then(|range| source.get(range)).unwrap_or_default();
+                Json::String(text.trim().to_owned())
+            }
+            Node::List(items) => items.iter().map(|item| item.to_json(source)).collect(),
+            Node::Map(entries) => {
+                entries.iter().map(|(name, value)| (name.clone(), value.to_json(source))).collect()
+            }
+        }
     }
 }
 
-pub(super) fn method_name(method: pb::TokenEndpointAuthMethod) -> &'static str {
-    match method {
-        pb::TokenEndpointAuthMethod::Unspecified => "",
-        pb::TokenEndpointAuthMethod::ClientSecretBasic => "client_secret_basic",
-        pb::TokenEndpointAuthMethod::ClientSecretPost => "client_secret_post",
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NodeVisitor;
+
+        impl<'de> Visitor<'de> for NodeVisitor {
+            type Value = Node;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a YAML node")
+            }
+
+            fn visit_unit<E>(self) -> Result<Node, E> {
+                Ok(Node::Null)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+                Ok(Node::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+
+            fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+
+            fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Node::List(items))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Node::Map(entries))
+            }
+        }
+
+        deserializer.deserialize_any(NodeVisitor)
     }
 }
 
-pub(super) fn style_name(style: pb::LogoutStyle) -> &'static str {
-    match style {
-        pb::LogoutStyle::Unspecified => "",
-        pb::LogoutStyle::Auto => "auto",
-        pb::LogoutStyle::RpInitiated => "rp_initiated",
-        pb::LogoutStyle::Auth0V2 => "auth0_v2",
-        pb::LogoutStyle::Cognito => "cognito",
-        pb::LogoutStyle::None => "none",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Vec<Entry> {
+        parse(text, Path::new("/nowhere")).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn mistakes(entry: &Entry) -> Vec<String> {
+        let text = |it: &FieldViolation| format!("{}: {}", it.field, it.description);
+        entry.mistakes.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_scalar_keeps_its_spelling() {
+        for (yaml, expected) in [
+            ("0123", "0123"),
+            ("1_000", "1_000"),
+            ("0x1F", "0x1F"),
+            ("1e5", "1e5"),
+            ("yes", "yes"),
+            ("true", "true"),
+            (
+                "1234567890123456789012345678901234567890123",
+                "1234567890123456789012345678901234567890123",
+            ),
+            ("-5", "-5"),
+            ("1.50", "1.50"),
+            (".inf", ".inf"),
+            ("2027-01-31", "2027-01-31"),
+            ("\"0123\"", "0123"),
+            ("'a: b'", "a: b"),
+            ("ü12", "ü12"),
+            ("123   # comment", "123"),
+            ("!!str 123", "123"),
+        ] {
+            let text = format!("# ä\nconnections:\n- slug: acme\n  client_id: {yaml}\n");
+            let (connection, _) = parsed(&text)[0].edit.to_message();
+            assert_eq!(connection.client_id, expected, "{yaml}");
+            let text = format!(
+                "connections: [{{ slug: acme, scopes: [{}, x] }}]",
+                yaml.replace("   # comment", "")
+            );
+            let (connection, _) = parsed(&text)[0].edit.to_message();
+            assert_eq!(connection.scopes, [expected, "x"], "{yaml}");
+        }
+        let (_, fields) =
+            parsed("connections: [{ slug: acme, client_id: ~, issuer: null, scopes: }]")[0]
+                .edit
+                .to_message();
+        assert!(fields.is_empty(), "null counts as absent: {fields:?}");
+    }
+
+    #[test]
+    fn files_of_earlier_versions_are_read() {
+        let text = "connections:\n- slug: acme\n  state: testing\n  client_secret: s\n  \
+            client_secret_expires: 2027-01-31\n  standby_client_secret_expires: 2028-01-31T12:00:00Z\n  \
+            token_endpoint_auth_method: client_secret_post\n  required_claims: { hd: [a] }\n";
+        let entries = parsed(text);
+        let (connection, _) = entries[0].edit.to_message();
+        assert_eq!(mistakes(&entries[0]), Vec::<String>::new());
+        assert_eq!(connection.state(), pb::ConnectionState::Testing);
+        let times =
+            [connection.client_secret_expire_time, connection.standby_client_secret_expire_time];
+        let times = times.map(|time| time.expect("a time").to_string());
+        assert_eq!(times, ["2027-01-31T00:00:00Z", "2028-01-31T12:00:00Z"]);
+    }
+
+    #[test]
+    fn a_mistake_belongs_to_its_entry() {
+        let entries = parsed(
+            "connections:\n- { slug: a, dicovery_url: CANARY }\n- { slug: b, client_id: c }\n- CANARY\n\
+             - { slug: c, client_secret: CANARY, client_secret_file: x }\n- { slug: d }\n- { slug: d }\n",
+        );
+        assert_eq!(entries[0].label, "connections[0] (a)");
+        assert_eq!(
+            mistakes(&entries[0]),
+            [": unknown field \"dicovery_url\"; did you mean \"discovery_url\"?"]
+        );
+        assert_eq!(mistakes(&entries[1]), Vec::<String>::new());
+        assert_eq!(entries[2].label, "connections[2]");
+        assert_eq!(mistakes(&entries[2]), [": must be a map of a connection's fields"]);
+        let both = mistakes(&entries[3]);
+        assert!(
+            both[0].contains("must not be given together with client_secret_file")
+                && both[1].contains("can't read /nowhere/x"),
+            "{both:?}"
+        );
+        for entry in &entries[4..] {
+            assert_eq!(mistakes(entry), ["slug: must not appear more than once in a file"]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_list_of_connections_is_refused_without_being_quoted() {
+        for (text, expected) in [
+            ("CANARY", "must be a list of connections"),
+            ("", "must be a list of connections"),
+            ("connections: CANARY", "must be a list of connections"),
+            ("conections: []", "must be a list of connections"),
+            (
+                "connections: []\nconection: CANARY",
+                "unknown field \"conection\"; did you mean \"connections\"?",
+            ),
+            ("connections: [{ slug: acme, client_secret: \"CANARY ]", "invalid YAML at line 1"),
+            (
+                "connections: [{ slug: a, client_secret: CANARY, client_secret: CANARY }]",
+                "invalid YAML at line 1",
+            ),
+        ] {
+            let error =
+                parse(text, Path::new("")).err().unwrap_or_else(|| panic!("accepted {text}"));
+            assert!(error.starts_with(expected) && !error.contains("CANARY"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_has_the_fields_that_can_be_set_and_reads_back() {
+        let connection = pb::Connection {
+            slug: "acme".to_owned(),
+            state: pb::ConnectionState::Active.into(),
+            client_id: "0123".to_owned(),
+            required_claims: vec![pb::RequiredClaim {
+                name: "hd".into(),
+                values: vec!["a".into()],
+            }],
+            client_secret_expire_time: Some("2027-01-31T00:00:00Z".parse().expect("a time")),
+            revision: 7,
+            redirect_uri: "https://a".to_owned(),
+            secret_fingerprint: "12345678".to_owned(),
+            logins: Some(pb::LoginSummary::default()),
+            ..Default::default()
+        };
+        let text = write(vec![connection.clone()]).expect("written");
+        assert!(text.contains("state: CONNECTION_STATE_ACTIVE"), "{text}");
+        let entries = parsed(&text);
+        assert_eq!(mistakes(&entries[0]), Vec::<String>::new(), "{text}");
+        let read = entries[0].edit.to_message().0;
+        let settable = pb::Connection {
+            revision: 0,
+            redirect_uri: String::new(),
+            secret_fingerprint: String::new(),
+            logins: None,
+            ..connection
+        };
+        assert_eq!(read, settable, "{text}");
     }
 }

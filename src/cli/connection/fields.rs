@@ -1,256 +1,357 @@
-//! A connection's settings as flags.
+//! A connection's fields as flags: one table, by which a flag's value becomes JSON in the proto's mapping.
+//! The form of a value follows from the field's descriptor; [`Edit`] reads it as it reads a file.
 
 use std::collections::HashMap;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::{Map, Value as Json, json};
 
 use super::super::Failure;
-use super::document::{METHODS, STYLES, method_name, style_name};
+use super::super::reflection::{descriptor, enum_names};
+use super::edit::{Edit, parse_time};
 use crate::pb;
 
-/// What is not given is not touched; an empty value clears the field.
-#[derive(Args, Default)]
-pub(super) struct Fields {
-    /// For people.
-    #[arg(long, value_name = "TEXT")]
-    display_name: Option<String>,
-    /// testing or disabled; `activate` makes a connection ACTIVE.
-    #[arg(long, value_enum)]
-    state: Option<State>,
-    /// URL of the metadata document.
-    #[arg(long, value_name = "URL")]
-    discovery_url: Option<String>,
-    /// The issuer, exactly as its tokens name it. Needed with manual endpoints, else read from the document.
-    #[arg(long, value_name = "URL")]
-    issuer: Option<String>,
-    /// Manual endpoints, in place of a discovery URL.
-    #[arg(long, value_name = "URL", requires_all = ["token_endpoint", "jwks_uri"])]
-    authorization_endpoint: Option<String>,
-    /// See --authorization-endpoint.
-    #[arg(long, value_name = "URL", requires = "authorization_endpoint")]
-    token_endpoint: Option<String>,
-    /// See --authorization-endpoint.
-    #[arg(long, value_name = "URL", requires = "authorization_endpoint")]
-    jwks_uri: Option<String>,
-    /// See --authorization-endpoint.
-    #[arg(long, value_name = "URL", requires = "authorization_endpoint")]
-    userinfo_endpoint: Option<String>,
-    /// See --authorization-endpoint.
-    #[arg(long, value_name = "URL", requires = "authorization_endpoint")]
-    end_session_endpoint: Option<String>,
-    /// The client's identifier at the IdP.
-    #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
-    /// How the client authenticates at the token endpoint.
-    #[arg(long, value_name = "METHOD", value_parser = methods())]
-    auth_method: Option<pb::TokenEndpointAuthMethod>,
-    /// Scopes, comma separated; must hold openid.
-    #[arg(long, value_name = "SCOPE,...")]
-    scopes: Option<String>,
-    /// Claims that are taken as the e-mail, comma separated, the first that is there.
-    #[arg(long, value_name = "CLAIM,...")]
-    email_claims: Option<String>,
-    /// The same for the given name.
-    #[arg(long, value_name = "CLAIM,...")]
-    given_name_claims: Option<String>,
-    /// The same for the family name.
-    #[arg(long, value_name = "CLAIM,...")]
-    family_name_claims: Option<String>,
-    /// Claim with the person's groups.
-    #[arg(long, value_name = "CLAIM")]
-    groups_claim: Option<String>,
-    /// Domains that e-mail addresses must be of, comma separated.
-    #[arg(long, value_name = "DOMAIN,...")]
-    allowed_email_domains: Option<String>,
-    /// Refuse e-mail that isn't said to be verified.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    require_verified_email: Option<bool>,
-    /// Algorithms of ID tokens, comma separated.
-    #[arg(long, value_name = "ALG,...")]
-    id_token_signing_algs: Option<String>,
-    /// Audiences that may stand beside the client id, comma separated.
-    #[arg(long, value_name = "AUD,...")]
-    additional_audiences: Option<String>,
-    /// How to log out at the IdP.
-    #[arg(long, value_name = "STYLE", value_parser = styles())]
-    logout_style: Option<pb::LogoutStyle>,
-    /// Entra tenants whose tokens pass, comma separated.
-    #[arg(long, value_name = "GUID,...")]
-    allowed_tenant_ids: Option<String>,
-    /// Constant parameters of the authorization request, comma separated.
-    #[arg(long, value_name = "NAME=VALUE,...")]
-    authorization_params: Option<String>,
-    /// Claims that must have one of the values, comma separated; several values by |.
-    #[arg(long, value_name = "NAME=VALUE|VALUE,...")]
-    required_claims: Option<String>,
-}
+/// Flag, path of the field, name of the value, help.
+type Flag = (&'static str, &'static str, &'static str, &'static str);
 
-#[derive(Clone, Copy, ValueEnum)]
-enum State {
-    Testing,
-    Disabled,
-}
+const FLAGS: [Flag; 26] = [
+    ("display-name", "display_name", "TEXT", "Set the name that people read"),
+    ("state", "state", "STATE", "Set the state; `activate` makes a connection ACTIVE"),
+    ("discovery-url", "discovery_url", "URL", "Set the URL of the IdP's metadata document"),
+    (
+        "issuer",
+        "issuer",
+        "URL",
+        "Set the issuer, exactly as the IdP's tokens name it. Required with manual endpoints, otherwise read from the metadata document",
+    ),
+    (
+        "authorization-endpoint",
+        "endpoints.authorization_endpoint",
+        "URL",
+        "Set the endpoints manually instead of by --discovery-url",
+    ),
+    ("token-endpoint", "endpoints.token_endpoint", "URL", "Set the token endpoint"),
+    ("jwks-uri", "endpoints.jwks_uri", "URL", "Set the URL of the IdP's signing keys"),
+    ("userinfo-endpoint", "endpoints.userinfo_endpoint", "URL", "Set the UserInfo endpoint"),
+    ("end-session-endpoint", "endpoints.end_session_endpoint", "URL", "Set the logout endpoint"),
+    ("client-id", "client_id", "ID", "Set the client's identifier at the IdP"),
+    (
+        "token-endpoint-auth-method",
+        "token_endpoint_auth_method",
+        "METHOD",
+        "Authenticate at the token endpoint by this method",
+    ),
+    ("scopes", "scopes", "SCOPE,...", "Ask for these scopes, openid among them"),
+    (
+        "email-claims",
+        "claim_mapping.email",
+        "CLAIM,...",
+        "Take the e-mail address from the first of these claims that is present",
+    ),
+    (
+        "given-name-claims",
+        "claim_mapping.given_name",
+        "CLAIM,...",
+        "Take the given name from the first of these claims that is present",
+    ),
+    (
+        "family-name-claims",
+        "claim_mapping.family_name",
+        "CLAIM,...",
+        "Take the family name from the first of these claims that is present",
+    ),
+    ("groups-claim", "claim_mapping.groups", "CLAIM", "Take the person's groups from this claim"),
+    (
+        "allowed-email-domains",
+        "allowed_email_domains",
+        "DOMAIN,...",
+        "Accept only e-mail addresses of these domains",
+    ),
+    (
+        "require-verified-email",
+        "require_verified_email",
+        "BOOL",
+        "Refuse an e-mail address that the IdP doesn't call verified",
+    ),
+    ("id-token-signing-algs", "id_token_signing_algs", "ALG,...", "Accept only these algorithms"),
+    (
+        "additional-audiences",
+        "additional_audiences",
+        "AUD,...",
+        "Accept these audiences in ID tokens in addition to the client id",
+    ),
+    ("logout-style", "logout_style", "STYLE", "Log out at the IdP in this way"),
+    ("allowed-tenant-ids", "allowed_tenant_ids", "GUID,...", "Accept only these Entra tenants"),
+    (
+        "authorization-params",
+        "authorization_params",
+        "NAME=VALUE,...",
+        "Add these parameters to every authorization request",
+    ),
+    (
+        "required-claims",
+        "required_claims",
+        "NAME=VALUE|VALUE,...",
+        "Require that each of these claims has one of its values",
+    ),
+    (
+        "client-secret-expire-time",
+        "client_secret_expire_time",
+        "TIME",
+        "Set when the client secret expires: 2027-01-31 or 2027-01-31T12:00:00Z. Empty: unknown",
+    ),
+    (
+        "standby-client-secret-expire-time",
+        "standby_client_secret_expire_time",
+        "TIME",
+        "Set when the standby client secret expires",
+    ),
+];
+/// Flag, short name.
+const ALIASES: [(&str, &str); 3] = [
+    ("token-endpoint-auth-method", "auth-method"),
+    ("client-secret-expire-time", "client-secret-expires"),
+    ("standby-client-secret-expire-time", "standby-client-secret-expires"),
+];
 
-/// By their names, as the file of `apply` has them.
-fn methods() -> impl TypedValueParser<Value = pb::TokenEndpointAuthMethod> {
-    PossibleValuesParser::new(METHODS.map(method_name)).map(|name| {
-        METHODS.into_iter().find(|method| method_name(*method) == name).unwrap_or_default()
-    })
-}
-
-fn styles() -> impl TypedValueParser<Value = pb::LogoutStyle> {
-    PossibleValuesParser::new(STYLES.map(style_name))
-        .map(|name| STYLES.into_iter().find(|style| style_name(*style) == name).unwrap_or_default())
-}
+/// The fields that flags name, as JSON. A flag that is absent leaves its field as it is; an empty value
+/// clears the field.
+#[derive(Clone, Default)]
+pub(super) struct Fields(Map<String, Json>);
 
 impl Fields {
-    /// Whether claims are mapped.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether [`Fields::edit`] needs the present mapping.
     pub(super) fn map_claims(&self) -> bool {
-        let mapped = [
-            &self.email_claims,
-            &self.given_name_claims,
-            &self.family_name_claims,
-            &self.groups_claim,
-        ];
-        mapped.iter().any(|given| given.is_some())
+        self.0.contains_key("claim_mapping")
     }
 
-    /// The fields that were given, and their names in the contract. `mapping`: what stays of it where a claim isn't named.
-    pub(super) fn read(
-        &self,
-        mapping: Option<pb::ClaimMapping>,
-    ) -> Result<(pb::Connection, Vec<String>), Failure> {
-        let mut connection = pb::Connection::default();
-        let mut paths = Vec::new();
-        let mut named = |name: &str| paths.push(name.to_owned());
-        let text = |given: &Option<String>,
-                    field: &mut String,
-                    name: &str,
-                    named: &mut dyn FnMut(&str)| {
-            if let Some(given) = given {
-                field.clone_from(given);
-                named(name);
+    /// `mapping`: the present mapping, in which claims that no flag names stay.
+    pub(super) fn edit(mut self, mapping: Option<pb::ClaimMapping>) -> Result<Edit, Failure> {
+        if let (Some(Json::Object(given)), Some(known)) = (self.0.get_mut("claim_mapping"), mapping)
+        {
+            let pb::ClaimMapping { email, given_name, family_name, groups } = known;
+            let known = json!({ "email": email, "given_name": given_name, "family_name": family_name, "groups": groups });
+            for (name, value) in known.as_object().into_iter().flatten() {
+                given.entry(name).or_insert_with(|| value.clone());
             }
-        };
-        text(&self.display_name, &mut connection.display_name, "display_name", &mut named);
-        text(&self.issuer, &mut connection.issuer, "issuer", &mut named);
-        text(&self.client_id, &mut connection.client_id, "client_id", &mut named);
-        text(&self.discovery_url, &mut connection.discovery_url, "discovery_url", &mut named);
-        let list = |given: &Option<String>,
-                    field: &mut Vec<String>,
-                    name: &str,
-                    named: &mut dyn FnMut(&str)| {
-            if let Some(given) = given {
-                *field = items(given);
-                named(name);
+        }
+        let (edit, mistakes) = Edit::read(self.0);
+        match mistakes.first() {
+            Some(mistake) => {
+                Err(Failure::Usage(format!("{} {}", mistake.field, mistake.description)))
             }
-        };
-        list(&self.scopes, &mut connection.scopes, "scopes", &mut named);
-        list(
-            &self.allowed_email_domains,
-            &mut connection.allowed_email_domains,
-            "allowed_email_domains",
-            &mut named,
-        );
-        list(
-            &self.id_token_signing_algs,
-            &mut connection.id_token_signing_algs,
-            "id_token_signing_algs",
-            &mut named,
-        );
-        list(
-            &self.additional_audiences,
-            &mut connection.additional_audiences,
-            "additional_audiences",
-            &mut named,
-        );
-        list(
-            &self.allowed_tenant_ids,
-            &mut connection.allowed_tenant_ids,
-            "allowed_tenant_ids",
-            &mut named,
-        );
-        if let Some(state) = self.state {
-            let state = match state {
-                State::Testing => pb::ConnectionState::Testing,
-                State::Disabled => pb::ConnectionState::Disabled,
-            };
-            connection.state = state.into();
-            named("state");
+            None => Ok(edit),
         }
-        if let Some(authorization) = &self.authorization_endpoint {
-            connection.endpoints = Some(pb::ProviderEndpoints {
-                authorization_endpoint: authorization.clone(),
-                token_endpoint: self.token_endpoint.clone().unwrap_or_default(),
-                jwks_uri: self.jwks_uri.clone().unwrap_or_default(),
-                userinfo_endpoint: self.userinfo_endpoint.clone().unwrap_or_default(),
-                end_session_endpoint: self.end_session_endpoint.clone().unwrap_or_default(),
-            });
-            named("endpoints");
-            // Either, not both.
-            if self.discovery_url.is_none() {
-                named("discovery_url");
-            }
-        } else if self.discovery_url.as_ref().is_some_and(|url| !url.is_empty()) {
-            named("endpoints");
-        }
-        if let Some(method) = self.auth_method {
-            connection.token_endpoint_auth_method = method.into();
-            named("token_endpoint_auth_method");
-        }
-        if self.map_claims() {
-            let mut mapping = mapping.unwrap_or_default();
-            for (given, claims) in [
-                (&self.email_claims, &mut mapping.email),
-                (&self.given_name_claims, &mut mapping.given_name),
-                (&self.family_name_claims, &mut mapping.family_name),
-            ] {
-                if let Some(given) = given {
-                    *claims = items(given);
+    }
+}
+
+impl Args for Fields {
+    fn augment_args(command: Command) -> Command {
+        let connection = descriptor::<pb::Connection>();
+        command.args(FLAGS.into_iter().map(|flag| arg(flag, &connection)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Fields {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut fields = Map::new();
+        for (flag, path, ..) in FLAGS {
+            let Some(value) = matches.get_one::<Json>(flag).cloned() else { continue };
+            match path.split_once('.') {
+                None => fields.insert(path.to_owned(), value),
+                Some((outer, inner)) => {
+                    let outer = fields.entry(outer).or_insert_with(|| json!({}));
+                    outer.as_object_mut().and_then(|outer| outer.insert(inner.to_owned(), value))
                 }
-            }
-            if let Some(groups) = &self.groups_claim {
-                mapping.groups.clone_from(groups);
-            }
-            connection.claim_mapping = Some(mapping);
-            named("claim_mapping");
-        }
-        if let Some(required) = self.require_verified_email {
-            connection.require_verified_email = required;
-            named("require_verified_email");
-        }
-        if let Some(style) = self.logout_style {
-            connection.logout_style = style.into();
-            named("logout_style");
-        }
-        if let Some(given) = &self.authorization_params {
-            let pairs =
-                items(given).iter().map(|item| pair(item)).collect::<Result<HashMap<_, _>, _>>()?;
-            connection.authorization_params = pairs;
-            named("authorization_params");
-        }
-        if let Some(given) = &self.required_claims {
-            let claims =
-                items(given).iter().map(|item| pair(item)).collect::<Result<Vec<_>, _>>()?;
-            let claim = |(name, values): (String, String)| {
-                let values = values.split('|').map(str::to_owned).collect();
-                pb::RequiredClaim { name, values }
             };
-            connection.required_claims = claims.into_iter().map(claim).collect();
-            named("required_claims");
         }
-        Ok((connection, paths))
+        Ok(Self(fields))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
-fn items(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+fn arg((flag, path, value_name, help): Flag, connection: &MessageDescriptor) -> Arg {
+    let mut field = None;
+    let mut message = Some(connection.clone());
+    for name in path.split('.') {
+        field = message.and_then(|message| message.get_field_by_name(name));
+        message = field.as_ref().and_then(|field| field.kind().as_message().cloned());
+    }
+    let field = field.expect("every path of FLAGS is a field of Connection");
+    let mut arg =
+        Arg::new(flag).long(flag).value_name(value_name).help(help).value_parser(parser(&field));
+    if let Some((_, alias)) = ALIASES.iter().find(|(name, _)| *name == flag) {
+        arg = arg.visible_alias(*alias);
+    }
+    match (field.kind(), flag) {
+        (Kind::Bool, _) => arg.num_args(0..=1).default_missing_value("true"),
+        (_, "authorization-endpoint") => arg.requires("token-endpoint").requires("jwks-uri"),
+        _ if path.starts_with("endpoints.") => arg.requires("authorization-endpoint"),
+        _ => arg,
+    }
 }
 
-fn pair(item: &str) -> Result<(String, String), Failure> {
-    let (name, value) = item
-        .split_once('=')
-        .ok_or_else(|| Failure::Usage(format!("{item:?} must be NAME=VALUE")))?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
+/// Reads a flag's value into the JSON that [`Edit`] expects of this field.
+fn parser(field: &FieldDescriptor) -> ValueParser {
+    if field.is_map() {
+        return ValueParser::from(|text: &str| Ok::<_, String>(json!(pairs(text)?)));
+    }
+    match field.kind() {
+        Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
+            ValueParser::from(|text: &str| match parse_time(text) {
+                Ok(_) => Ok(Json::from(text)),
+                Err(rule) => Err(format!("must be {rule}")),
+            })
+        }
+        // RequiredClaim
+        Kind::Message(_) => ValueParser::from(|text: &str| {
+            let values = |(name, values): (String, String)| {
+                (name, values.split('|').map(str::to_owned).collect::<Vec<_>>())
+            };
+            Ok::<_, String>(json!(pairs(text)?.into_iter().map(values).collect::<HashMap<_, _>>()))
+        }),
+        _ if field.is_list() => ValueParser::from(|text: &str| Ok::<_, String>(json!(items(text)))),
+        Kind::Enum(descriptor) => {
+            // An update can't make a connection ACTIVE.
+            let names = enum_names(&descriptor).filter(|(_, short, _)| short != "active");
+            let values = names.map(|(full, short, _)| PossibleValue::new(short).alias(full));
+            PossibleValuesParser::new(values).map(Json::from).into()
+        }
+        Kind::Bool => PossibleValuesParser::new(["true", "false"]).map(Json::from).into(),
+        _ => ValueParser::from(|text: &str| Ok::<_, String>(Json::from(text))),
+    }
+}
+
+fn items(text: &str) -> Vec<&str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
+}
+
+fn pairs(text: &str) -> Result<HashMap<String, String>, String> {
+    let pair = |item: &str| {
+        let (name, value) =
+            item.split_once('=').ok_or_else(|| format!("{item:?} must be NAME=VALUE"))?;
+        Ok((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    items(text).into_iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Fields, String> {
+        let command = Fields::augment_args(Command::new("test").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        Fields::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    fn edited(
+        arguments: &[&str],
+        mapping: Option<pb::ClaimMapping>,
+    ) -> (pb::Connection, Vec<String>) {
+        let fields = parsed(arguments).unwrap_or_else(|error| panic!("{error}"));
+        fields.edit(mapping).unwrap_or_else(|error| panic!("{error}")).to_message()
+    }
+
+    #[test]
+    fn each_flag_sets_its_field() {
+        let texts =
+            |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let time = |text: &str| Some(text.parse().expect("a time"));
+        type Set = fn(&mut pb::Connection);
+        let cases: [(&[&str], Set); 13] = [
+            (&["--display-name", "Acme"], |it| it.display_name = "Acme".to_owned()),
+            (&["--state", "disabled"], |it| it.state = pb::ConnectionState::Disabled.into()),
+            (&["--issuer="], |it| it.issuer = String::new()),
+            (&["--client-id", "0123"], |it| it.client_id = "0123".to_owned()),
+            (&["--auth-method", "client_secret_post"], |it| {
+                it.token_endpoint_auth_method =
+                    pb::TokenEndpointAuthMethod::ClientSecretPost.into();
+            }),
+            (&["--token-endpoint-auth-method", "client_secret_basic"], |it| {
+                it.token_endpoint_auth_method =
+                    pb::TokenEndpointAuthMethod::ClientSecretBasic.into();
+            }),
+            (&["--scopes", "openid, email,"], |it| {
+                it.scopes = vec!["openid".to_owned(), "email".to_owned()];
+            }),
+            (&["--allowed-email-domains", ""], |it| it.allowed_email_domains = Vec::new()),
+            (&["--require-verified-email"], |it| it.require_verified_email = true),
+            (&["--require-verified-email", "false"], |it| it.require_verified_email = false),
+            (&["--logout-style", "auth0_v2"], |it| {
+                it.logout_style = pb::LogoutStyle::Auth0V2.into();
+            }),
+            (&["--authorization-params", "hd=a, x=b=c"], |it| {
+                it.authorization_params =
+                    [("hd".to_owned(), "a".to_owned()), ("x".to_owned(), "b=c".to_owned())].into();
+            }),
+            (&["--required-claims", "hd=a|b"], |it| {
+                let values = vec!["a".to_owned(), "b".to_owned()];
+                it.required_claims = vec![pb::RequiredClaim { name: "hd".to_owned(), values }];
+            }),
+        ];
+        for (arguments, set) in cases {
+            let mut expected = pb::Connection::default();
+            set(&mut expected);
+            let (connection, fields) = edited(arguments, None);
+            assert_eq!((connection, fields.len()), (expected, 1), "{arguments:?}");
+        }
+        for flag in ["--client-secret-expire-time", "--client-secret-expires"] {
+            let (connection, fields) = edited(&[flag, "2027-01-31"], None);
+            assert_eq!(connection.client_secret_expire_time, time("2027-01-31T00:00:00Z"));
+            assert_eq!(fields, texts(&["client_secret_expire_time"]));
+        }
+        let (connection, fields) = edited(
+            &["--authorization-endpoint", "a", "--token-endpoint", "t", "--jwks-uri", "k"],
+            None,
+        );
+        assert_eq!(connection.endpoints.expect("endpoints").token_endpoint, "t");
+        assert_eq!(fields, texts(&["endpoints", "discovery_url"]));
+    }
+
+    #[test]
+    fn claims_that_no_flag_names_keep_their_mapping() {
+        let known = pb::ClaimMapping {
+            email: vec!["mail".to_owned()],
+            groups: "roles".to_owned(),
+            ..Default::default()
+        };
+        let (connection, fields) = edited(&["--email-claims", "upn,mail"], Some(known));
+        let mapping = connection.claim_mapping.expect("a mapping");
+        assert_eq!(
+            (mapping.email.join(" "), mapping.groups.as_str()),
+            ("upn mail".to_owned(), "roles")
+        );
+        assert_eq!(fields, ["claim_mapping"]);
+    }
+
+    #[test]
+    fn a_malformed_flag_is_refused() {
+        for (arguments, expected) in [
+            (&["--state", "active"][..], "testing, disabled"),
+            (&["--logout-style", "x"], "rp_initiated"),
+            (&["--authorization-params", "x"], "must be NAME=VALUE"),
+            (&["--client-secret-expires", "soon"], "must be a time such as"),
+            (&["--token-endpoint", "t"], "--authorization-endpoint"),
+            (&["--authorization-endpoint", "t"], "--jwks-uri"),
+        ] {
+            let error = parsed(arguments).err().unwrap_or_else(|| panic!("accepted {arguments:?}"));
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+        assert!(parsed(&[]).is_ok_and(|fields| fields.is_empty()));
+    }
 }

@@ -1,36 +1,41 @@
-//! `peerpanda-sso connection`: what support does with the accounts' connections.
+//! `peerpanda-sso connection`: what support does with the customers' connections. A verb parses its
+//! arguments, makes its calls, and prints the response: as text by [`show`], or as JSON the message
+//! itself.
 
 mod apply;
 mod document;
+mod edit;
 mod fields;
 mod secrets;
 mod show;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use prost_types::FieldMask;
+use prost::{Message, Name};
 
 use super::client::{Admin, ClientArgs};
+use super::reflection::{Mapped, print_message, reflect};
 use super::{Failure, Outcome, Output, print_json, print_line};
 use crate::pb;
 use crate::pb::check_connection_response::Found;
-use document::Account;
+use edit::mask;
 use fields::Fields;
-use secrets::Secrets;
+use secrets::SecretArgs;
 
-/// Sets customers up, checks them, and tells why a login failed.
+/// Set up, check and repair the customers' connections.
 ///
-/// A new connection is TESTING: logins work and say that they are tests. The way to ACTIVE: create, check, guide --ready (the
-/// note for the customer), a test login by the customer, activate.
+/// A new connection is TESTING: logins work, and say that they are tests. To make it ACTIVE: create,
+/// check, guide --ready (a note for the customer), a test login by the customer, activate.
 ///
-/// Exit codes: 0 done; 1 refused by the service, or a check has failed; 2 wrong use; 3 no answer.
+/// Exit codes: 0 done; 1 the service refused a call, or a check failed; 2 wrong arguments or files;
+/// 3 the service doesn't answer.
 #[derive(Args)]
 pub struct ConnectionCommand {
     #[command(flatten)]
-    reach: ClientArgs,
-    /// How to print.
+    client: ClientArgs,
+    /// Set the output format. JSON follows the proto's JSON mapping, with the proto's field names.
     #[arg(long, global = true, value_enum, default_value_t)]
     output: Output,
     #[command(subcommand)]
@@ -39,119 +44,125 @@ pub struct ConnectionCommand {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Adds an account's connection, as TESTING.
+    /// Create a connection, in state TESTING.
     ///
-    /// The secret comes from --client-secret-file (- is standard input), or is asked for without an echo.
+    /// Reads the secret from --client-secret-file (- is standard input), or asks for it without an
+    /// echo.
     #[command(
         after_help = "Example:\n  peerpanda-sso connection create acme --client-id 0oa1 --client-secret-file secret.txt \\\n    --discovery-url https://acme.okta.com/.well-known/openid-configuration"
     )]
     Create {
-        /// The account.
+        /// The account's slug.
         slug: String,
         #[command(flatten)]
         fields: Fields,
         #[command(flatten)]
-        secrets: Secrets,
+        secrets: SecretArgs,
     },
-    /// Shows an account's connection.
+    /// Show a connection.
     Get {
-        /// The account.
+        /// The account's slug.
         slug: String,
     },
-    /// Shows all connections.
+    /// List all connections.
     List {
-        /// Only those of which a secret expires within 30 days, or has.
+        /// List only connections with a secret that has expired or expires within 30 days.
         #[arg(long)]
         expiring: bool,
     },
-    /// Changes what the flags name, and nothing else. An empty value clears a field.
+    /// Change the fields of a connection that the flags name. An empty value clears a field.
     Update {
-        /// The account.
+        /// The account's slug.
         slug: String,
         #[command(flatten)]
         fields: Fields,
         #[command(flatten)]
-        secrets: Secrets,
-        /// Change what logins hang on of an ACTIVE connection though it has not passed a check; that is recorded.
+        secrets: SecretArgs,
+        /// Change an ACTIVE connection even if the change has not passed a check. The record of
+        /// changes says so.
         #[arg(long)]
         force: bool,
     },
-    /// Deletes an account's connection. Logins under way can't be finished any more.
+    /// Delete a connection. Logins in progress can't be completed afterwards.
     Delete {
-        /// The account.
+        /// The account's slug.
         slug: String,
-        /// Don't ask.
+        /// Skip the confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Looks at the customer's IdP, and tells what is right, what is wrong, who must act and how. Exits with 1 if anything
-    /// fails. With flags: as the connection would be with them, changing nothing.
+    /// Check a connection at the customer's IdP.
+    ///
+    /// Says what is right, what is wrong, who must act, and how. Exits with 1 if a check fails. With
+    /// flags, checks the connection as these flags would change it, without changing it.
     Check {
-        /// The account.
+        /// The account's slug.
         slug: String,
         #[command(flatten)]
         fields: Fields,
         #[command(flatten)]
-        secrets: Secrets,
+        secrets: SecretArgs,
     },
-    /// Makes a connection ACTIVE: when its settings have passed a check and a test login.
+    /// Make a connection ACTIVE once its settings have passed a check and a test login.
     Activate {
-        /// The account.
+        /// The account's slug.
         slug: String,
-        /// Without them; that is recorded.
+        /// Activate without a check and a test login. The record of changes says so.
         #[arg(long)]
         force: bool,
     },
-    /// Prints the customer's integration guide with the account's own values, in Markdown.
+    /// Print the customer's integration guide with the account's own values, in Markdown.
     Guide {
-        /// The account; it needn't be set up yet.
+        /// The account's slug; it needn't have a connection yet.
         slug: String,
-        /// Whose steps to tell. Default: the IdP's that the connection names.
+        /// Print the steps for this IdP. Default: the IdP of the connection.
         #[arg(long, value_enum)]
         idp: Option<Idp>,
-        /// The note that the connection is ready to test, with what was proven.
+        /// Print the note that the connection is ready to test, with what the check has proven.
         #[arg(long, conflicts_with = "idp")]
         ready: bool,
     },
-    /// Shows what became of the account's latest logins, and what to do about those that failed.
+    /// Show recent login attempts, and what to do about those that failed.
     Attempts {
-        /// The account.
+        /// The account's slug.
         slug: String,
-        /// How many: 1 to 200.
+        /// Show this many attempts, 1 to 200.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=200))]
         last: i32,
     },
-    /// Shows what was changed of the account's connection, when and by whom.
+    /// Show the record of changes: what was changed, when and by whom.
     Changes {
-        /// The account.
+        /// The account's slug.
         slug: String,
     },
-    /// Creates or updates the connections of a YAML file, and leaves those alone that are as it says.
+    /// Create and update the connections of a YAML file.
     ///
-    /// Goes on past one that is refused, and reports at the end. Fields that an entry doesn't name stay as they are. `export` writes
-    /// this format.
+    /// Leaves a connection alone that already is as the file says, and fields that an entry doesn't
+    /// name. Goes on past an entry that is refused, and reports every mistake at the end. `export`
+    /// writes this format.
     #[command(
-        after_help = "Example of a file:\n  connections:\n    - slug: acme\n      display_name: Acme Inc.\n      discovery_url: https://acme.okta.com/.well-known/openid-configuration\n      client_id: 0oa1\n      client_secret_file: secrets/acme   # beside the file"
+        after_help = "Example of a file:\n  connections:\n    - slug: acme\n      display_name: Acme Inc.\n      discovery_url: https://acme.okta.com/.well-known/openid-configuration\n      client_id: 0oa1\n      client_secret_file: secrets/acme   # relative to the file\n\nFields and values are those of the proto's Connection; the first part of an enum value can be omitted:\nclient_secret_post."
     )]
     Apply {
-        /// The file.
+        /// Read this file; - is standard input.
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
-        /// Show what would change, and change nothing.
+        /// Let the service validate the file, show what would change, and change nothing.
         #[arg(long)]
         dry_run: bool,
-        /// As for update.
+        /// Change and activate connections even without a check and a test login, as `update` and
+        /// `activate` do.
         #[arg(long)]
         force: bool,
     },
-    /// Writes connections as `apply` reads them, without secrets.
+    /// Print connections as YAML for `apply`, without secrets.
     Export {
-        /// The accounts. Default: all.
+        /// The accounts' slugs. Default: all.
         slugs: Vec<String>,
     },
 }
 
-/// An IdP whose own words are used.
+/// An IdP with its own steps in the guide.
 #[derive(Clone, Copy, ValueEnum)]
 enum Idp {
     Entra,
@@ -176,159 +187,161 @@ impl From<Idp> for pb::IdentityProvider {
 }
 
 impl ConnectionCommand {
-    /// Does it.
+    /// The format of the output and of errors.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
+    /// Runs the verb.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn run(self) -> Result<Outcome, Failure> {
-        let Self { reach, output, verb } = self;
+        let Self { client, output, verb } = self;
         match verb {
             Verb::Create { slug, fields, secrets } => {
-                let (mut connection, _) = fields.read(None)?;
-                let secrets = secrets.read(true)?;
-                connection.slug = slug;
-                secrets.fill(&mut connection);
-                let request = pb::CreateConnectionRequest {
-                    connection: Some(connection),
-                    validate_only: false,
-                };
-                let created =
-                    reach.admin().await?.create_connection(request).await?.into_inner().connection;
-                show::connection(&created.unwrap_or_default(), output)?;
-                hint(output, "next: peerpanda-sso connection check SLUG")
+                let mut edit = fields.edit(None)?;
+                secrets.read(true)?.add_to(&mut edit);
+                let connection = pb::Connection { slug: slug.clone(), ..edit.to_message().0 };
+                let connection = Some(connection);
+                let request = pb::CreateConnectionRequest { connection, validate_only: false };
+                let created = client.admin().await?.create_connection(request).await?.into_inner();
+                print(output, &created, |it| show::connection(&connection_of(&it.connection)))?;
+                hint(output, &format!("next: peerpanda-sso connection check {slug}"));
             }
             Verb::Get { slug } => {
-                let read = get(&mut reach.admin().await?, &slug).await?;
-                show::connection(&read, output)
+                let request = pb::GetConnectionRequest { slug };
+                let read = client.admin().await?.get_connection(request).await?.into_inner();
+                print(output, &read, |it| show::connection(&connection_of(&it.connection)))?;
             }
             Verb::List { expiring } => {
-                show::list(&all(&mut reach.admin().await?).await?, expiring, output)
+                let mut connections = list_all(&mut client.admin().await?).await?;
+                connections.retain(|connection| !expiring || show::is_expiring(connection));
+                let page = pb::ListConnectionsResponse { connections, ..Default::default() };
+                print(output, &page, |it| show::list(&it.connections))?;
             }
             Verb::Update { slug, fields, secrets, force } => {
                 let secrets = secrets.read(false)?;
-                let desk = &mut reach.admin().await?;
-                let known = get(desk, &slug).await?;
-                let (mut connection, mut paths) = fields.read(known.claim_mapping)?;
-                paths.extend(secrets.fill(&mut connection));
-                if paths.is_empty() {
-                    return Err(Failure::Usage(
-                        "nothing to change: name the fields by their flags".to_owned(),
-                    ));
+                if fields.is_empty() && secrets.is_empty() {
+                    let text = "nothing to change: name the fields to change by their flags";
+                    return Err(Failure::Usage(text.to_owned()));
                 }
-                connection.revision = known.revision;
-                connection.slug = slug;
-                let update_mask = Some(FieldMask { paths });
+                let admin = &mut client.admin().await?;
+                let known = get(admin, &slug).await?;
+                let mut edit = fields.edit(known.claim_mapping)?;
+                secrets.add_to(&mut edit);
+                let (connection, paths) = edit.to_message();
+                let revision = known.revision;
                 let request = pb::UpdateConnectionRequest {
-                    connection: Some(connection),
-                    update_mask,
+                    connection: Some(pb::Connection { slug, revision, ..connection }),
+                    update_mask: mask(paths),
                     force,
                     validate_only: false,
                 };
-                let updated = desk.update_connection(request).await?.into_inner();
-                show::connection(&updated.connection.unwrap_or_default(), output)?;
-                if updated.effect.is_empty() {
-                    Ok(Outcome::Success)
-                } else {
-                    hint(output, &format!("note: {}", updated.effect))
+                let updated = admin.update_connection(request).await?.into_inner();
+                print(output, &updated, |it| show::connection(&connection_of(&it.connection)))?;
+                if updated.changed_fields.is_empty() {
+                    hint(output, "note: nothing has changed");
+                } else if !updated.effect.is_empty() {
+                    hint(output, &format!("note: {}", updated.effect));
                 }
             }
             Verb::Delete { slug, yes } => {
-                let desk = &mut reach.admin().await?;
-                let revision = get(desk, &slug).await?.revision;
+                let admin = &mut client.admin().await?;
+                let revision = get(admin, &slug).await?.revision;
                 if !yes {
-                    secrets::confirm(&slug)?;
+                    secrets::confirm_deletion(&slug)?;
                 }
-                desk.delete_connection(pb::DeleteConnectionRequest { slug, revision }).await?;
-                Ok(Outcome::Success)
+                let request = pb::DeleteConnectionRequest { slug, revision };
+                let deleted = admin.delete_connection(request).await?.into_inner();
+                print(output, &deleted, |_| Ok(()))?;
             }
             Verb::Check { slug, fields, secrets } => {
-                check(&mut reach.admin().await?, slug, &fields, secrets, output).await
+                return check(&mut client.admin().await?, slug, fields, secrets, output).await;
             }
             Verb::Activate { slug, force } => {
-                let desk = &mut reach.admin().await?;
-                let revision = get(desk, &slug).await?.revision;
+                let admin = &mut client.admin().await?;
+                let revision = get(admin, &slug).await?.revision;
                 let request = pb::ActivateConnectionRequest { slug, revision, force };
-                let activated = desk.activate_connection(request).await?.into_inner().connection;
-                show::connection(&activated.unwrap_or_default(), output)
+                let activated = admin.activate_connection(request).await?.into_inner();
+                print(output, &activated, |it| show::connection(&connection_of(&it.connection)))?;
             }
             Verb::Guide { slug, idp, ready } => {
                 let idp = idp.map_or(pb::IdentityProvider::Unspecified, Into::into);
                 let request = pb::GetSetupGuideRequest { slug, idp: idp.into(), ready };
-                let markdown =
-                    reach.admin().await?.get_setup_guide(request).await?.into_inner().markdown;
-                match output {
-                    Output::Text => print_line(markdown.trim_end())?,
-                    Output::Json => print_json(&serde_json::json!({ "markdown": markdown }))?,
-                }
-                Ok(Outcome::Success)
+                let guide = client.admin().await?.get_setup_guide(request).await?.into_inner();
+                print(output, &guide, |it| print_line(it.markdown.trim_end()))?;
             }
             Verb::Attempts { slug, last } => {
                 let request = pb::ListLoginAttemptsRequest { slug, page_size: last };
-                show::attempts(
-                    &reach.admin().await?.list_login_attempts(request).await?.into_inner(),
-                    output,
-                )
+                let admin = &mut client.admin().await?;
+                let attempts = admin.list_login_attempts(request).await?.into_inner();
+                print(output, &attempts, show::attempts)?;
             }
             Verb::Changes { slug } => {
-                let request = pb::ListConnectionChangesRequest {
-                    slug,
-                    page_size: 1000,
-                    page_token: String::new(),
-                };
-                show::changes(
-                    &reach
-                        .admin()
-                        .await?
-                        .list_connection_changes(request)
-                        .await?
-                        .into_inner()
-                        .changes,
-                    output,
-                )
+                let page_token = String::new();
+                let request =
+                    pb::ListConnectionChangesRequest { slug, page_size: 1000, page_token };
+                let admin = &mut client.admin().await?;
+                let changes = admin.list_connection_changes(request).await?.into_inner();
+                print(output, &changes, |it| show::changes(&it.changes))?;
             }
             Verb::Apply { file, dry_run, force } => {
-                let accounts = document::read(&file)?;
-                apply::run(reach.admin().await?, accounts, apply::How { dry_run, force, output })
-                    .await
+                let entries = document::read(&file)?;
+                let options = apply::Options { dry_run, force, output };
+                return apply::run(client.admin().await?, entries, options).await;
             }
             Verb::Export { slugs } => {
-                let desk = &mut reach.admin().await?;
+                let admin = &mut client.admin().await?;
                 let mut connections = Vec::new();
                 for slug in &slugs {
-                    connections.push(get(desk, slug).await?);
+                    connections.push(get(admin, slug).await?);
                 }
                 if slugs.is_empty() {
-                    connections = all(desk).await?;
+                    connections = list_all(admin).await?;
                 }
-                let accounts: Vec<Account> = connections.iter().map(Account::from).collect();
-                print_line(document::write(&accounts)?.trim_end())?;
-                Ok(Outcome::Success)
+                print_line(document::write(connections)?.trim_end())?;
             }
         }
+        Ok(Outcome::Success)
     }
 }
 
-/// Beside what is printed: for people alone.
-fn hint(output: Output, text: &str) -> Result<Outcome, Failure> {
+fn print<T: Message + Name>(
+    output: Output,
+    response: &T,
+    show: impl FnOnce(&T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    match output {
+        Output::Text => show(response),
+        Output::Json => print_message(response),
+    }
+}
+
+/// Responses always have it.
+fn connection_of(connection: &Option<pb::Connection>) -> pb::Connection {
+    connection.clone().unwrap_or_default()
+}
+
+/// Only for a person at a terminal.
+fn hint(output: Output, text: &str) {
     if output == Output::Text && std::io::stderr().is_terminal() {
-        use std::io::Write;
         let _ = writeln!(std::io::stderr(), "{text}");
     }
-    Ok(Outcome::Success)
 }
 
-async fn get(desk: &mut Admin, slug: &str) -> Result<pb::Connection, Failure> {
+async fn get(admin: &mut Admin, slug: &str) -> Result<pb::Connection, Failure> {
     let request = pb::GetConnectionRequest { slug: slug.to_owned() };
-    Ok(desk.get_connection(request).await?.into_inner().connection.unwrap_or_default())
+    Ok(admin.get_connection(request).await?.into_inner().connection.unwrap_or_default())
 }
 
-/// Every connection, page by page.
-async fn all(desk: &mut Admin) -> Result<Vec<pb::Connection>, Failure> {
+async fn list_all(admin: &mut Admin) -> Result<Vec<pb::Connection>, Failure> {
     let mut connections = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = pb::ListConnectionsRequest { page_size: 1000, page_token };
-        let page = desk.list_connections(request).await?.into_inner();
+        let page = admin.list_connections(request).await?.into_inner();
         connections.extend(page.connections);
         if page.next_page_token.is_empty() {
             return Ok(connections);
@@ -338,27 +351,28 @@ async fn all(desk: &mut Admin) -> Result<Vec<pb::Connection>, Failure> {
 }
 
 async fn check(
-    desk: &mut Admin,
+    admin: &mut Admin,
     slug: String,
-    fields: &Fields,
-    secrets: Secrets,
+    fields: Fields,
+    secrets: SecretArgs,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let base = if fields.map_claims() { get(desk, &slug).await?.claim_mapping } else { None };
-    let (mut proposal, mut paths) = fields.read(base)?;
-    paths.extend(secrets.read(false)?.fill(&mut proposal));
+    let mapping = if fields.map_claims() { get(admin, &slug).await?.claim_mapping } else { None };
+    let mut edit = fields.edit(mapping)?;
+    secrets.read(false)?.add_to(&mut edit);
+    let (proposal, paths) = edit.to_message();
     let (proposal, update_mask) =
-        if paths.is_empty() { (None, None) } else { (Some(proposal), Some(FieldMask { paths })) };
+        if paths.is_empty() { (None, None) } else { (Some(proposal), mask(paths)) };
     let request = pb::CheckConnectionRequest { slug, proposal, update_mask };
-    let mut found = desk.check_connection(request).await?.into_inner();
+    let mut found = admin.check_connection(request).await?.into_inner();
     let mut results = Vec::new();
     let mut summary = None;
     while let Some(message) = found.message().await? {
         match message.found {
             Some(Found::Result(result)) => {
-                // As they come.
+                // A check can take a while, so a person sees each result as it arrives.
                 if output == Output::Text {
-                    print_line(&show::check_result(&result))?;
+                    show::check_result(&result)?;
                 }
                 results.push(result);
             }
@@ -366,9 +380,15 @@ async fn check(
             None => {}
         }
     }
-    let Some(summary) = summary else {
-        return Err(Failure::NoAnswer("the check was cut off".to_owned()));
-    };
-    show::check_summary(&results, &summary, output)?;
+    let summary =
+        summary.ok_or_else(|| Failure::NoAnswer("the check ended without a summary".to_owned()))?;
+    match output {
+        Output::Text => show::check_summary(&results, &summary)?,
+        Output::Json => {
+            let results: Vec<_> = results.iter().map(|result| Mapped(reflect(result))).collect();
+            let summary = Mapped(reflect(&summary));
+            print_json(&serde_json::json!({ "results": results, "summary": summary }))?;
+        }
+    }
     Ok(if summary.outcome() == pb::CheckOutcome::Fail { Outcome::Failed } else { Outcome::Success })
 }

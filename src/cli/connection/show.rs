@@ -1,85 +1,53 @@
-//! What the verbs print: tables for people, JSON for scripts.
+//! The verbs' text for people. JSON for scripts is the response message itself and isn't made here.
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
-use prost_types::Timestamp;
-use serde_json::{Value, json};
 
-use super::super::{Failure, Outcome, Output, print_json, print_line};
-use super::document::{Account, state_name};
+use super::super::reflection::{reflect, text, time_text};
+use super::super::{Failure, print_line};
 use crate::clock::{Clock, SystemClock};
 use crate::model::secret::EXPIRES_SOON;
 use crate::pb;
 
-pub(super) fn connection(connection: &pb::Connection, output: Output) -> Result<Outcome, Failure> {
-    if output == Output::Json {
-        print_json(&whole(connection))?;
-        return Ok(Outcome::Success);
-    }
-    let account = serde_json::to_value(Account::from(connection)).unwrap_or_default();
-    let mut rows: Vec<(String, String)> = Vec::new();
-    for (name, value) in account.as_object().into_iter().flatten() {
-        rows.push((name.clone(), plain(value)));
-    }
-    let mut row = |name: &str, value: String| {
-        if !value.is_empty() {
-            rows.push((name.to_owned(), value));
-        }
-    };
-    row("client_secret", format!("fingerprint {}", connection.secret_fingerprint));
-    if !connection.standby_secret_fingerprint.is_empty() {
-        row(
-            "standby_client_secret",
-            format!("fingerprint {}", connection.standby_secret_fingerprint),
-        );
-    }
-    row("secrets changed places", time(connection.secret_switch_time.as_ref()));
-    row("redirect_uri", connection.redirect_uri.clone());
-    row("initiate_login_uri", connection.initiate_login_uri.clone());
-    row("post_logout_redirect_uri", connection.post_logout_redirect_uri.clone());
-    row(
-        "last check",
-        connection.last_check.as_ref().map(check_text).unwrap_or_else(|| "none".to_owned()),
-    );
-    row(
-        "test login",
-        connection
-            .test_login_time
-            .as_ref()
-            .map_or_else(|| "none by these settings".to_owned(), ToString::to_string),
-    );
-    row("logins", connection.logins.as_ref().map(summary_text).unwrap_or_default());
-    row("revision", connection.revision.to_string());
-    row("updated", time(connection.update_time.as_ref()));
+/// Every field that is set, by its name in the proto.
+pub(super) fn connection(connection: &pb::Connection) -> Result<(), Failure> {
     let mut table = table();
-    for (name, value) in rows {
-        table.add_row([name, value]);
+    for (field, value) in reflect(connection).fields() {
+        let value = match field.name() {
+            "last_check" => connection.last_check.as_ref().map(check_text).unwrap_or_default(),
+            "logins" => connection.logins.as_ref().map(summary_text).unwrap_or_default(),
+            "required_claims" => {
+                let claims = connection.required_claims.iter();
+                let lines = claims.map(|it| format!("{}: {}", it.name, it.values.join(", ")));
+                lines.collect::<Vec<_>>().join("\n")
+            }
+            _ => text(&field.kind(), value),
+        };
+        table.add_row([field.name(), &value]);
     }
-    print_table(&table)?;
-    Ok(Outcome::Success)
+    if connection.last_check.is_none() {
+        table.add_row(["last_check", "none"]);
+    }
+    if connection.test_login_time.is_none() {
+        table.add_row(["test_login_time", "none with the present settings"]);
+    }
+    print_table(&table)
 }
 
-pub(super) fn list(
-    connections: &[pb::Connection],
-    is_expiring_only: bool,
-    output: Output,
-) -> Result<Outcome, Failure> {
-    let soon = soon();
-    let earliest = |connection: &pb::Connection| {
-        let times = [
-            connection.client_secret_expire_time.as_ref(),
-            connection.standby_client_secret_expire_time.as_ref(),
-        ];
-        times.into_iter().flatten().min_by_key(|time| time.seconds).cloned()
-    };
-    let is_expiring =
-        |connection: &pb::Connection| earliest(connection).is_some_and(|time| time.seconds < soon);
-    let shown =
-        connections.iter().filter(|connection| !is_expiring_only || is_expiring(connection));
-    if output == Output::Json {
-        print_json(&json!(shown.map(whole).collect::<Vec<_>>()))?;
-        return Ok(Outcome::Success);
-    }
+/// The earliest time at which a secret of the connection expires.
+fn earliest_expiry(connection: &pb::Connection) -> Option<prost_types::Timestamp> {
+    let times =
+        [connection.client_secret_expire_time, connection.standby_client_secret_expire_time];
+    times.into_iter().flatten().min_by_key(|time| time.seconds)
+}
+
+/// Whether a secret has expired or expires soon.
+pub(super) fn is_expiring(connection: &pb::Connection) -> bool {
+    let soon = SystemClock.unix_seconds().after(EXPIRES_SOON).0;
+    earliest_expiry(connection).is_some_and(|time| time.seconds < soon.cast_signed())
+}
+
+pub(super) fn list(connections: &[pb::Connection]) -> Result<(), Failure> {
     let mut table = table();
     table.set_header([
         "SLUG",
@@ -91,84 +59,65 @@ pub(super) fn list(
         "FAILED 24 H",
         "SECRET EXPIRES",
     ]);
-    let mut count = 0;
-    for connection in shown {
-        count += 1;
+    for connection in connections {
         let idp = if connection.issuer.is_empty() {
             &connection.discovery_url
         } else {
             &connection.issuer
         };
+        let idp = idp.trim_start_matches("https://");
+        let check = connection.last_check.as_ref().map_or("none", |check| match check.is_current {
+            true => outcome_name(check.outcome()),
+            false => "outdated",
+        });
         let logins = connection.logins.clone().unwrap_or_default();
-        let expiry = match (time(earliest(connection).as_ref()), is_expiring(connection)) {
-            (text, true) => format!("{text} (soon)"),
-            (text, false) => text,
-        };
+        let soon = if is_expiring(connection) { " (soon)" } else { "" };
         table.add_row([
             connection.slug.clone(),
-            state_name(connection.state()).to_owned(),
-            idp.trim_start_matches("https://")
-                .trim_end_matches("/.well-known/openid-configuration")
-                .to_owned(),
+            state_name(connection.state()),
+            idp.trim_end_matches("/.well-known/openid-configuration").to_owned(),
             connection.client_id.clone(),
-            connection.last_check.as_ref().map_or("none", |check| check_word(check)).to_owned(),
-            time(logins.last_success_time.as_ref()),
+            check.to_owned(),
+            time_text(logins.last_success_time.as_ref()),
             logins.failures.values().sum::<u32>().to_string(),
-            expiry,
+            format!("{}{soon}", time_text(earliest_expiry(connection).as_ref())),
         ]);
     }
     print_table(&table)?;
-    print_line(&format!("{count} connections"))?;
-    Ok(Outcome::Success)
+    print_line(&format!("{} connections", connections.len()))
 }
 
-/// One line, and what to do below it.
-pub(super) fn check_result(result: &pb::CheckResult) -> String {
-    let (word, colour) = match result.outcome() {
-        pb::CheckOutcome::Pass => ("PASS", AnsiColor::Green),
-        pb::CheckOutcome::Warn => ("WARN", AnsiColor::Yellow),
-        pb::CheckOutcome::Fail => ("FAIL", AnsiColor::Red),
-        pb::CheckOutcome::Inconclusive | pb::CheckOutcome::Unspecified => {
-            ("INCONCLUSIVE", AnsiColor::Cyan)
-        }
+/// A result of a check, and below it what to do.
+pub(super) fn check_result(result: &pb::CheckResult) -> Result<(), Failure> {
+    let colour = match result.outcome() {
+        pb::CheckOutcome::Pass => AnsiColor::Green,
+        pb::CheckOutcome::Warn => AnsiColor::Yellow,
+        pb::CheckOutcome::Fail => AnsiColor::Red,
+        pb::CheckOutcome::Inconclusive | pb::CheckOutcome::Unspecified => AnsiColor::Cyan,
     };
     let style = Style::new().bold().fg_color(Some(colour.into()));
     let mut text = format!(
-        "{style}{word:<12}{style:#} {:<22} expected: {}\n{:36}found:    {}",
-        result.id, result.expected, "", result.found
+        "{style}{:<12}{style:#} {:<22} expected: {}\n{:36}found:    {}",
+        outcome_name(result.outcome()),
+        result.id,
+        result.expected,
+        "",
+        result.found
     );
     if !result.remedy.is_empty() {
-        let who = match result.actor() {
+        let party = match result.actor() {
             pb::Party::CustomerIdpAdmin => "the customer's IdP admin",
             pb::Party::Support | pb::Party::Unspecified => "support",
         };
-        text.push_str(&format!("\n{:36}{who}: {}", "", result.remedy));
+        text.push_str(&format!("\n{:36}{party}: {}", "", result.remedy));
     }
-    text
+    print_line(&text)
 }
 
 pub(super) fn check_summary(
     results: &[pb::CheckResult],
     summary: &pb::CheckSummary,
-    output: Output,
 ) -> Result<(), Failure> {
-    if output == Output::Json {
-        let one = |result: &pb::CheckResult| {
-            json!({
-                "id": result.id, "outcome": outcome_name(result.outcome()), "expected": result.expected, "found": result.found,
-                "actor": match result.actor() {
-                    pb::Party::Unspecified => "",
-                    pb::Party::Support => "support",
-                    pb::Party::CustomerIdpAdmin => "customer_idp_admin",
-                },
-                "remedy": result.remedy,
-            })
-        };
-        let results: Vec<_> = results.iter().map(one).collect();
-        return print_json(
-            &json!({ "outcome": outcome_name(summary.outcome()), "results": results }),
-        );
-    }
     let count = |outcome| results.iter().filter(|result| result.outcome() == outcome).count();
     use pb::CheckOutcome::{Fail, Inconclusive, Pass, Warn};
     print_line(&format!(
@@ -181,184 +130,82 @@ pub(super) fn check_summary(
     ))
 }
 
-pub(super) fn attempts(
-    listed: &pb::ListLoginAttemptsResponse,
-    output: Output,
-) -> Result<Outcome, Failure> {
-    let millis = |phase: &pb::PhaseDuration| {
-        let took = phase.duration.as_ref();
-        took.map_or(0.0, |took| took.seconds as f64 * 1e3 + f64::from(took.nanos) / 1e6)
-    };
-    if output == Output::Json {
-        let one = |attempt: &pb::LoginAttempt| {
-            json!({
-                "time": time(attempt.time.as_ref()), "reason": attempt.reason, "owner": attempt.owner, "trace_id": attempt.trace_id,
-                "idp_error": attempt.idp_error, "claims_present": attempt.claims_present, "claims_missing": attempt.claims_missing,
-                "issuer": attempt.issuer, "is_test": attempt.is_test, "remedy": attempt.remedy,
-                "phases_ms": attempt.phases.iter().map(|phase| json!([phase.phase, millis(phase)])).collect::<Vec<_>>(),
-            })
-        };
-        let summary = listed.summary.as_ref().map(summary_json).unwrap_or_default();
-        print_json(
-            &json!({ "summary": summary, "attempts": listed.attempts.iter().map(one).collect::<Vec<_>>() }),
-        )?;
-        return Ok(Outcome::Success);
-    }
+pub(super) fn attempts(list: &pb::ListLoginAttemptsResponse) -> Result<(), Failure> {
     let mut table = table();
-    table.set_header(["TIME", "OUTCOME", "WHO CAN ACT", "WHAT TO DO", "TOOK", "TRACE"]);
-    for attempt in &listed.attempts {
+    table.set_header(["TIME", "OUTCOME", "CAUSE", "WHO CAN ACT", "WHAT TO DO", "TOOK", "TRACE"]);
+    for attempt in &list.attempts {
         let mut outcome =
             if attempt.reason.is_empty() { "completed".to_owned() } else { attempt.reason.clone() };
         if !attempt.idp_error.is_empty() {
             outcome.push_str(&format!(" ({})", attempt.idp_error));
         }
         if !attempt.claims_missing.is_empty() {
-            outcome.push_str(&format!(": no {}", attempt.claims_missing.join(", ")));
+            outcome.push_str(&format!(": missing {}", attempt.claims_missing.join(", ")));
         }
         if attempt.is_test {
             outcome.push_str(" [test]");
         }
-        let took: f64 = attempt.phases.iter().map(millis).sum();
+        let durations = attempt.phases.iter().filter_map(|phase| phase.duration.as_ref());
+        let millis: f64 =
+            durations.map(|took| took.seconds as f64 * 1e3 + f64::from(took.nanos) / 1e6).sum();
         table.add_row([
-            time(attempt.time.as_ref()),
+            time_text(attempt.time.as_ref()),
             outcome,
+            attempt.cause.clone(),
             attempt.owner.replace('_', " "),
             attempt.remedy.clone(),
-            format!("{took:.0} ms"),
+            format!("{millis:.0} ms"),
             attempt.trace_id.clone(),
         ]);
     }
     print_table(&table)?;
-    print_line(&listed.summary.as_ref().map(summary_text).unwrap_or_default())?;
-    Ok(Outcome::Success)
+    print_line(&list.summary.as_ref().map(summary_text).unwrap_or_default())
 }
 
-pub(super) fn changes(
-    changes: &[pb::ConnectionChange],
-    output: Output,
-) -> Result<Outcome, Failure> {
-    if output == Output::Json {
-        let one = |change: &pb::ConnectionChange| {
-            let field = |field: &pb::FieldChange| json!({ "field": field.field, "before": field.before, "after": field.after });
-            json!({
-                "time": time(change.time.as_ref()), "actor": change.actor, "action": change.action, "revision": change.revision,
-                "is_forced": change.is_forced, "fields": change.fields.iter().map(field).collect::<Vec<_>>(),
-            })
-        };
-        print_json(&json!(changes.iter().map(one).collect::<Vec<_>>()))?;
-        return Ok(Outcome::Success);
-    }
+pub(super) fn changes(changes: &[pb::ConnectionChange]) -> Result<(), Failure> {
     let mut table = table();
     table.set_header(["TIME", "WHO", "WHAT", "FIELDS"]);
     for change in changes {
-        let fields: Vec<String> = change
-            .fields
-            .iter()
-            .map(|field| format!("{}: {:?} -> {:?}", field.field, field.before, field.after))
-            .collect();
+        let fields = change.fields.iter();
+        let fields = fields.map(|it| format!("{}: {:?} -> {:?}", it.field, it.before, it.after));
         let forced = if change.is_forced { " (forced)" } else { "" };
         table.add_row([
-            time(change.time.as_ref()),
+            time_text(change.time.as_ref()),
             change.actor.clone(),
             format!("{}{forced}", change.action),
-            fields.join("\n"),
+            fields.collect::<Vec<_>>().join("\n"),
         ]);
     }
-    print_table(&table)?;
-    Ok(Outcome::Success)
-}
-
-/// Everything, as a script wants it.
-fn whole(connection: &pb::Connection) -> Value {
-    let mut value = serde_json::to_value(Account::from(connection)).unwrap_or_default();
-    let outputs = json!({
-        "revision": connection.revision,
-        "create_time": time(connection.create_time.as_ref()),
-        "update_time": time(connection.update_time.as_ref()),
-        "redirect_uri": connection.redirect_uri,
-        "initiate_login_uri": connection.initiate_login_uri,
-        "post_logout_redirect_uri": connection.post_logout_redirect_uri,
-        "secret_fingerprint": connection.secret_fingerprint,
-        "standby_secret_fingerprint": connection.standby_secret_fingerprint,
-        "secret_switch_time": time(connection.secret_switch_time.as_ref()),
-        "test_login_time": time(connection.test_login_time.as_ref()),
-        "last_check": connection.last_check.as_ref().map(|check| json!({
-            "time": time(check.time.as_ref()), "outcome": outcome_name(check.outcome()), "revision": check.revision,
-            "is_current": check.is_current, "failed": check.failed, "passed": check.passed,
-        })),
-        "logins": connection.logins.as_ref().map(summary_json),
-    });
-    if let (Some(value), Value::Object(outputs)) = (value.as_object_mut(), outputs) {
-        value.extend(outputs);
-    }
-    value
-}
-
-fn summary_json(summary: &pb::LoginSummary) -> Value {
-    json!({
-        "last_success_time": time(summary.last_success_time.as_ref()), "failures_24h": summary.failures,
-        "unrecognized_callbacks": summary.unrecognized_callbacks,
-    })
+    print_table(&table)
 }
 
 fn summary_text(summary: &pb::LoginSummary) -> String {
-    let last = summary
-        .last_success_time
-        .as_ref()
-        .map_or_else(|| "none yet".to_owned(), ToString::to_string);
+    let last = summary.last_success_time.as_ref();
+    let last = last.map_or_else(|| "none yet".to_owned(), |time| time_text(Some(time)));
+    let failures = summary.failures.iter();
     let mut failures: Vec<_> =
-        summary.failures.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        failures.map(|(reason, count)| format!("{count} {reason}")).collect();
     failures.sort();
     let failures = if failures.is_empty() { "none".to_owned() } else { failures.join(", ") };
     format!("last success: {last}; failed in 24 h: {failures}")
 }
 
-fn check_word(check: &pb::CheckSummary) -> &'static str {
-    if check.is_current { outcome_name(check.outcome()) } else { "outdated" }
-}
-
 fn check_text(check: &pb::CheckSummary) -> String {
-    let outdated = if check.is_current { "" } else { ", of other settings" };
-    let failed = if check.failed.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", check.failed.join(", "))
+    let failed = match check.failed.as_slice() {
+        [] => String::new(),
+        failed => format!(" ({})", failed.join(", ")),
     };
-    format!("{}{failed}, {}{outdated}", outcome_name(check.outcome()), time(check.time.as_ref()))
+    let outdated = if check.is_current { "" } else { ", with other settings" };
+    let time = time_text(check.time.as_ref());
+    format!("{}{failed}, {time}{outdated}", outcome_name(check.outcome()))
 }
 
 fn outcome_name(outcome: pb::CheckOutcome) -> &'static str {
-    match outcome {
-        pb::CheckOutcome::Unspecified => "",
-        pb::CheckOutcome::Pass => "PASS",
-        pb::CheckOutcome::Warn => "WARN",
-        pb::CheckOutcome::Fail => "FAIL",
-        pb::CheckOutcome::Inconclusive => "INCONCLUSIVE",
-    }
+    outcome.as_str_name().trim_start_matches("CHECK_OUTCOME_")
 }
 
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Object(object) => object
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", plain(value)))
-            .collect::<Vec<_>>()
-            .join("\n"),
-        other => other.to_string(),
-    }
-}
-
-/// To the second: nobody reads more.
-fn time(time: Option<&Timestamp>) -> String {
-    time.map(|time| Timestamp { nanos: 0, ..*time }.to_string()).unwrap_or_default()
-}
-
-/// In seconds since the Unix epoch.
-fn soon() -> i64 {
-    let soon = SystemClock.unix_seconds().after(EXPIRES_SOON).0;
-    i64::try_from(soon).unwrap_or(i64::MAX)
+fn state_name(state: pb::ConnectionState) -> String {
+    state.as_str_name().trim_start_matches("CONNECTION_STATE_").to_ascii_lowercase()
 }
 
 fn table() -> Table {
