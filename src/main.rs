@@ -26,15 +26,16 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the service until SIGTERM or SIGINT. Every setting is a flag and an environment variable.
+    /// Run the service until SIGTERM or SIGINT. Every setting is a flag and an environment
+    /// variable.
     ///
-    /// The first signal lets the calls in flight finish, at most SSO_DRAIN_TIMEOUT; a second one ends
-    /// the process at once.
+    /// The first signal lets the calls in flight finish, at most SSO_DRAIN_TIMEOUT; a second one
+    /// ends the process at once.
     Serve(Box<Settings>),
     /// Set up, check and repair the customers' connections.
     Connection(Box<ConnectionCommand>),
-    /// Ask a running service for its health. Exits with 0 if it answers SERVING, with 1 if it answers
-    /// anything else, and with 3 if it doesn't answer.
+    /// Ask a running service for its health. Exits with 0 if it answers SERVING, with 1 if it
+    /// answers anything else, and with 3 if it doesn't answer.
     Health(Health),
     /// List every setting of `serve` with its variable, flag and default.
     Settings(ListSettings),
@@ -44,7 +45,8 @@ enum Command {
     /// Manage the bearer tokens of the programs that call the service.
     #[command(subcommand)]
     Tokens(Tokens),
-    /// Print shell completions, e.g. `peerpanda-sso completions bash >/etc/bash_completion.d/peerpanda-sso`.
+    /// Print shell completions, e.g. `peerpanda-sso completions bash
+    /// >/etc/bash_completion.d/peerpanda-sso`.
     Completions {
         /// Complete for this shell.
         shell: Shell,

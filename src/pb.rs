@@ -1,6 +1,6 @@
 //! The contract's messages and services, generated from `proto/` by `build.rs`. Only
-//! [`server::grpc`](crate::server::grpc) and clients of the service use them; no other module sees a
-//! wire format.
+//! [`server::grpc`](crate::server::grpc) and clients of the service use them; no other module sees
+//! a wire format.
 
 #![expect(clippy::allow_attributes, reason = "the generated code has `allow` attributes")]
 

@@ -40,7 +40,13 @@ pub struct EndpointArgs {
     #[arg(long, global = true, env = "SSO_CLIENT_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Wait this long for an answer.
-    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = humantime::parse_duration
+    )]
     timeout: Duration,
 }
 
@@ -53,7 +59,14 @@ pub struct ClientArgs {
     #[arg(long, global = true, env = "SSO_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Record changes under this name. Default: the operating system's user.
-    #[arg(long, global = true, env = "SSO_OPERATOR", value_name = "NAME", default_value_t = user(), hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "SSO_OPERATOR",
+        value_name = "NAME",
+        default_value_t = user(),
+        hide_default_value = true
+    )]
     operator: String,
 }
 

@@ -19,8 +19,8 @@ pub enum Keys {
     ///
     /// To replace a key: add the new key at the end of the list on every replica, move it to the
     /// front on every replica, run this command, wait for SSO_STATE_TTL so that the logins in
-    /// progress have ended, and remove the old keys. Exits with 1 if no key opens a value, and names
-    /// the value.
+    /// progress have ended, and remove the old keys. Exits with 1 if no key opens a value, and
+    /// names the value.
     Rotate(Box<SealedSettings>),
 }
 

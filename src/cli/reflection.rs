@@ -1,12 +1,12 @@
 //! The proto's own JSON mapping for the commands' JSON and YAML, by the descriptors of `proto/`, so
-//! that the command line has no model of a message of its own. Field names are the proto's.
+//! that the command line has no model of its own of a message. Field names are the proto's.
 
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, Kind, MapKey, MessageDescriptor,
-    SerializeOptions, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
+    MessageDescriptor, SerializeOptions, Value,
 };
 use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
@@ -43,8 +43,8 @@ pub(super) fn print_message<T: Message + Name>(message: &T) -> Result<(), Failur
     print_json(&Mapped(reflect(message)))
 }
 
-/// The values of an enum that can be set: their full names, and the short ones that people read and
-/// write (`client_secret_basic`).
+/// The values of an enum except the unspecified one: full name, short name for people
+/// (`client_secret_basic`), number.
 pub(super) fn enum_names(
     descriptor: &EnumDescriptor,
 ) -> impl Iterator<Item = (String, String, i32)> {
@@ -58,44 +58,41 @@ pub(super) fn enum_names(
     })
 }
 
-/// A field's value as people read it: short enum names, times to the second, lists with commas, and a
-/// line for each member of a map or message.
+pub(super) fn is_timestamp(kind: &Kind) -> bool {
+    kind.as_message().is_some_and(|it| it.full_name() == Timestamp::full_name())
+}
+
+/// A field's value as people read it: enums by their short names, times to the second, lists with
+/// commas, and a line for each member of a map or message.
 pub(super) fn text(kind: &Kind, value: &Value) -> String {
-    let lines = |mut lines: Vec<String>| {
-        lines.sort();
-        lines.join("\n")
-    };
-    match (value, kind) {
-        (Value::String(text), _) => text.clone(),
-        (Value::EnumNumber(number), Kind::Enum(descriptor)) => enum_names(descriptor)
-            .find_map(|(_, short, value)| (value == *number).then_some(short))
-            .unwrap_or_else(|| number.to_string()),
-        (Value::List(items), _) => {
-            let separator = if matches!(kind, Kind::Message(_)) { "\n" } else { ", " };
-            items.iter().map(|item| text(kind, item)).collect::<Vec<_>>().join(separator)
+    match (kind, value) {
+        (Kind::Enum(descriptor), Value::EnumNumber(number)) => {
+            let mut names = enum_names(descriptor);
+            names.find_map(|(_, short, it)| (it == *number).then_some(short)).unwrap_or_default()
         }
-        (Value::Map(entries), Kind::Message(entry)) => {
-            let kind = entry.map_entry_value_field().kind();
-            let line = |(key, value): (&MapKey, &Value)| match key {
-                MapKey::String(key) => format!("{key}: {}", text(&kind, value)),
-                key => format!("{key:?}: {}", text(&kind, value)),
+        (_, Value::Message(message)) if is_timestamp(kind) => {
+            time_text(message.transcode_to().ok().as_ref())
+        }
+        (_, Value::Message(message)) => {
+            let line = |(field, value): (FieldDescriptor, &Value)| {
+                format!("{}: {}", field.name(), text(&field.kind(), value))
             };
-            lines(entries.iter().map(line).collect())
+            message.fields().map(line).collect::<Vec<_>>().join("\n")
         }
-        (Value::Message(message), Kind::Message(descriptor)) => {
-            if let ("google.protobuf.Timestamp", Ok(time)) =
-                (descriptor.full_name(), message.transcode_to::<Timestamp>())
-            {
-                return time_text(Some(&time));
-            }
-            let fields = message.fields();
-            let line = fields
-                .map(|(field, value)| format!("{}: {}", field.name(), text(&field.kind(), value)));
-            line.collect::<Vec<_>>().join("\n")
+        (_, Value::List(items)) => {
+            items.iter().map(|item| text(kind, item)).collect::<Vec<_>>().join(", ")
         }
-        (Value::Bool(value), _) => value.to_string(),
-        (Value::U64(value), _) => value.to_string(),
-        (other, _) => format!("{other:?}"),
+        (_, Value::Map(entries)) => {
+            let line = |(name, value): (&MapKey, &Value)| {
+                format!("{}: {}", name.as_str().unwrap_or_default(), text(&Kind::String, value))
+            };
+            let mut lines: Vec<_> = entries.iter().map(line).collect();
+            lines.sort();
+            lines.join("\n")
+        }
+        (_, Value::String(text)) => text.clone(),
+        (_, Value::Bool(value)) => value.to_string(),
+        (_, value) => value.as_u64().map(|value| value.to_string()).unwrap_or_default(),
     }
 }
 

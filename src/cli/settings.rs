@@ -1,5 +1,5 @@
-//! `peerpanda-sso settings`: lists every setting of `serve`. The reference in docs is tested against
-//! this list.
+//! `peerpanda-sso settings`: lists every setting of `serve`. The reference in docs is tested
+//! against this list.
 
 use clap::Args;
 use serde_json::json;
@@ -24,7 +24,10 @@ impl ListSettings {
         let settings = Setting::all();
         match self.output {
             Output::Json => {
-                let to_json = |Setting { variable, flag, default, help }: Setting| json!({ "variable": variable, "flag": flag, "default": default, "help": help });
+                let to_json = |setting: Setting| {
+                    let Setting { variable, flag, default, help } = setting;
+                    json!({ "variable": variable, "flag": flag, "default": default, "help": help })
+                };
                 print_json(&settings.into_iter().map(to_json).collect::<Vec<_>>())?;
             }
             Output::Text => {

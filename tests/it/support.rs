@@ -1,5 +1,5 @@
-//! Support's commands on the real program: the whole story of a customer, files of connections, and ten
-//! thousand of them at once.
+//! Support's commands on the real program: the whole story of a customer, files of connections, and
+//! ten thousand of them at once.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,6 +1,7 @@
-//! `connection apply`: creates and updates the connections of a file, idempotently. What an entry would
-//! change and what is wrong with it are the service's own words (`changed_fields`, `validate_only`); only
-//! secrets that have changed places and ACTIVE, which has a verb of its own, are judged here.
+//! `connection apply`: creates and updates the connections of a file, idempotently. What an entry
+//! would change and what is wrong with it are the service's own words (`changed_fields`,
+//! `validate_only`); only secrets that have changed places and ACTIVE, which has a verb of its own,
+//! are judged here.
 
 use std::collections::HashMap;
 
@@ -83,8 +84,8 @@ pub(super) async fn run(
     report(&applied, options)
 }
 
-/// Sends the rest of an entry with mistakes, too, to be validated only: so that one run reports all of
-/// them.
+/// Sends the rest of an entry with mistakes, too, to be validated only: so that one run reports all
+/// of them.
 async fn apply(
     admin: Admin,
     entry: &Entry,
@@ -167,8 +168,8 @@ async fn send(
     Ok((verdict, changed))
 }
 
-/// Drops the fields whose value the service holds already, though in another place than an update would
-/// write it.
+/// Drops the fields whose value the service holds already, though in another place than an update
+/// would write it.
 fn leave_in_place(fields: &mut Vec<String>, wanted: &pb::Connection, known: &pb::Connection) {
     // The issuer may be the one that the service read from the metadata document at first use.
     let source = &wanted.discovery_url;
@@ -180,8 +181,8 @@ fn leave_in_place(fields: &mut Vec<String>, wanted: &pb::Connection, known: &pb:
     }
 }
 
-/// Whether the service has made the standby secret the active one since the file was written: then the
-/// secrets and their times must stay where they are.
+/// Whether the service has made the standby secret the active one since the file was written: then
+/// the secrets and their times must stay where they are.
 fn have_changed_places(fields: &[String], wanted: &pb::Connection, known: &pb::Connection) -> bool {
     let secrets = [
         ("client_secret", &wanted.client_secret, &known.standby_secret_fingerprint),

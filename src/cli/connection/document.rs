@@ -1,6 +1,7 @@
-//! Connections as a YAML file (JSON is YAML, too): what `apply` reads and `export` writes. A document is
-//! a `ListConnectionsResponse` in the proto's JSON mapping, with secrets or the names of their files on
-//! the way in, and only the fields that can be set on the way out. Never quotes the file in an error.
+//! Connections as a YAML file (JSON is YAML, too): what `apply` reads and `export` writes. A
+//! document is a `ListConnectionsResponse` in the proto's JSON mapping: on the way in with secrets
+//! or the names of their files, on the way out only with the fields that can be set. Never quotes
+//! the file in an error.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -9,6 +10,7 @@ use std::path::Path;
 use prost_reflect::Value;
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
 use serde_saphyr::Spanned;
@@ -33,7 +35,8 @@ pub(super) struct Entry {
 /// Reads a file, and the secrets that it names. `-` is standard input.
 ///
 /// # Errors
-/// The file can't be read, or isn't a list of connections. A mistake in an entry belongs to the entry.
+/// The file can't be read, or isn't a list of connections. A mistake in an entry belongs to the
+/// entry.
 pub(super) fn read(file: &Path) -> Result<Vec<Entry>, Failure> {
     let failed = |what: String| Failure::Usage(format!("{}: {what}", file.display()));
     let mut text = String::new();
@@ -60,7 +63,7 @@ fn parse(text: &str, folder: &Path) -> Result<Vec<Entry>, String> {
             format!("invalid YAML{line}")
         })?;
     let rule = "must be a list of connections: see `peerpanda-sso connection apply --help`";
-    let Json::Object(mut document) = document.to_json(text) else { return Err(rule.to_owned()) };
+    let Json::Object(mut document) = to_json(&document, text) else { return Err(rule.to_owned()) };
     let Some(Json::Array(entries)) = document.remove("connections") else {
         return Err(rule.to_owned());
     };
@@ -68,19 +71,16 @@ fn parse(text: &str, folder: &Path) -> Result<Vec<Entry>, String> {
         let hint = did_you_mean(name, ["connections"].into_iter());
         return Err(format!("unknown field {name:?}{hint}"));
     }
-    let mut entries: Vec<Entry> = entries
-        .into_iter()
-        .enumerate()
-        .map(|(index, entry)| Entry::read(index, entry, folder))
-        .collect();
-    let mut count: HashMap<String, usize> = HashMap::new();
+    let entries = entries.into_iter().enumerate();
+    let mut entries: Vec<_> =
+        entries.map(|(index, entry)| Entry::read(index, entry, folder)).collect();
+    let mut counts: HashMap<String, usize> = HashMap::new();
     for entry in &entries {
-        *count.entry(entry.slug.clone()).or_default() += 1;
+        *counts.entry(entry.slug.clone()).or_default() += 1;
     }
-    for entry in entries.iter_mut().filter(|entry| !entry.slug.is_empty()) {
-        if count[&entry.slug] > 1 {
-            entry.mistake("slug", "must not appear more than once in a file");
-        }
+    for entry in entries.iter_mut().filter(|entry| counts[&entry.slug] > 1) {
+        let description = "must not appear more than once in a file".to_owned();
+        entry.mistakes.push(FieldViolation { field: "slug".to_owned(), description });
     }
     Ok(entries)
 }
@@ -128,11 +128,6 @@ impl Entry {
         let name = if slug.is_empty() { String::new() } else { format!(" ({slug})") };
         Self { label: format!("connections[{index}]{name}"), slug, edit, mistakes }
     }
-
-    fn mistake(&mut self, field: &str, description: &str) {
-        let (field, description) = (field.to_owned(), description.to_owned());
-        self.mistakes.push(FieldViolation { field, description });
-    }
 }
 
 /// The file that sets these connections up, except for their secrets.
@@ -150,104 +145,77 @@ pub(super) fn write(connections: Vec<pb::Connection>) -> Result<String, Failure>
     serde_saphyr::to_string(&Mapped(page)).map_err(Failure::other)
 }
 
-/// A YAML node whose plain scalars keep their spelling: `client_secret: 0123` must not become 123.
+/// A YAML node. A number or boolean keeps its spelling: `client_secret: 0123` must not become 123.
 enum Node {
     Null,
     Text(String),
-    /// A number or a boolean, spelled as in the source.
-    Plain,
+    Unquoted,
     List(Vec<Spanned<Node>>),
     Map(Vec<(String, Spanned<Node>)>),
 }
 
-trait ToJson {
-    /// Every scalar becomes a string. `source`: the YAML text.
-    fn to_json(&self, source: &str) -> Json;
-}
-
-impl ToJson for Spanned<Node> {
-    fn to_json(&self, source: &str) -> Json {
-        match &self.value {
-            Node::Null => Json::Null,
-            Node::Text(text) => Json::String(text.clone()),
-            Node::Plain => {
-                let span = self.defined.span();
-                let (start, length) = (span.byte_offset(), span.byte_len());
-                let range = start
-                    .zip(length)
-                    .map(|(start, length)| start as usize..start.saturating_add(length) as usize);
-                let text = range.and_then(|range| source.get(range)).unwrap_or_default();
-                Json::String(text.trim().to_owned())
-            }
-            Node::List(items) => items.iter().map(|item| item.to_json(source)).collect(),
-            Node::Map(entries) => {
-                entries.iter().map(|(name, value)| (name.clone(), value.to_json(source))).collect()
-            }
+/// Every scalar becomes a string. `source`: the YAML text.
+fn to_json(node: &Spanned<Node>, source: &str) -> Json {
+    match &node.value {
+        Node::Null => Json::Null,
+        Node::Text(text) => Json::from(text.as_str()),
+        Node::Unquoted => {
+            let span = node.defined.span();
+            let start = span.byte_offset().unwrap_or_default() as usize;
+            let end = start.saturating_add(span.byte_len().unwrap_or_default() as usize);
+            Json::from(source.get(start..end).unwrap_or_default().trim())
+        }
+        Node::List(items) => items.iter().map(|item| to_json(item, source)).collect(),
+        Node::Map(entries) => {
+            entries.iter().map(|(name, value)| (name.clone(), to_json(value, source))).collect()
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NodeVisitor;
-
-        impl<'de> Visitor<'de> for NodeVisitor {
-            type Value = Node;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a YAML node")
-            }
-
-            fn visit_unit<E>(self) -> Result<Node, E> {
-                Ok(Node::Null)
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-                Ok(Node::Text(text.to_owned()))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-                Ok(Node::Plain)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-                Ok(Node::Plain)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-                Ok(Node::Plain)
-            }
-
-            fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
-                Ok(Node::Plain)
-            }
-
-            fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
-                Ok(Node::Plain)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-                Ok(Node::Plain)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Node::List(items))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Node::Map(entries))
-            }
-        }
-
         deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+macro_rules! unquoted {
+    ($($visit:ident: $type:ty),*) => {
+        $(fn $visit<E>(self, _: $type) -> Result<Node, E> {
+            Ok(Node::Unquoted)
+        })*
+    };
+}
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a YAML node")
+    }
+
+    unquoted!(visit_bool: bool, visit_u64: u64, visit_i64: i64);
+    unquoted!(visit_u128: u128, visit_i128: i128, visit_f64: f64);
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Node, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Node::List)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Map(entries))
     }
 }
 

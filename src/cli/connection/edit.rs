@@ -1,18 +1,16 @@
-//! The fields of a connection that a file's entry or a command's flags name, read by the descriptor of
-//! `Connection`: what a value may look like stands in the proto alone. Judges only the form; the
-//! service judges the values. No mistake quotes a value, since it may be a secret.
-
-use std::collections::HashMap;
+//! The fields of a connection that a file's entry or a command's flags name, read by the descriptor
+//! of `Connection`, so that the proto alone says what a value looks like. Judges only the form; the
+//! service judges the values. Quotes no value in a mistake, since it may be a secret.
 
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
 };
 use prost_types::{FieldMask, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::super::FieldViolation;
-use super::super::reflection::{descriptor, enum_names};
+use super::super::reflection::{descriptor, enum_names, is_timestamp};
 use crate::model::draft::DraftField;
 use crate::pb;
 
@@ -23,40 +21,34 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// Reads a JSON object in the proto's mapping, in which every scalar is a string. Also accepts short
-    /// enum names, days as times, and a map from name to values for `required_claims`. A null field counts
-    /// as absent, an empty one clears the field. Returns what could be read, and all mistakes.
+    /// Reads a JSON object in the proto's mapping, in which every scalar is a string. Also accepts
+    /// short enum names, days as times, and a map from names to values as `required_claims`. A null
+    /// counts as absent, an empty value clears its field. Returns what could be read, and all
+    /// mistakes.
     pub(super) fn read(object: Map<String, Json>) -> (Self, Vec<FieldViolation>) {
-        let mut edit = Self {
-            connection: DynamicMessage::new(descriptor::<pb::Connection>()),
-            fields: vec![],
-        };
-        let mut mistakes = Vec::new();
+        let mut connection = DynamicMessage::new(descriptor::<pb::Connection>());
+        let (mut fields, mut mistakes) = (Vec::new(), Vec::new());
         for (name, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
-            let connection = edit.connection.descriptor();
-            let field = match find(&connection, &name) {
-                Some(field) if is_settable(field.name()) => field,
-                Some(_) => {
-                    let description = "can't be set: it is output only".to_owned();
-                    mistakes.push(FieldViolation { field: name, description });
-                    continue;
-                }
-                None => {
-                    mistakes.push(unknown(&name, "", &connection));
-                    continue;
-                }
+            let mut violate = |field: &str, description| {
+                mistakes.push(FieldViolation { field: field.to_owned(), description });
             };
-            match read_field(&field, field.name(), &value) {
-                Ok(value) => {
-                    if let Some(value) = value {
-                        edit.connection.set_field(&field, value);
-                    }
-                    edit.fields.push(field.name().to_owned());
+            match find(&connection.descriptor(), &name) {
+                None => violate("", unknown(&name, &connection.descriptor())),
+                Some(field) if !is_settable(field.name()) => {
+                    violate(&name, "can't be set: it is output only".to_owned());
                 }
-                Err(violation) => mistakes.push(violation),
+                Some(field) => match read_field(&field, &value) {
+                    Ok(value) => {
+                        if let Some(value) = value {
+                            connection.set_field(&field, value);
+                        }
+                        fields.push(field.name().to_owned());
+                    }
+                    Err(description) => violate(field.name(), description),
+                },
             }
         }
-        (edit, mistakes)
+        (Self { connection, fields }, mistakes)
     }
 
     /// Names a secret. `field`: `client_secret` or `standby_client_secret`.
@@ -97,12 +89,13 @@ fn find(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
     message.get_field_by_name(name).or_else(|| message.get_field_by_json_name(name))
 }
 
-fn unknown(name: &str, path: &str, message: &MessageDescriptor) -> FieldViolation {
-    let fields = message.fields();
-    let fields = fields.filter(|field| !path.is_empty() || is_settable(field.name()));
+fn unknown(name: &str, message: &MessageDescriptor) -> String {
+    let fields = message
+        .fields()
+        .filter(|field| is_settable(field.name()) || *message != descriptor::<pb::Connection>());
     let names: Vec<_> = fields.map(|field| field.name().to_owned()).collect();
     let hint = did_you_mean(name, names.iter().map(String::as_str));
-    FieldViolation { field: path.to_owned(), description: format!("unknown field {name:?}{hint}") }
+    format!("unknown field {name:?}{hint}")
 }
 
 /// `; did you mean "…"?` for the most similar name; empty where none is similar.
@@ -112,105 +105,86 @@ pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>)
     best.map_or_else(String::new, |(_, known)| format!("; did you mean {known:?}?"))
 }
 
-/// `None`: the field is cleared.
-fn read_field(
-    field: &FieldDescriptor,
-    path: &str,
-    given: &Json,
-) -> Result<Option<Value>, FieldViolation> {
-    let must_be = |what: &str| FieldViolation {
-        field: path.to_owned(),
-        description: format!("must be {what}"),
-    };
-    let text = |value: &Json| value.as_str().map(str::to_owned);
-    if field.is_map() {
-        let given = given.as_object().ok_or_else(|| must_be("a map from names to texts"))?;
-        let entry = |(name, value): (&String, &Json)| {
-            Some((MapKey::String(name.clone()), Value::String(text(value)?)))
-        };
-        let entries: Option<HashMap<_, _>> = given.iter().map(entry).collect();
-        return entries
-            .map(Value::Map)
-            .map(Some)
-            .ok_or_else(|| must_be("a map from names to texts"));
-    }
-    if !field.is_list() {
-        return read_value(&field.kind(), path, given);
-    }
-    let items = match (given, field.kind()) {
-        (Json::Array(items), _) => items.clone(),
-        // A map from name to values is the short form of a list of RequiredClaim.
-        (Json::Object(claims), Kind::Message(_)) => {
-            let claim = |(name, values)| serde_json::json!({ "name": name, "values": values });
-            claims.iter().map(claim).collect()
+/// `None`: the field is cleared. The error is the mistake's description.
+fn read_field(field: &FieldDescriptor, given: &Json) -> Result<Option<Value>, String> {
+    let kind = field.kind();
+    match (given, &kind) {
+        (Json::Object(entries), _) if field.is_map() => {
+            let entry = |(name, value): (&String, &Json)| {
+                let value = value.as_str().ok_or("must be a map from names to texts")?;
+                Ok((MapKey::String(name.clone()), Value::String(value.to_owned())))
+            };
+            Ok(Some(Value::Map(entries.iter().map(entry).collect::<Result<_, String>>()?)))
         }
-        _ => return Err(must_be("a list")),
-    };
-    let items = items.iter().map(|item| read_value(&field.kind(), path, item));
-    let items: Result<Vec<_>, _> = items.filter_map(Result::transpose).collect();
-    items.map(|items| Some(Value::List(items)))
+        _ if field.is_map() => Err("must be a map from names to texts".to_owned()),
+        (Json::Array(items), _) if field.is_list() => {
+            let items = items.iter().filter_map(|item| read_value(&kind, item).transpose());
+            Ok(Some(Value::List(items.collect::<Result<_, _>>()?)))
+        }
+        // A map from names to values is the short form of a list of RequiredClaim.
+        (Json::Object(claims), Kind::Message(_)) if field.is_list() => {
+            let claim = |(name, values)| json!({ "name": name, "values": values });
+            read_field(field, &claims.iter().map(claim).collect())
+        }
+        _ if field.is_list() => Err("must be a list".to_owned()),
+        _ => read_value(&kind, given),
+    }
 }
 
-fn read_value(kind: &Kind, path: &str, given: &Json) -> Result<Option<Value>, FieldViolation> {
-    let must_be = |what: &str| FieldViolation {
-        field: path.to_owned(),
-        description: format!("must be {what}"),
-    };
-    let text = given.as_str();
-    match kind {
-        Kind::String => {
-            text.map(|text| Some(Value::String(text.to_owned()))).ok_or_else(|| must_be("a text"))
-        }
-        Kind::Bool => match text {
+fn read_value(kind: &Kind, given: &Json) -> Result<Option<Value>, String> {
+    match (kind, given) {
+        (Kind::String, Json::String(text)) => Ok(Some(Value::String(text.clone()))),
+        (Kind::String, _) => Err("must be a text".to_owned()),
+        (Kind::Bool, _) => match given.as_str() {
             Some("true" | "yes" | "on") => Ok(Some(Value::Bool(true))),
             Some("false" | "no" | "off") => Ok(Some(Value::Bool(false))),
-            _ => Err(must_be("true or false")),
+            _ => Err("must be true or false".to_owned()),
         },
-        Kind::Enum(descriptor) => {
-            let mut names = enum_names(descriptor);
-            let is_given =
-                |name: &str| text.is_some_and(|text| text.trim().eq_ignore_ascii_case(name));
-            let found = names.find(|(full, short, _)| is_given(full) || is_given(short));
-            found.map(|(_, _, number)| Some(Value::EnumNumber(number))).ok_or_else(|| {
-                let names: Vec<_> = enum_names(descriptor).map(|(_, short, _)| short).collect();
-                must_be(&names.join(" or "))
-            })
+        (Kind::Enum(descriptor), _) => {
+            let text = given.as_str().unwrap_or_default().trim();
+            let is_given = |name: &str| text.eq_ignore_ascii_case(name);
+            let names: Vec<_> = enum_names(descriptor).collect();
+            match names.iter().find(|(full, short, _)| is_given(full) || is_given(short)) {
+                Some((_, _, number)) => Ok(Some(Value::EnumNumber(*number))),
+                None => {
+                    let names: Vec<_> = names.into_iter().map(|(_, short, _)| short).collect();
+                    Err(format!("must be {}", names.join(" or ")))
+                }
+            }
         }
-        Kind::Message(descriptor) if descriptor.full_name() == "google.protobuf.Timestamp" => {
-            let time = parse_time(text.unwrap_or("?")).map_err(|what| must_be(&what))?;
-            Ok(time.map(|time| {
+        (Kind::Message(descriptor), _) if is_timestamp(kind) => {
+            Ok(parse_time(given.as_str().unwrap_or("?"))?.map(|time| {
                 let mut value = DynamicMessage::new(descriptor.clone());
                 value.transcode_from(&time).expect("the descriptor is Timestamp's");
                 Value::Message(value)
             }))
         }
-        Kind::Message(descriptor) => {
-            let given = given.as_object().ok_or_else(|| must_be("a map"))?;
+        (Kind::Message(descriptor), Json::Object(given)) => {
             let mut message = DynamicMessage::new(descriptor.clone());
             for (name, value) in given.iter().filter(|(_, value)| !value.is_null()) {
-                let field =
-                    find(descriptor, name).ok_or_else(|| unknown(name, path, descriptor))?;
-                if let Some(value) = read_field(&field, &format!("{path}.{name}"), value)? {
+                let field = find(descriptor, name).ok_or_else(|| unknown(name, descriptor))?;
+                let value = read_field(&field, value).map_err(|what| format!("{name} {what}"))?;
+                if let Some(value) = value {
                     message.set_field(&field, value);
                 }
             }
             Ok(Some(Value::Message(message)))
         }
-        _ => Err(must_be("a field that can be set")),
+        _ => Err("must be a map".to_owned()),
     }
 }
 
 /// RFC 3339, or a day, which means its beginning in UTC. `None` for an empty text.
 ///
 /// # Errors
-/// What the text must be.
+/// The mistake's description.
 pub(super) fn parse_time(text: &str) -> Result<Option<Timestamp>, String> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
     }
     let time = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    let rule = "a time such as 2027-01-31 or 2027-01-31T12:00:00Z";
+    let rule = "must be a time such as 2027-01-31 or 2027-01-31T12:00:00Z";
     time.parse().map(Some).map_err(|_| rule.to_owned())
 }
 
@@ -223,8 +197,6 @@ pub(super) const SECRET_FIELDS: [&str; 4] = [
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn read(object: Json) -> (pb::Connection, Vec<String>, Vec<String>) {
@@ -318,7 +290,7 @@ mod tests {
             "authorization_params: must be a map from names to texts",
             "logout_style: must be auto or rp_initiated or auth0_v2 or cognito or none",
             "client_secret_expire_time: must be a time such as 2027-01-31 or 2027-01-31T12:00:00Z",
-            "endpoints.jwks_uri: must be a text",
+            "endpoints: jwks_uri must be a text",
         ] {
             assert!(mistakes.iter().any(|mistake| mistake == expected), "{expected}\nin\n{all}");
         }

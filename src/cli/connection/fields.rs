@@ -1,123 +1,75 @@
-//! A connection's fields as flags: one table, by which a flag's value becomes JSON in the proto's mapping.
-//! The form of a value follows from the field's descriptor; [`Edit`] reads it as it reads a file.
+//! A connection's fields as flags: one table, by which a flag's value becomes JSON in the proto's
+//! mapping, which [`Edit`] reads as it reads a file. The form of a value follows from its field.
 
 use std::collections::HashMap;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Map, Value as Json, json};
 
-use super::super::Failure;
-use super::super::reflection::{descriptor, enum_names};
+use super::super::reflection::{Mapped, descriptor, enum_names, is_timestamp, reflect};
+use super::super::{Failure, FieldViolation};
 use super::edit::{Edit, parse_time};
 use crate::pb;
 
-/// Flag, path of the field, name of the value, help.
-type Flag = (&'static str, &'static str, &'static str, &'static str);
-
-const FLAGS: [Flag; 26] = [
-    ("display-name", "display_name", "TEXT", "Set the name that people read"),
-    ("state", "state", "STATE", "Set the state; `activate` makes a connection ACTIVE"),
-    ("discovery-url", "discovery_url", "URL", "Set the URL of the IdP's metadata document"),
+/// Path of the field, name of the value, help.
+const FLAGS: [(&str, &str, &str); 26] = [
+    ("display_name", "TEXT", "Set the name that people read"),
+    ("state", "STATE", "Set the state; `activate` makes a connection ACTIVE"),
+    ("discovery_url", "URL", "Set the URL of the IdP's metadata document"),
     (
         "issuer",
-        "issuer",
         "URL",
-        "Set the issuer, exactly as the IdP's tokens name it. Required with manual endpoints, otherwise read from the metadata document",
+        "Set the issuer, exactly as the IdP's tokens name it [default: as discovered]",
     ),
+    ("endpoints.authorization_endpoint", "URL", "Set the endpoints without a metadata document"),
+    ("endpoints.token_endpoint", "URL", "Set the token endpoint"),
+    ("endpoints.jwks_uri", "URL", "Set the URL of the IdP's signing keys"),
+    ("endpoints.userinfo_endpoint", "URL", "Set the UserInfo endpoint"),
+    ("endpoints.end_session_endpoint", "URL", "Set the logout endpoint"),
+    ("client_id", "ID", "Set the client's identifier at the IdP"),
+    ("token_endpoint_auth_method", "METHOD", "Authenticate at the token endpoint in this way"),
+    ("scopes", "SCOPE,...", "Ask for these scopes, openid among them"),
+    ("claim_mapping.email", "CLAIM,...", "Read the e-mail from the first of these that is present"),
+    ("claim_mapping.given_name", "CLAIM,...", "Read the given name in the same way"),
+    ("claim_mapping.family_name", "CLAIM,...", "Read the family name in the same way"),
+    ("claim_mapping.groups", "CLAIM", "Read the person's groups from this claim"),
+    ("allowed_email_domains", "DOMAIN,...", "Accept only e-mail addresses of these domains"),
+    ("require_verified_email", "BOOL", "Refuse an e-mail that the IdP doesn't call verified"),
+    ("id_token_signing_algs", "ALG,...", "Accept only these algorithms of ID tokens"),
+    ("additional_audiences", "AUD,...", "Accept these audiences in addition to the client id"),
+    ("logout_style", "STYLE", "Log out at the IdP in this way"),
+    ("allowed_tenant_ids", "GUID,...", "Accept only these Entra tenants"),
+    ("authorization_params", "NAME=VALUE,...", "Add these to every authorization request"),
     (
-        "authorization-endpoint",
-        "endpoints.authorization_endpoint",
-        "URL",
-        "Set the endpoints manually instead of by --discovery-url",
-    ),
-    ("token-endpoint", "endpoints.token_endpoint", "URL", "Set the token endpoint"),
-    ("jwks-uri", "endpoints.jwks_uri", "URL", "Set the URL of the IdP's signing keys"),
-    ("userinfo-endpoint", "endpoints.userinfo_endpoint", "URL", "Set the UserInfo endpoint"),
-    ("end-session-endpoint", "endpoints.end_session_endpoint", "URL", "Set the logout endpoint"),
-    ("client-id", "client_id", "ID", "Set the client's identifier at the IdP"),
-    (
-        "token-endpoint-auth-method",
-        "token_endpoint_auth_method",
-        "METHOD",
-        "Authenticate at the token endpoint by this method",
-    ),
-    ("scopes", "scopes", "SCOPE,...", "Ask for these scopes, openid among them"),
-    (
-        "email-claims",
-        "claim_mapping.email",
-        "CLAIM,...",
-        "Take the e-mail address from the first of these claims that is present",
-    ),
-    (
-        "given-name-claims",
-        "claim_mapping.given_name",
-        "CLAIM,...",
-        "Take the given name from the first of these claims that is present",
-    ),
-    (
-        "family-name-claims",
-        "claim_mapping.family_name",
-        "CLAIM,...",
-        "Take the family name from the first of these claims that is present",
-    ),
-    ("groups-claim", "claim_mapping.groups", "CLAIM", "Take the person's groups from this claim"),
-    (
-        "allowed-email-domains",
-        "allowed_email_domains",
-        "DOMAIN,...",
-        "Accept only e-mail addresses of these domains",
-    ),
-    (
-        "require-verified-email",
-        "require_verified_email",
-        "BOOL",
-        "Refuse an e-mail address that the IdP doesn't call verified",
-    ),
-    ("id-token-signing-algs", "id_token_signing_algs", "ALG,...", "Accept only these algorithms"),
-    (
-        "additional-audiences",
-        "additional_audiences",
-        "AUD,...",
-        "Accept these audiences in ID tokens in addition to the client id",
-    ),
-    ("logout-style", "logout_style", "STYLE", "Log out at the IdP in this way"),
-    ("allowed-tenant-ids", "allowed_tenant_ids", "GUID,...", "Accept only these Entra tenants"),
-    (
-        "authorization-params",
-        "authorization_params",
-        "NAME=VALUE,...",
-        "Add these parameters to every authorization request",
-    ),
-    (
-        "required-claims",
         "required_claims",
         "NAME=VALUE|VALUE,...",
-        "Require that each of these claims has one of its values",
+        "Require one of its values of each of these claims",
     ),
-    (
-        "client-secret-expire-time",
-        "client_secret_expire_time",
-        "TIME",
-        "Set when the client secret expires: 2027-01-31 or 2027-01-31T12:00:00Z. Empty: unknown",
-    ),
-    (
-        "standby-client-secret-expire-time",
-        "standby_client_secret_expire_time",
-        "TIME",
-        "Set when the standby client secret expires",
-    ),
+    ("client_secret_expire_time", "TIME", "Set when the secret expires: a day, or RFC 3339"),
+    ("standby_client_secret_expire_time", "TIME", "Set when the standby secret expires"),
 ];
-/// Flag, short name.
+/// Flag, shorter name.
 const ALIASES: [(&str, &str); 3] = [
     ("token-endpoint-auth-method", "auth-method"),
     ("client-secret-expire-time", "client-secret-expires"),
     ("standby-client-secret-expire-time", "standby-client-secret-expires"),
 ];
 
-/// The fields that flags name, as JSON. A flag that is absent leaves its field as it is; an empty value
-/// clears the field.
+/// The word of the proto, without the message around it.
+fn flag(path: &str) -> String {
+    let name = match path.split_once('.') {
+        Some((_, "groups")) => "groups_claim".to_owned(),
+        Some(("claim_mapping", name)) => format!("{name}_claims"),
+        Some((_, name)) => name.to_owned(),
+        None => path.to_owned(),
+    };
+    name.replace('_', "-")
+}
+
+/// The fields that flags name, as JSON. A flag that is absent leaves its field as it is; an empty
+/// value clears the field.
 #[derive(Clone, Default)]
 pub(super) struct Fields(Map<String, Json>);
 
@@ -134,17 +86,16 @@ impl Fields {
     /// `mapping`: the present mapping, in which claims that no flag names stay.
     pub(super) fn edit(mut self, mapping: Option<pb::ClaimMapping>) -> Result<Edit, Failure> {
         if let (Some(Json::Object(given)), Some(known)) = (self.0.get_mut("claim_mapping"), mapping)
+            && let Ok(Json::Object(known)) = serde_json::to_value(Mapped(reflect(&known)))
         {
-            let pb::ClaimMapping { email, given_name, family_name, groups } = known;
-            let known = json!({ "email": email, "given_name": given_name, "family_name": family_name, "groups": groups });
-            for (name, value) in known.as_object().into_iter().flatten() {
-                given.entry(name).or_insert_with(|| value.clone());
+            for (name, value) in known {
+                given.entry(name).or_insert(value);
             }
         }
         let (edit, mistakes) = Edit::read(self.0);
-        match mistakes.first() {
-            Some(mistake) => {
-                Err(Failure::Usage(format!("{} {}", mistake.field, mistake.description)))
+        match mistakes.into_iter().next() {
+            Some(FieldViolation { field, description }) => {
+                Err(Failure::Usage(format!("{field} {description}")))
             }
             None => Ok(edit),
         }
@@ -153,8 +104,7 @@ impl Fields {
 
 impl Args for Fields {
     fn augment_args(command: Command) -> Command {
-        let connection = descriptor::<pb::Connection>();
-        command.args(FLAGS.into_iter().map(|flag| arg(flag, &connection)))
+        command.args(FLAGS.into_iter().map(arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -165,8 +115,8 @@ impl Args for Fields {
 impl FromArgMatches for Fields {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut fields = Map::new();
-        for (flag, path, ..) in FLAGS {
-            let Some(value) = matches.get_one::<Json>(flag).cloned() else { continue };
+        for (path, ..) in FLAGS {
+            let Some(value) = matches.get_one::<Json>(&flag(path)).cloned() else { continue };
             match path.split_once('.') {
                 None => fields.insert(path.to_owned(), value),
                 Some((outer, inner)) => {
@@ -184,47 +134,38 @@ impl FromArgMatches for Fields {
     }
 }
 
-fn arg((flag, path, value_name, help): Flag, connection: &MessageDescriptor) -> Arg {
-    let mut field = None;
-    let mut message = Some(connection.clone());
-    for name in path.split('.') {
-        field = message.and_then(|message| message.get_field_by_name(name));
-        message = field.as_ref().and_then(|field| field.kind().as_message().cloned());
-    }
-    let field = field.expect("every path of FLAGS is a field of Connection");
-    let mut arg =
-        Arg::new(flag).long(flag).value_name(value_name).help(help).value_parser(parser(&field));
-    if let Some((_, alias)) = ALIASES.iter().find(|(name, _)| *name == flag) {
-        arg = arg.visible_alias(*alias);
-    }
-    match (field.kind(), flag) {
+fn arg((path, value_name, help): (&str, &'static str, &'static str)) -> Arg {
+    let (outer, inner) = path.split_once('.').unwrap_or((path, ""));
+    let field = descriptor::<pb::Connection>().get_field_by_name(outer);
+    let nested =
+        field.as_ref().and_then(|field| field.kind().as_message()?.get_field_by_name(inner));
+    let field = nested.or(field).expect("every path of FLAGS is a field of Connection");
+    let flag = flag(path);
+    let alias = ALIASES.iter().find(|(name, _)| *name == flag).map(|(_, alias)| *alias);
+    let mut arg = Arg::new(flag.clone()).long(flag).value_name(value_name).help(help);
+    arg = arg.visible_aliases(alias).value_parser(parser(&field));
+    match (field.kind(), inner) {
         (Kind::Bool, _) => arg.num_args(0..=1).default_missing_value("true"),
-        (_, "authorization-endpoint") => arg.requires("token-endpoint").requires("jwks-uri"),
-        _ if path.starts_with("endpoints.") => arg.requires("authorization-endpoint"),
+        (_, "authorization_endpoint") => arg.requires("token-endpoint").requires("jwks-uri"),
+        _ if outer == "endpoints" => arg.requires("authorization-endpoint"),
         _ => arg,
     }
 }
 
 /// Reads a flag's value into the JSON that [`Edit`] expects of this field.
 fn parser(field: &FieldDescriptor) -> ValueParser {
-    if field.is_map() {
-        return ValueParser::from(|text: &str| Ok::<_, String>(json!(pairs(text)?)));
+    fn by(read: fn(&str) -> Result<Json, String>) -> ValueParser {
+        ValueParser::from(move |text: &str| read(text))
     }
     match field.kind() {
-        Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
-            ValueParser::from(|text: &str| match parse_time(text) {
-                Ok(_) => Ok(Json::from(text)),
-                Err(rule) => Err(format!("must be {rule}")),
-            })
-        }
+        _ if field.is_map() => by(|text| Ok(json!(pairs(text)?))),
+        kind if is_timestamp(&kind) => by(|text| parse_time(text).map(|_| Json::from(text))),
         // RequiredClaim
-        Kind::Message(_) => ValueParser::from(|text: &str| {
-            let values = |(name, values): (String, String)| {
-                (name, values.split('|').map(str::to_owned).collect::<Vec<_>>())
-            };
-            Ok::<_, String>(json!(pairs(text)?.into_iter().map(values).collect::<HashMap<_, _>>()))
+        Kind::Message(_) => by(|text| {
+            let claims = pairs(text)?.into_iter();
+            Ok(claims.map(|(name, values)| (name, values.split('|').collect::<Json>())).collect())
         }),
-        _ if field.is_list() => ValueParser::from(|text: &str| Ok::<_, String>(json!(items(text)))),
+        _ if field.is_list() => by(|text| Ok(items(text).collect())),
         Kind::Enum(descriptor) => {
             // An update can't make a connection ACTIVE.
             let names = enum_names(&descriptor).filter(|(_, short, _)| short != "active");
@@ -232,21 +173,20 @@ fn parser(field: &FieldDescriptor) -> ValueParser {
             PossibleValuesParser::new(values).map(Json::from).into()
         }
         Kind::Bool => PossibleValuesParser::new(["true", "false"]).map(Json::from).into(),
-        _ => ValueParser::from(|text: &str| Ok::<_, String>(Json::from(text))),
+        _ => by(|text| Ok(Json::from(text))),
     }
 }
 
-fn items(text: &str) -> Vec<&str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-fn pairs(text: &str) -> Result<HashMap<String, String>, String> {
-    let pair = |item: &str| {
-        let (name, value) =
-            item.split_once('=').ok_or_else(|| format!("{item:?} must be NAME=VALUE"))?;
-        Ok((name.trim().to_owned(), value.trim().to_owned()))
+fn pairs(text: &str) -> Result<HashMap<String, &str>, String> {
+    let pair = |item| match str::split_once(item, '=') {
+        Some((name, value)) => Ok((name.trim().to_owned(), value.trim())),
+        None => Err(format!("{item:?} must be NAME=VALUE")),
     };
-    items(text).into_iter().map(pair).collect()
+    items(text).map(pair).collect()
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ use secrets::SecretArgs;
 
 /// Set up, check and repair the customers' connections.
 ///
-/// A new connection is TESTING: logins work, and say that they are tests. To make it ACTIVE: create,
-/// check, guide --ready (a note for the customer), a test login by the customer, activate.
+/// A new connection is TESTING: logins work, and say that they are tests. To make it ACTIVE:
+/// create, check, guide --ready (a note for the customer), a test login by the customer, activate.
 ///
 /// Exit codes: 0 done; 1 the service refused a call, or a check failed; 2 wrong arguments or files;
 /// 3 the service doesn't answer.
@@ -48,9 +48,7 @@ enum Verb {
     ///
     /// Reads the secret from --client-secret-file (- is standard input), or asks for it without an
     /// echo.
-    #[command(
-        after_help = "Example:\n  peerpanda-sso connection create acme --client-id 0oa1 --client-secret-file secret.txt \\\n    --discovery-url https://acme.okta.com/.well-known/openid-configuration"
-    )]
+    #[command(after_help = CREATE_EXAMPLE)]
     Create {
         /// The account's slug.
         slug: String,
@@ -93,8 +91,8 @@ enum Verb {
     },
     /// Check a connection at the customer's IdP.
     ///
-    /// Says what is right, what is wrong, who must act, and how. Exits with 1 if a check fails. With
-    /// flags, checks the connection as these flags would change it, without changing it.
+    /// Says what is right, what is wrong, who must act, and how. Exits with 1 if a check fails.
+    /// With flags, checks the connection as these flags would change it, without changing it.
     Check {
         /// The account's slug.
         slug: String,
@@ -140,9 +138,7 @@ enum Verb {
     /// Leaves a connection alone that already is as the file says, and fields that an entry doesn't
     /// name. Goes on past an entry that is refused, and reports every mistake at the end. `export`
     /// writes this format.
-    #[command(
-        after_help = "Example of a file:\n  connections:\n    - slug: acme\n      display_name: Acme Inc.\n      discovery_url: https://acme.okta.com/.well-known/openid-configuration\n      client_id: 0oa1\n      client_secret_file: secrets/acme   # relative to the file\n\nFields and values are those of the proto's Connection; the first part of an enum value can be omitted:\nclient_secret_post."
-    )]
+    #[command(after_help = FILE_EXAMPLE)]
     Apply {
         /// Read this file; - is standard input.
         #[arg(short, long, value_name = "FILE")]
@@ -392,3 +388,19 @@ async fn check(
     }
     Ok(if summary.outcome() == pb::CheckOutcome::Fail { Outcome::Failed } else { Outcome::Success })
 }
+
+const CREATE_EXAMPLE: &str = "\
+Example:
+  peerpanda-sso connection create acme --client-id 0oa1 --client-secret-file secret.txt \\
+    --discovery-url https://acme.okta.com/.well-known/openid-configuration";
+const FILE_EXAMPLE: &str = "\
+Example of a file:
+  connections:
+    - slug: acme
+      display_name: Acme Inc.
+      discovery_url: https://acme.okta.com/.well-known/openid-configuration
+      client_id: 0oa1
+      client_secret_file: secrets/acme   # relative to the file
+
+Fields and values are those of the proto's Connection. An enum value may be shortened to its own part:
+client_secret_post for TOKEN_ENDPOINT_AUTH_METHOD_CLIENT_SECRET_POST.";

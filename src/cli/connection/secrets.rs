@@ -77,7 +77,7 @@ pub(super) fn read_file(file: &Path) -> Result<SecretString, String> {
 fn ask() -> Result<SecretString, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(
-            "the client secret is missing: name its file with --client-secret-file (- is standard input)"
+            "missing client secret: name its file with --client-secret-file (- is standard input)"
                 .to_owned(),
         ));
     }
