@@ -1,8 +1,10 @@
-//! A backend that learns who a person is from the identity token that came with a call: it gets the keys from
-//! IdentityService and verifies by itself, with a JWT library. The token comes on standard input:
+//! A backend that identifies a user by the identity token of a call: it fetches the keys from
+//! IdentityService and verifies the token itself, with a JWT library. It reads the token from
+//! standard input:
 //!
 //! ```text
-//! echo "$IDENTITY_TOKEN" | cargo run --example backend -- http://127.0.0.1:50051 https://getpeerpanda.com https://backends.getpeerpanda.com
+//! echo "$IDENTITY_TOKEN" | cargo run --example backend -- \
+//!     http://127.0.0.1:50051 https://getpeerpanda.com https://backends.getpeerpanda.com
 //! ```
 
 use jsonwebtoken::jwk::JwkSet;
@@ -11,7 +13,8 @@ use peerpanda_sso::pb;
 use peerpanda_sso::pb::identity_service_client::IdentityServiceClient;
 use serde::Deserialize;
 
-/// What this backend wants to know of a person. `sub` is the key: the same for the same person, whatever their e-mail is.
+/// The claims that this backend uses. `sub` identifies a user for good, while the e-mail can
+/// change.
 #[derive(Deserialize)]
 struct Person {
     sub: String,
@@ -19,20 +22,21 @@ struct Person {
     email: String,
 }
 
-/// `keys` may be kept for an hour. A token by a key that isn't among them: get them again, once.
-fn who(
+/// `keys` may be cached for an hour. If a token's key is missing, fetch them again, once.
+fn verify(
     token: &str,
     keys: &JwkSet,
     issuer: &str,
     audience: &str,
 ) -> Result<Person, Box<dyn std::error::Error>> {
     let header = jsonwebtoken::decode_header(token)?;
-    // Another kind of JWT, such as an ID token, must not pass for one of these (RFC 8725 3.11).
+    // Another kind of JWT, such as an ID token, must not be accepted (RFC 8725 3.11).
     if header.typ.as_deref() != Some("identity+jwt") {
-        return Err("no identity token".into());
+        return Err("the token is not an identity token".into());
     }
-    let key =
-        keys.find(header.kid.as_deref().unwrap_or_default()).ok_or("signed by an unknown key")?;
+    let key = keys
+        .find(header.kid.as_deref().unwrap_or_default())
+        .ok_or("the token was signed with an unknown key")?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[audience]);
@@ -41,7 +45,7 @@ fn who(
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "it shows what a backend would know")]
+#[expect(clippy::print_stdout, reason = "the example prints its result")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(target), Some(issuer), Some(audience)) =
@@ -52,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut sso = IdentityServiceClient::connect(target).await?;
     let keys = sso.list_signing_keys(pb::ListSigningKeysRequest {}).await?.into_inner().jwks;
     let token = std::io::read_to_string(std::io::stdin())?;
-    let person = who(token.trim(), &serde_json::from_str(&keys)?, &issuer, &audience)?;
+    let person = verify(token.trim(), &serde_json::from_str(&keys)?, &issuer, &audience)?;
     println!("{} is {} of {}", person.sub, person.email, person.slug);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! BeginLogin and CompleteLogin from Rust. Run it against the quickstart:
+//! Calls BeginLogin and CompleteLogin from Rust. Run it against the quickstart:
 //!
 //! ```text
 //! cargo run --example begin -- http://127.0.0.1:50051 demo
@@ -9,7 +9,7 @@ use peerpanda_sso::pb::login_service_client::LoginServiceClient;
 use tonic_types::StatusExt;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "it shows what a web tier would do")]
+#[expect(clippy::print_stdout, reason = "the example prints what a web tier would do")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(target), Some(slug)) = (arguments.next(), arguments.next()) else {
@@ -17,7 +17,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut sso = LoginServiceClient::connect(target).await?;
 
-    // At /app/accounts/oidc/{slug}/login/: the binding goes into this browser's cookie, the browser to redirect_url.
+    // At /app/accounts/oidc/{slug}/login/: store the binding in a cookie of this browser, and
+    // redirect the browser to redirect_url.
     let binding = "from-this-browsers-cookie".to_owned();
     let begun = sso
         .begin_login(pb::BeginLoginRequest {
@@ -30,7 +31,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .into_inner();
     println!("send the browser to {}", begun.redirect_url.split('?').next().unwrap_or_default());
 
-    // At .../login/callback/: the query's parameters as they came, the binding out of the cookie.
+    // At .../login/callback/: pass on the query's parameters and the binding of the cookie. The
+    // code is made up here, so the service refuses it and says why.
     let request = pb::CompleteLoginRequest {
         slug,
         code: "made-up".to_owned(),
@@ -43,7 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("welcome {:?}", done.into_inner().identity.map(|identity| identity.email))
         }
         Err(status) => {
-            let info = status.get_details_error_info().ok_or("a refusal says why")?;
+            let info = status.get_details_error_info().ok_or("the status has no ErrorInfo")?;
             println!("refused: {} {:?}", info.reason, info.metadata);
         }
     }

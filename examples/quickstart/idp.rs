@@ -1,6 +1,6 @@
-//! A small OpenID Provider for development: one client, a login page that takes any name, ID tokens signed with ES256.
-//! It checks what a real one checks (redirect URI, PKCE, client secret, single use of codes), and nothing more: never
-//! run it for anybody but yourself.
+//! A small OpenID Provider for development: one client, a login page that accepts any name, and ID
+//! tokens signed with ES256. It checks the redirect URI, PKCE, the client secret and that a code is
+//! used once, but no password: never let anyone else reach it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use url::{Url, form_urlencoded};
 
 use crate::web::escaped;
 
-/// The one registered client.
+/// The only registered client.
 pub(crate) struct Client {
     pub(crate) id: String,
     pub(crate) secret: String,
@@ -168,9 +168,10 @@ async fn login_page(
     Query(request): Query<HashMap<String, String>>,
 ) -> Response {
     if let Err(refusal) = check_request(&idp, &request) {
-        return (StatusCode::BAD_REQUEST, page("This request is wrong", &refusal)).into_response();
+        return (StatusCode::BAD_REQUEST, page("This login request is invalid", &refusal))
+            .into_response();
     }
-    // It keeps no session, so nobody is ever logged in already (OIDC Core 3.1.2.6).
+    // This IdP keeps no sessions, so nobody is logged in yet (OIDC Core 3.1.2.6).
     if field(&request, "prompt") == "none" {
         let Ok(mut back) = Url::parse(&idp.redirect_uri) else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -207,7 +208,8 @@ async fn log_in(
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
     if let Err(refusal) = check_request(&idp, &form) {
-        return (StatusCode::BAD_REQUEST, page("This request is wrong", &refusal)).into_response();
+        return (StatusCode::BAD_REQUEST, page("This login request is invalid", &refusal))
+            .into_response();
     }
     let Ok(mut back) = Url::parse(&idp.redirect_uri) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -215,7 +217,7 @@ async fn log_in(
     if field(&form, "decision") == "deny" {
         back.query_pairs_mut()
             .append_pair("error", "access_denied")
-            .append_pair("error_description", "The person cancelled.");
+            .append_pair("error_description", "The user cancelled the login.");
     } else {
         let person = Person {
             given_name: field(&form, "given_name").to_owned(),
@@ -271,7 +273,7 @@ async fn logout(
     if field(&request, "post_logout_redirect_uri") != idp.post_logout_redirect_uri {
         return (
             StatusCode::BAD_REQUEST,
-            page("This request is wrong", "post_logout_redirect_uri isn't registered"),
+            page("This logout request is invalid", "post_logout_redirect_uri is not registered"),
         )
             .into_response();
     }
@@ -281,7 +283,7 @@ async fn logout(
     if let Some(state) = request.get("state") {
         back.query_pairs_mut().append_pair("state", state);
     }
-    // It keeps no session of its own, so there is none to end.
+    // This IdP keeps no sessions, so there is nothing to end.
     Redirect::to(back.as_str()).into_response()
 }
 
@@ -325,7 +327,7 @@ fn form_decoded(text: &str) -> String {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the development IdP has a clock of its own, as a real one has"
+    reason = "the development IdP has its own clock, like a real one"
 )]
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -333,6 +335,6 @@ fn now() -> u64 {
 
 pub(crate) fn random() -> String {
     let mut bytes = [0; 24];
-    rand::fill(&mut bytes).expect("the operating system gives randomness");
+    rand::fill(&mut bytes).expect("the operating system provides random bytes");
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -1,9 +1,9 @@
-//! A login from end to end in one command: the service with its embedded stores, a small development IdP, and the thin
-//! web tier, all in this process and all over real sockets.
+//! A complete login in one command: the service with its embedded stores, a small development IdP,
+//! and a thin web tier, all in this process and over real sockets.
 //!
 //! ```text
 //! cargo run --example quickstart                 # then open the page that it prints
-//! cargo run --example quickstart -- --no-browser # never opens a browser by itself
+//! cargo run --example quickstart -- --no-browser # don't open a browser
 //! ```
 
 mod idp;
@@ -24,13 +24,14 @@ use tokio::net::TcpListener;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Logs a person in at http://localhost:8080: service, development IdP and web tier in one process.
+/// Run the service, a development IdP and a web tier in one process, and log in at
+/// http://localhost:8080.
 #[derive(Parser)]
 struct Options {
-    /// Port of the web tier; 0: any free one. The other parts take free ports where this is 0.
+    /// Run the web tier on this port. 0: let every part take a free port.
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..65535))]
     port: u16,
-    /// Leave the connection TESTING: a login shows what came, and signs nobody in.
+    /// Leave the connection in state TESTING: a login shows what the IdP sent, and signs nobody in.
     #[arg(long)]
     trial: bool,
     /// Don't open a browser.
@@ -49,16 +50,16 @@ async fn main() -> Result<(), Failure> {
     let public_origin = format!("http://localhost:{}", web_listener.local_addr()?.port());
     let issuer = format!("http://localhost:{}", idp_listener.local_addr()?.port());
 
-    // The service, as `peerpanda-sso serve` would run it with SQLite and memory.
+    // The service, as `peerpanda-sso serve` runs it with SQLite and memory.
     let data = tempfile::tempdir()?;
     let environment = Environment::default();
-    let keyring =
-        Keyring::new(vec![MasterKey::generate(environment.entropy.as_ref())]).ok_or("no key")?;
+    let keyring = Keyring::new(vec![MasterKey::generate(environment.entropy.as_ref())])
+        .ok_or("the keyring needs a key")?;
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], ports[2])),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], ports[3])),
         require_browser_binding: true,
-        // The development IdP is at http://localhost.
+        // The development IdP is at http://localhost, which a real service refuses to call.
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
         ..Config::local(
             public_origin.clone(),
@@ -68,7 +69,7 @@ async fn main() -> Result<(), Failure> {
     };
     let app = App::start(config, environment).await?;
 
-    // What support does with what a customer sends.
+    // Support enters the values that the customer sends.
     let admin = format!("http://{}", app.admin_addr());
     let mut connections = ConnectionServiceClient::connect(admin.clone()).await?;
     let client = idp::Client::generate();
@@ -77,7 +78,7 @@ async fn main() -> Result<(), Failure> {
             validate_only: false,
             connection: Some(pb::Connection {
                 slug: "demo".to_owned(),
-                display_name: "The quickstart's account".to_owned(),
+                display_name: "Quickstart".to_owned(),
                 discovery_url: format!("{issuer}/.well-known/openid-configuration"),
                 client_id: client.id.clone(),
                 client_secret: client.secret.clone(),
@@ -87,9 +88,9 @@ async fn main() -> Result<(), Failure> {
         .await?
         .into_inner()
         .connection
-        .ok_or("the service answered without the connection")?;
+        .ok_or("the response has no connection")?;
 
-    // Support would check it and have somebody test it first.
+    // Support would first check the connection and have the customer test it.
     if !options.trial {
         let (slug, revision) = (created.slug.clone(), created.revision);
         connections
@@ -97,7 +98,7 @@ async fn main() -> Result<(), Failure> {
             .await?;
     }
 
-    // What the customer's administrator does at the IdP.
+    // The customer's administrator registers the redirect URIs at the IdP.
     let idp = idp::router(idp::Idp::new(
         issuer,
         client,
@@ -119,10 +120,13 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the person in front of it reads")]
+#[expect(clippy::print_stdout, reason = "people read this in the terminal")]
 fn print_guide(login_page: &str, app: &App) {
-    println!("Log in (any name will do), look at the Identity, log out:\n\n    {login_page}\n");
-    println!("The same by hand, against the same service:\n");
+    println!(
+        "Everything is running. Open this page to log in under any name, see the identity that"
+    );
+    println!("the service returns, and log out again:\n\n    {login_page}\n");
+    println!("You can make the same calls by hand:\n");
     let (login, admin) = (app.login_addr(), app.admin_addr());
     println!(
         "    grpcurl -plaintext -d '{{\"slug\":\"demo\",\"browser_binding\":\"any-16-characters\"}}' {login} peerpanda.sso.v1.LoginService/BeginLogin"
@@ -130,13 +134,13 @@ fn print_guide(login_page: &str, app: &App) {
     println!(
         "    grpcurl -plaintext -d '{{\"slug\":\"demo\"}}' {admin} peerpanda.sso.v1.ConnectionService/GetConnection\n"
     );
-    println!("What support sees:\n");
+    println!("This is what support would use:\n");
     println!("    cargo run -- connection check demo --endpoint http://{admin}");
     println!("    cargo run -- connection attempts demo --endpoint http://{admin}\n");
-    println!("Stop with Ctrl-C.");
+    println!("Press Ctrl-C to stop.");
 }
 
-/// Where there is a desktop, its browser; otherwise the printed page must do.
+/// Does nothing on a machine without a desktop: the page's address is printed, too.
 fn open_browser(page: &str) {
     for opener in ["xdg-open", "open"] {
         let opened = std::process::Command::new(opener)

@@ -1,5 +1,6 @@
-//! The thin web tier: owns the customer-facing routes and the browser's cookies, and calls LoginService for the rest.
-//! The model for a real one. It keeps no secret of an IdP, and parses no token.
+//! A thin web tier, as a model for a real one: it owns the routes that customers see and the
+//! browser's cookies, and calls LoginService for everything else. It holds no IdP's secret and
+//! parses no token.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use crate::idp::random;
 pub(crate) struct WebTier {
     sso: LoginServiceClient<Channel>,
     is_https: bool,
-    /// Sessions by their id; a real web tier has its own store.
+    /// Sessions by id. A real web tier keeps them in its own store.
     sessions: Mutex<HashMap<String, Session>>,
 }
 
@@ -29,7 +30,7 @@ pub(crate) struct WebTier {
 struct Session {
     slug: String,
     identity: pb::Identity,
-    /// For the logout's id_token_hint.
+    /// Sent as id_token_hint at logout.
     id_token: String,
 }
 
@@ -46,14 +47,16 @@ impl WebTier {
         }))
     }
 
-    /// A `__Host-` cookie can't be set by a sibling subdomain, and needs https; at http://localhost it is a plain one.
+    /// A sibling subdomain can't set a `__Host-` cookie. The prefix needs https, so it is omitted
+    /// at http://localhost.
     fn cookie_name(&self, name: &str) -> String {
         if self.is_https { format!("__Host-{name}") } else { name.to_owned() }
     }
 
     fn set_cookie(&self, name: &str, value: &str, max_age: u32) -> String {
         let secure = if self.is_https { "; Secure" } else { "" };
-        // Lax: the IdP's redirect back is a cross-site navigation, and must bring the cookie.
+        // Lax, because the IdP's redirect to the callback is a cross-site navigation that must send
+        // the cookie.
         format!(
             "{}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age}{secure}",
             self.cookie_name(name)
@@ -94,7 +97,7 @@ pub(crate) fn router(web: Arc<WebTier>) -> Router {
         .with_state(web)
 }
 
-/// Nothing of a login may be kept by a cache, sent on as a referrer, or shown in a frame.
+/// Keeps every page out of caches, referrers and frames.
 async fn private(request: axum::extract::Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -109,8 +112,8 @@ async fn private(request: axum::extract::Request, next: Next) -> Response {
     response
 }
 
-/// The login route is also the registered post-logout redirect URI and the initiate-login URI:
-/// with a mark of our own logout it shows that the person is signed out, and never starts a login by itself.
+/// The login route is also the registered post-logout redirect URI and the initiate-login URI.
+/// After a logout it shows that the user is signed out, and doesn't start a login by itself.
 async fn login(
     State(web): State<Arc<WebTier>>,
     Path(slug): Path<String>,
@@ -123,8 +126,8 @@ async fn login(
     if let Some(session) = web.session(&headers).filter(|session| session.slug == slug) {
         return signed_in_page(&session).into_response();
     }
-    // The button, or a third party's own start (OIDC Core 4), begins a login; coming back from a logout doesn't, and
-    // neither does reloading that page.
+    // The button and a third party (OIDC Core 4) start a login. The redirect after a logout
+    // doesn't, nor does reloading that page.
     let is_wanted = query.contains_key("start") || query.contains_key("iss");
     if web.cookie(&headers, SIGNED_OUT).is_some() && !is_wanted {
         let still = web.set_cookie(SIGNED_OUT, "1", SIGNED_OUT_SECONDS);
@@ -150,7 +153,7 @@ async fn begin(
     query: &HashMap<String, String>,
     headers: &HeaderMap,
 ) -> Response {
-    // Once per browser: a second tab's login must not take the first one's binding away.
+    // One binding for each browser, so that logins in several tabs can all be completed.
     let known = web.cookie(headers, BINDING).filter(|value| value.len() >= 16);
     let binding = known.clone().unwrap_or_else(random);
     let request = pb::BeginLoginRequest {
@@ -184,16 +187,19 @@ async fn callback(
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    // A browser that looks ahead must not spend the login of the person who is about to arrive.
+    // A prefetch must not use up the login before the user follows the redirect.
     if is_prefetch(&headers) {
         return StatusCode::NO_CONTENT.into_response();
     }
-    // RFC 6749 3.1: no parameter more than once.
+    // RFC 6749 3.1: a parameter must not be repeated.
     let names = ["code", "state", "iss", "error", "error_description"];
     if names.iter().any(|name| query.iter().filter(|(own, _)| own == name).count() > 1) {
         return (
             StatusCode::BAD_REQUEST,
-            page("This answer is malformed", &start_again(&slug, "Try again")),
+            page(
+                "The response of your identity provider is invalid",
+                &start_again(&slug, "Try again"),
+            ),
         )
             .into_response();
     }
@@ -212,13 +218,17 @@ async fn callback(
         Err(status) => return refused_page(&slug, &status),
     };
     let Some(identity) = completed.identity else {
-        return (StatusCode::BAD_GATEWAY, page("Something went wrong", "")).into_response();
+        return (
+            StatusCode::BAD_GATEWAY,
+            page("Something went wrong. Please try again.", &start_again(&slug, "Try again")),
+        )
+            .into_response();
     };
-    // A trial shows what came and signs nobody in: the connection isn't live yet.
+    // The connection isn't live yet: a test login shows what the IdP sent, and signs nobody in.
     if completed.connection_state == pb::ConnectionState::Testing as i32 {
         return trial_page(&identity).into_response();
     }
-    // A new session id at every login: one that somebody planted before is worth nothing (session fixation).
+    // A new session id at every login makes a planted one worthless (session fixation).
     web.end_session(&headers);
     let id = random();
     let session = Session { slug: slug.clone(), identity, id_token: completed.id_token };
@@ -232,7 +242,7 @@ async fn callback(
     response
 }
 
-/// POST: a link or an image on another site must not sign anybody out.
+/// Only by POST, so that a link or an image on another site can't sign the user out.
 async fn logout(
     State(web): State<Arc<WebTier>>,
     Path(slug): Path<String>,
@@ -246,7 +256,7 @@ async fn logout(
     };
     let mut response = match web.sso.clone().logout_url(request).await {
         Ok(target) => see_other(&target.into_inner().redirect_url),
-        // The session here is over in any case.
+        // The web tier's own session has ended in any case.
         Err(_) => see_other(&format!("/app/accounts/oidc/{slug}/login/")),
     };
     add_cookie(&mut response, &web.set_cookie(SESSION, "", 0));
@@ -257,12 +267,12 @@ async fn logout(
 async fn home() -> Response {
     page(
         "PeerPanda",
-        "<p><a href=\"/app/accounts/oidc/demo/login/\">Log in as the account demo</a>",
+        "<p><a href=\"/app/accounts/oidc/demo/login/\">Log in to the account demo</a>",
     )
     .into_response()
 }
 
-/// What came of the person's claims, as a table.
+/// The identity as a table.
 fn claims(identity: &pb::Identity) -> String {
     let verification =
         pb::EmailVerification::try_from(identity.email_verification).unwrap_or_default();
@@ -282,7 +292,8 @@ fn claims(identity: &pb::Identity) -> String {
 }
 
 fn trial_page(identity: &pb::Identity) -> Html<String> {
-    let note = "<p>This was a test: nobody was signed in. Tell PeerPanda's support that it worked.";
+    let note = "<p>This was a test login, so you are not signed in. These are the details that we received. \
+         Please tell PeerPanda's support that the test worked.";
     page("Test passed", &format!("{note}{}", claims(identity)))
 }
 
@@ -298,7 +309,8 @@ fn signed_in_page(session: &Session) -> Html<String> {
     )
 }
 
-/// What a person reads when a login is refused: what to do, by the reason; never the message, which is for support.
+/// The page for a refused login: says what to do, by the refusal's reason. Never shows the message,
+/// which is written for support.
 fn refused_page(slug: &str, status: &tonic::Status) -> Response {
     let info = status.get_details_error_info();
     let reason = info.as_ref().map_or("UNKNOWN", |info| info.reason.as_str());
@@ -306,19 +318,22 @@ fn refused_page(slug: &str, status: &tonic::Status) -> Response {
         "STATE_EXPIRED" => (StatusCode::BAD_REQUEST, "The login took too long"),
         "STATE_USED" => (StatusCode::BAD_REQUEST, "This login was used already"),
         "STATE_INVALID" | "BROWSER_MISMATCH" | "CONNECTION_CHANGED" | "NONCE_MISMATCH" => {
-            (StatusCode::BAD_REQUEST, "This login can't go on in this browser")
+            (StatusCode::BAD_REQUEST, "This login can't be completed in this browser")
         }
         "IDP_REFUSED" => (StatusCode::FORBIDDEN, "The login was cancelled or refused"),
-        "BAD_REQUEST" => (StatusCode::BAD_REQUEST, "This address is malformed"),
-        "CONNECTION_NOT_FOUND" => (StatusCode::NOT_FOUND, "There is no login at this address"),
-        "CONNECTION_DISABLED" => (StatusCode::FORBIDDEN, "Login is switched off for this account"),
+        "BAD_REQUEST" => (StatusCode::BAD_REQUEST, "This address is invalid"),
+        "CONNECTION_NOT_FOUND" => (StatusCode::NOT_FOUND, "There is no login page at this address"),
+        "CONNECTION_DISABLED" => (StatusCode::FORBIDDEN, "Login is disabled for this account"),
         _ if status.code() == tonic::Code::Unavailable => {
-            (StatusCode::SERVICE_UNAVAILABLE, "Login isn't possible at the moment")
+            (StatusCode::SERVICE_UNAVAILABLE, "Login is unavailable at the moment")
         }
         _ => (StatusCode::FORBIDDEN, "The login was refused"),
     };
-    let body =
-        format!("<p>For support: {}</p>{}", escaped(reason), start_again(slug, "Start again"));
+    let body = format!(
+        "<p>If you contact support, mention {}.</p>{}",
+        escaped(reason),
+        start_again(slug, "Start again")
+    );
     (code, page(title, &body)).into_response()
 }
 
@@ -360,7 +375,7 @@ fn page(title: &str, body: &str) -> Html<String> {
     ))
 }
 
-/// Text as it may stand in HTML.
+/// Escapes text for HTML.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

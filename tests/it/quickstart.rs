@@ -1,4 +1,4 @@
-//! The quickstart as a newcomer runs it, and its web tier as a browser meets it.
+//! The quickstart as a newcomer runs it, and its web tier as a browser uses it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::harness::{Process, example};
 
-/// A browser: cookies per host, no redirect followed by itself.
+/// A browser with one jar of cookies. It doesn't follow redirects.
 #[derive(Default)]
 pub(crate) struct Browser {
     cookies: HashMap<String, String>,
@@ -130,7 +130,7 @@ fn start_with(arguments: &[&str]) -> Quickstart {
     Quickstart { _process: process, login_page, printed }
 }
 
-/// Approves at the development IdP, as its login page's form does; where it sends the browser.
+/// Sends the form of the development IdP's login page. Returns where it redirects the browser.
 async fn approve(browser: &mut Browser, authorization_url: &str, decision: &str) -> String {
     let page = browser.get(authorization_url).await;
     assert!(page.status.is_success() && page.body.contains("<form method=post"), "{}", page.body);
@@ -142,7 +142,7 @@ async fn approve(browser: &mut Browser, authorization_url: &str, decision: &str)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trial_shows_what_came_and_signs_nobody_in() {
+async fn a_test_login_shows_the_identity_and_signs_nobody_in() {
     let quickstart = start_with(&["--trial"]);
     let mut browser = Browser::default();
     let begun = browser.get(&quickstart.login_page).await;
@@ -173,7 +173,7 @@ async fn a_person_logs_in_and_out() {
     );
     let callback = approve(&mut browser, &begun.location(), "allow").await;
 
-    // A browser that looks ahead doesn't spend the login.
+    // A prefetch doesn't use up the login.
     let ahead = browser
         .send("GET", &callback, String::new(), &[("sec-purpose", "prefetch;prerender")])
         .await;
@@ -226,8 +226,8 @@ async fn parallel_tabs_all_finish_and_a_stranger_does_not() {
         approve(&mut browser, &first, "allow").await,
         approve(&mut browser, &second, "allow").await,
     );
-    let stranger = Browser::default().get(&second).await;
-    assert!(stranger.body.contains("BROWSER_MISMATCH"), "{}", stranger.body);
+    let other_browser = Browser::default().get(&second).await;
+    assert!(other_browser.body.contains("BROWSER_MISMATCH"), "{}", other_browser.body);
     assert_eq!(browser.get(&second).await.status, StatusCode::SEE_OTHER);
     let session = browser.cookies["session"].clone();
     assert_eq!(browser.get(&first).await.status, StatusCode::SEE_OTHER);
@@ -248,7 +248,7 @@ async fn parallel_tabs_all_finish_and_a_stranger_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_addresses_get_a_page_and_lose_nothing() {
+async fn malformed_addresses_get_a_page_and_the_login_stays_usable() {
     let quickstart = start();
     let mut browser = Browser::default();
     let begun = browser.get(&quickstart.login_page).await.location();
@@ -272,6 +272,6 @@ async fn malformed_addresses_get_a_page_and_lose_nothing() {
     assert_eq!(
         browser.get(&callback).await.status,
         StatusCode::SEE_OTHER,
-        "the login is still there"
+        "the login can still be completed"
     );
 }
