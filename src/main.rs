@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Log the customers of PeerPanda in through their own OpenID Provider, over gRPC.
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

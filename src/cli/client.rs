@@ -21,6 +21,7 @@ pub struct EndpointArgs {
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         env = "SSO_ENDPOINT",
         value_name = "URL",
         default_value = "http://127.0.0.1:50052"
@@ -28,21 +29,22 @@ pub struct EndpointArgs {
     endpoint: String,
     /// Read the CAs that sign the service's certificate from this PEM file. Default: the operating
     /// system's CAs.
-    #[arg(long, global = true, env = "SSO_ENDPOINT_CA_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SSO_ENDPOINT_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Expect this name in the service's certificate instead of the URL's host.
-    #[arg(long, global = true, env = "SSO_ENDPOINT_SERVER_NAME", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SSO_ENDPOINT_SERVER_NAME", value_name = "NAME")]
     server_name: Option<String>,
     /// Read the client's certificate chain from this PEM file. Requires --key-file.
-    #[arg(long, global = true, env = "SSO_CLIENT_CERT_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SSO_CLIENT_CERT_FILE", value_name = "FILE")]
     cert_file: Option<PathBuf>,
     /// Read the private key of the client's certificate from this PEM file.
-    #[arg(long, global = true, env = "SSO_CLIENT_KEY_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SSO_CLIENT_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Wait this long for an answer.
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         value_name = "DURATION",
         default_value = "30s",
         value_parser = humantime::parse_duration
@@ -56,12 +58,13 @@ pub struct ClientArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
     /// Read the caller's bearer token from this file.
-    #[arg(long, global = true, env = "SSO_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SSO_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Record changes under this name. Default: the operating system's user.
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         env = "SSO_OPERATOR",
         value_name = "NAME",
         default_value_t = user(),
@@ -188,6 +191,7 @@ fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 
+const HEADING: &str = "Service options";
 /// Enough for a page of 1000 connections with every text at its limit.
 const MAX_MESSAGE_SIZE: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

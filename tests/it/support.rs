@@ -17,13 +17,13 @@ use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{begin_request, complete_request, eventually, key, postgres_url, reason};
 
 /// A command's exit code and output.
-struct Ended {
+struct CommandOutput {
     code: i32,
     text: String,
     errors: String,
 }
 
-impl Ended {
+impl CommandOutput {
     fn json(&self) -> Value {
         serde_json::from_str(&self.text)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.text, self.errors))
@@ -31,14 +31,14 @@ impl Ended {
 }
 
 /// Support's terminal: a folder and the service's address.
-struct Desk {
+struct Terminal {
     folder: TempDir,
     endpoint: String,
     /// The commands and their output, as docs/support.md shows them.
     transcript: Mutex<String>,
 }
 
-impl Desk {
+impl Terminal {
     fn at(program: &Program) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a directory"),
@@ -53,7 +53,7 @@ impl Desk {
     }
 
     /// Runs `peerpanda-sso connection …` with this standard input.
-    async fn run_with(&self, arguments: &[&str], input: &str) -> Ended {
+    async fn run_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let mut command = command(self.folder.path());
         command
             .arg("connection")
@@ -71,7 +71,7 @@ impl Desk {
             child.wait_with_output().expect("ended")
         };
         let output = tokio::task::spawn_blocking(run).await.expect("ended");
-        let said = Ended {
+        let output = CommandOutput {
             code: output.status.code().expect("an exit code"),
             text: String::from_utf8(output.stdout).expect("UTF-8"),
             errors: String::from_utf8(output.stderr).expect("UTF-8"),
@@ -84,27 +84,27 @@ impl Desk {
             locked(&self.transcript),
             "$ peerpanda-sso connection {}\n{}{}",
             typed.join(" "),
-            said.text,
-            said.errors
+            output.text,
+            output.errors
         )
         .expect("written");
-        for shown in [&said.text, &said.errors] {
+        for shown in [&output.text, &output.errors] {
             assert!(
                 !shown.contains("CANARY") && !shown.contains('\u{1b}'),
                 "no secret, and no colour: {shown}"
             );
         }
-        said
+        output
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ended {
+    async fn run(&self, arguments: &[&str]) -> CommandOutput {
         self.run_with(arguments, "").await
     }
 
-    async fn good(&self, arguments: &[&str]) -> String {
-        let said = self.run(arguments).await;
-        assert_eq!(said.code, 0, "{arguments:?}: {} {}", said.text, said.errors);
-        said.text
+    async fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert_eq!(output.code, 0, "{arguments:?}: {} {}", output.text, output.errors);
+        output.text
     }
 }
 
@@ -119,12 +119,12 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     idp.behave().registered_redirect =
         Some("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/".to_owned());
-    let desk = Desk::at(&program);
-    desk.file("wrong", "CANARYwrong\n");
-    desk.file("right", &format!("{}\n", idp.client_secret));
+    let terminal = Terminal::at(&program);
+    terminal.file("wrong", "CANARYwrong\n");
+    terminal.file("right", &format!("{}\n", idp.client_secret));
 
     // The guide needs no connection.
-    let guide = desk.good(&["guide", "acme", "--idp", "okta"]).await;
+    let guide = terminal.succeed(&["guide", "acme", "--idp", "okta"]).await;
     assert!(
         guide.contains("https://getpeerpanda.example/app/accounts/oidc/acme/login/callback/"),
         "{guide}"
@@ -142,13 +142,13 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         "--client-id",
         &idp.client_id,
     ];
-    let said = desk.run(&create).await;
+    let output = terminal.run(&create).await;
     assert!(
-        said.code == 2 && said.errors.contains("--client-secret-file"),
+        output.code == 2 && output.errors.contains("--client-secret-file"),
         "nobody can be asked here: {}",
-        said.errors
+        output.errors
     );
-    let created = desk
+    let created = terminal
         .run_with(&[&create[..], &["--client-secret-file", "-"]].concat(), "CANARYwrong\n")
         .await;
     assert!(
@@ -158,28 +158,29 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         "{}",
         created.text
     );
-    let again = desk.run(&[&create[..], &["--client-secret-file", "wrong"]].concat()).await;
+    let again = terminal.run(&[&create[..], &["--client-secret-file", "wrong"]].concat()).await;
     assert!(again.code == 1 && again.errors.contains("CONNECTION_EXISTS"), "{}", again.errors);
 
     // The check says what is wrong, and on whose side.
-    let checked = desk.run(&["check", "acme"]).await;
+    let checked = terminal.run(&["check", "acme"]).await;
     assert_eq!(checked.code, 1, "{}", checked.text);
     let failed = checked.text.lines().find(|line| line.starts_with("FAIL  ")).expect("a failure");
     assert!(failed.contains("client.credentials"), "{failed}");
     assert!(checked.text.contains("support: compare client id, secret"), "{}", checked.text);
-    assert!(desk.run(&["guide", "acme", "--ready"]).await.errors.contains("CHECK_REQUIRED"));
+    assert!(terminal.run(&["guide", "acme", "--ready"]).await.errors.contains("CHECK_REQUIRED"));
 
     // The secret is corrected, and a check proves it.
-    desk.good(&[
-        "update",
-        "acme",
-        "--client-secret-file",
-        "right",
-        "--client-secret-expire-time",
-        "2999-01-31",
-    ])
-    .await;
-    let checked = desk.run(&["check", "acme", "--output", "json"]).await;
+    terminal
+        .succeed(&[
+            "update",
+            "acme",
+            "--client-secret-file",
+            "right",
+            "--client-secret-expire-time",
+            "2999-01-31",
+        ])
+        .await;
+    let checked = terminal.run(&["check", "acme", "--output", "json"]).await;
     assert_eq!(checked.code, 0, "{}", checked.text);
     let results = checked.json()["results"].clone();
     let credentials = results
@@ -188,33 +189,34 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         .iter()
         .find(|result| result["id"] == "client.credentials");
     assert_eq!(credentials.expect("a result")["outcome"], "CHECK_OUTCOME_PASS");
-    let note = desk.good(&["guide", "acme", "--ready"]).await;
+    let note = terminal.succeed(&["guide", "acme", "--ready"]).await;
     assert!(
         note.contains("Acme Inc.: single sign-on is ready to test")
             && note.contains("client secret"),
         "{note}"
     );
-    assert!(desk.run(&["activate", "acme"]).await.errors.contains("a test login"));
+    assert!(terminal.run(&["activate", "acme"]).await.errors.contains("a test login"));
 
     // The customer tests it.
     let completed = program.log_in(&idp).await.expect("a test login");
     assert_eq!(completed.connection_state(), pb::ConnectionState::Testing);
-    assert!(desk.good(&["activate", "acme"]).await.contains("active"));
+    assert!(terminal.succeed(&["activate", "acme"]).await.contains("active"));
     assert_eq!(
         program.log_in(&idp).await.expect("a login").connection_state(),
         pb::ConnectionState::Active
     );
 
     // The secret is rotated at the IdP: the old one is rejected once, then the new one serves.
-    desk.good(&[
-        "update",
-        "acme",
-        "--client-secret-file",
-        "wrong",
-        "--standby-client-secret-file",
-        "right",
-    ])
-    .await;
+    terminal
+        .succeed(&[
+            "update",
+            "acme",
+            "--client-secret-file",
+            "wrong",
+            "--standby-client-secret-file",
+            "right",
+        ])
+        .await;
     assert_eq!(reason(program.log_in(&idp).await), "CLIENT_REJECTED");
     eventually("the new secret serves", || {
         let (mut login, idp) = (program.login.clone(), &idp);
@@ -225,7 +227,7 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
         }
     })
     .await;
-    let attempts = desk.run(&["attempts", "acme", "--output", "json"]).await.json();
+    let attempts = terminal.run(&["attempts", "acme", "--output", "json"]).await.json();
     let rejected = attempts["attempts"]
         .as_array()
         .expect("attempts")
@@ -236,14 +238,14 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
             .as_str()
             .is_some_and(|remedy| remedy.contains("compare client id"))
     );
-    let table = desk.good(&["attempts", "acme"]).await;
+    let table = terminal.succeed(&["attempts", "acme"]).await;
     assert!(
         table.contains("CLIENT_REJECTED (invalid_client)") && table.contains("last success: 2"),
         "{table}"
     );
 
     // A change of an ACTIVE connection says what it affects, and needs a check first.
-    let refused = desk.run(&["update", "acme", "--scopes", "openid"]).await;
+    let refused = terminal.run(&["update", "acme", "--scopes", "openid"]).await;
     assert!(
         refused.code == 1 && refused.errors.contains("every login that ends from now on"),
         "{}",
@@ -252,32 +254,32 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     for part in ["CHECK_REQUIRED: ", "(cause ", ", trace "] {
         assert!(refused.errors.contains(part), "{part}: {}", refused.errors);
     }
-    let as_json = desk.run(&["update", "acme", "--scopes", "openid", "--output", "json"]).await;
+    let as_json = terminal.run(&["update", "acme", "--scopes", "openid", "--output", "json"]).await;
     let error: Value = serde_json::from_str(&as_json.errors).expect("JSON");
     assert_eq!(error["error"]["reason"], "CHECK_REQUIRED");
     assert!(error["error"]["trace_id"].as_str().is_some_and(|id| id.len() == 32), "{error}");
-    assert_eq!(desk.run(&["check", "acme", "--scopes", "openid,email"]).await.code, 0);
-    desk.good(&["update", "acme", "--scopes", "openid,email"]).await;
-    desk.good(&["update", "acme", "--scopes", "openid,profile", "--force"]).await;
+    assert_eq!(terminal.run(&["check", "acme", "--scopes", "openid,email"]).await.code, 0);
+    terminal.succeed(&["update", "acme", "--scopes", "openid,email"]).await;
+    terminal.succeed(&["update", "acme", "--scopes", "openid,profile", "--force"]).await;
 
-    let changes = desk.good(&["changes", "acme"]).await;
+    let changes = terminal.succeed(&["changes", "acme"]).await;
     for words in ["anybody (ada)", "switch_secret", "the service", "update (forced)", "activate"] {
         assert!(changes.contains(words), "{words}: {changes}");
     }
-    let listed = desk.good(&["list"]).await;
+    let listed = terminal.succeed(&["list"]).await;
     assert!(
         listed.contains("acme") && listed.contains("active") && listed.contains("1 connections"),
         "{listed}"
     );
-    desk.good(&["update", "acme", "--client-secret-expires", "2020-01-01"]).await;
-    assert!(desk.good(&["list", "--expiring"]).await.contains("(soon)"));
+    terminal.succeed(&["update", "acme", "--client-secret-expires", "2020-01-01"]).await;
+    assert!(terminal.succeed(&["list", "--expiring"]).await.contains("(soon)"));
 
-    assert!(desk.run(&["delete", "acme"]).await.errors.contains("--yes"));
-    desk.good(&["delete", "acme", "--yes"]).await;
-    assert!(desk.run(&["get", "acme"]).await.errors.contains("CONNECTION_NOT_FOUND"));
+    assert!(terminal.run(&["delete", "acme"]).await.errors.contains("--yes"));
+    terminal.succeed(&["delete", "acme", "--yes"]).await;
+    assert!(terminal.run(&["get", "acme"]).await.errors.contains("CONNECTION_NOT_FOUND"));
     let transcript = Path::new(env!("CARGO_TARGET_TMPDIR")).join("support.txt");
-    std::fs::write(transcript, locked(&desk.transcript).as_str()).expect("written");
-    let nobody = Desk { endpoint: "http://127.0.0.1:1".to_owned(), ..desk };
+    std::fs::write(transcript, locked(&terminal.transcript).as_str()).expect("written");
+    let nobody = Terminal { endpoint: "http://127.0.0.1:1".to_owned(), ..terminal };
     assert_eq!(nobody.run(&["list"]).await.code, 3);
 }
 
@@ -285,9 +287,9 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
 async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     let data = tempfile::tempdir().expect("a directory");
     let program = program(data.path()).await;
-    let desk = Desk::at(&program);
-    desk.file("acme.secret", "CANARYacme");
-    let file = desk.file(
+    let terminal = Terminal::at(&program);
+    terminal.file("acme.secret", "CANARYacme");
+    let file = terminal.file(
         "accounts.yaml",
         "connections:\n\
          - slug: acme\n  display_name: Acme\n  discovery_url: https://acme.example/.well-known/openid-configuration\n  \
@@ -299,15 +301,15 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
              authorization_endpoint: https://idp.example/a\n    token_endpoint: https://idp.example/t\n    jwks_uri: https://idp.example/k\n",
     );
     let apply = |more: &'static [&'static str]| [&["apply", "-f", "accounts.yaml"], more].concat();
-    let dry = desk.run(&apply(&["--dry-run"])).await;
+    let dry = terminal.run(&apply(&["--dry-run"])).await;
     assert!(
         dry.code == 1 && dry.text.contains("dry run: 2 created, 0 updated, 0 unchanged, 1 failed"),
         "{}",
         dry.text
     );
     assert!(dry.text.contains("failed    connections[1] (broken): BAD_REQUEST"), "{}", dry.text);
-    assert!(desk.good(&["list"]).await.contains("0 connections"), "nothing was changed");
-    let first = desk.run(&apply(&[])).await;
+    assert!(terminal.succeed(&["list"]).await.contains("0 connections"), "nothing was changed");
+    let first = terminal.run(&apply(&[])).await;
     assert!(
         first.code == 1 && first.text.contains("2 created, 0 updated, 0 unchanged, 1 failed"),
         "{}",
@@ -319,43 +321,47 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
         "{}",
         first.text
     );
-    let second = desk.run(&apply(&["--output", "json"])).await.json();
+    let second = terminal.run(&apply(&["--output", "json"])).await.json();
     assert_eq!(
         (second["unchanged"].as_u64(), second["failed"].as_u64()),
         (Some(2), Some(1)),
         "{second}"
     );
 
-    let text = std::fs::read_to_string(desk.folder.path().join(&file)).expect("read");
-    desk.file(
+    let text = std::fs::read_to_string(terminal.folder.path().join(&file)).expect("read");
+    terminal.file(
         "accounts.yaml",
         &text
             .replace("display_name: Acme", "display_name: Acme Inc.\n  state: disabled")
             .replace("ftp://nowhere", "https://b.example/.well-known/openid-configuration"),
     );
-    let third = desk.run(&apply(&[])).await;
+    let third = terminal.run(&apply(&[])).await;
     assert!(
         third.code == 0 && third.text.contains("1 created, 1 updated, 1 unchanged, 0 failed"),
         "{}",
         third.text
     );
     assert!(third.text.contains("updated   acme: display_name, state"), "{}", third.text);
-    desk.file("acme.secret", "CANARYrotated");
-    assert!(desk.good(&apply(&[])).await.contains("updated   acme: client_secret"));
+    terminal.file("acme.secret", "CANARYrotated");
+    assert!(terminal.succeed(&apply(&[])).await.contains("updated   acme: client_secret"));
 
     // An export holds everything but the secrets, and changes nothing when it is applied.
-    let exported = desk.good(&["export"]).await;
+    let exported = terminal.succeed(&["export"]).await;
     assert!(exported.contains("slug: manual") && !exported.contains("secret: "), "{exported}");
-    desk.file("exported.yaml", &exported);
-    let listed = desk.good(&["list", "--output", "json"]).await;
+    terminal.file("exported.yaml", &exported);
+    let listed = terminal.succeed(&["list", "--output", "json"]).await;
     let all_unchanged = "0 created, 0 updated, 3 unchanged, 0 failed";
     assert!(
-        desk.good(&["apply", "-f", "exported.yaml"]).await.contains(all_unchanged),
+        terminal.succeed(&["apply", "-f", "exported.yaml"]).await.contains(all_unchanged),
         "{exported}"
     );
-    let from_input = desk.run_with(&["apply", "-f", "-"], &exported).await;
+    let from_input = terminal.run_with(&["apply", "-f", "-"], &exported).await;
     assert!(from_input.code == 0 && from_input.text.contains(all_unchanged), "{}", from_input.text);
-    assert_eq!(desk.good(&["list", "--output", "json"]).await, listed, "not even the revision");
+    assert_eq!(
+        terminal.succeed(&["list", "--output", "json"]).await,
+        listed,
+        "not even the revision"
+    );
     for (bad, words) in [
         (
             "{ slug: acme, client_secret: CANARY, client_secret_file: acme.secret }",
@@ -372,35 +378,35 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
             "must be client_secret_basic or client_secret_post",
         ),
     ] {
-        desk.file(
+        terminal.file(
             "bad.yaml",
             &format!("connections: [{bad}, {{ slug: manual, display_name: M }}]"),
         );
-        let said = desk.run(&["apply", "-f", "bad.yaml"]).await;
+        let output = terminal.run(&["apply", "-f", "bad.yaml"]).await;
         assert!(
-            said.code == 1 && said.text.contains(words) && said.text.contains("1 failed"),
+            output.code == 1 && output.text.contains(words) && output.text.contains("1 failed"),
             "{bad}: {}",
-            said.text
+            output.text
         );
     }
     // From manual endpoints to discovery, and nothing else is touched.
-    desk.file(
+    terminal.file(
         "moved.yaml",
         "connections: [{ slug: manual, discovery_url: https://idp.example/.well-known/openid-configuration }]",
     );
-    assert!(desk.good(&["apply", "-f", "moved.yaml"]).await.contains("1 updated"));
-    assert!(desk.good(&["apply", "-f", "moved.yaml"]).await.contains("1 unchanged"));
-    desk.good(&["update", "manual", "--email-claims", "mail,email"]).await;
-    let mapped = desk.good(&["update", "manual", "--groups-claim", "roles"]).await;
+    assert!(terminal.succeed(&["apply", "-f", "moved.yaml"]).await.contains("1 updated"));
+    assert!(terminal.succeed(&["apply", "-f", "moved.yaml"]).await.contains("1 unchanged"));
+    terminal.succeed(&["update", "manual", "--email-claims", "mail,email"]).await;
+    let mapped = terminal.succeed(&["update", "manual", "--groups-claim", "roles"]).await;
     assert!(mapped.contains("email: mail, email") && mapped.contains("groups: roles"), "{mapped}");
     for (bad, words) in [
         ("connections: [{ slug: acme, client_secret: CANARY ]", "invalid YAML at line 1"),
         ("conections: [{ slug: acme }, { slug: acme }]", "must be a list of connections"),
         ("CANARY", "must be a list of connections"),
     ] {
-        desk.file("bad.yaml", bad);
-        let said = desk.run(&["apply", "-f", "bad.yaml"]).await;
-        assert!(said.code == 2 && said.errors.contains(words), "{bad}: {}", said.errors);
+        terminal.file("bad.yaml", bad);
+        let output = terminal.run(&["apply", "-f", "bad.yaml"]).await;
+        assert!(output.code == 2 && output.errors.contains(words), "{bad}: {}", output.errors);
     }
 }
 
@@ -409,9 +415,9 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
 async fn a_file_that_the_service_normalises_is_unchanged_the_second_time() {
     let data = tempfile::tempdir().expect("a directory");
     let program = program(data.path()).await;
-    let desk = Desk::at(&program);
-    desk.file("secret", "  CANARYsecret \n");
-    desk.file(
+    let terminal = Terminal::at(&program);
+    terminal.file("secret", "  CANARYsecret \n");
+    terminal.file(
         "accounts.yaml",
         "connections:\n\
          - slug: beta\n  display_name: \"Beta  \"\n  client_id: \" b \"\n  client_secret_file: secret\n  \
@@ -423,17 +429,23 @@ async fn a_file_that_the_service_normalises_is_unchanged_the_second_time() {
              jwks_uri: https://idp.example/k\n",
     );
     let apply = ["apply", "-f", "accounts.yaml"];
-    let first = desk.good(&apply).await;
+    let first = terminal.succeed(&apply).await;
     assert!(first.contains("2 created, 0 updated, 0 unchanged, 0 failed"), "{first}");
-    let (listed, changes) =
-        (desk.good(&["list", "--output", "json"]).await, desk.good(&["changes", "beta"]).await);
+    let (listed, changes) = (
+        terminal.succeed(&["list", "--output", "json"]).await,
+        terminal.succeed(&["changes", "beta"]).await,
+    );
     for arguments in [&apply[..], &["apply", "-f", "accounts.yaml", "--dry-run"]] {
-        let again = desk.good(arguments).await;
+        let again = terminal.succeed(arguments).await;
         assert!(again.contains("0 created, 0 updated, 2 unchanged, 0 failed"), "{again}");
     }
-    assert_eq!(desk.good(&["list", "--output", "json"]).await, listed, "not even the revision");
-    assert_eq!(desk.good(&["changes", "beta"]).await, changes);
-    let shown = desk.run(&["get", "manual", "--output", "json"]).await.json();
+    assert_eq!(
+        terminal.succeed(&["list", "--output", "json"]).await,
+        listed,
+        "not even the revision"
+    );
+    assert_eq!(terminal.succeed(&["changes", "beta"]).await, changes);
+    let shown = terminal.run(&["get", "manual", "--output", "json"]).await.json();
     assert_eq!(shown["connection"]["client_id"], "0123", "as it is spelled");
     assert_eq!(shown["connection"]["state"], "CONNECTION_STATE_DISABLED");
 }
@@ -443,8 +455,8 @@ async fn a_file_that_the_service_normalises_is_unchanged_the_second_time() {
 async fn a_dry_run_reports_every_mistake_of_every_entry() {
     let data = tempfile::tempdir().expect("a directory");
     let program = program(data.path()).await;
-    let desk = Desk::at(&program);
-    desk.file(
+    let terminal = Terminal::at(&program);
+    terminal.file(
         "accounts.yaml",
         "connections:\n\
          - slug: good\n  discovery_url: https://a.example/.well-known/openid-configuration\n  client_id: a\n  client_secret: CANARYa\n\
@@ -452,8 +464,8 @@ async fn a_dry_run_reports_every_mistake_of_every_entry() {
          - slug: Not A Slug\n  discovery_url: ftp://nowhere\n  client_id: c\n  client_secret: CANARYc\n",
     );
     for more in [&["--dry-run"][..], &[]] {
-        let said = desk.run(&[&["apply", "-f", "accounts.yaml"], more].concat()).await;
-        assert_eq!(said.code, 1, "{}", said.text);
+        let output = terminal.run(&[&["apply", "-f", "accounts.yaml"], more].concat()).await;
+        assert_eq!(output.code, 1, "{}", output.text);
         for expected in [
             "created   good: ",
             "failed    connections[1] (acme): BAD_REQUEST",
@@ -467,10 +479,13 @@ async fn a_dry_run_reports_every_mistake_of_every_entry() {
             "\n  discovery_url: must be https",
             "1 created, 0 updated, 0 unchanged, 2 failed",
         ] {
-            assert!(said.text.contains(expected), "{expected}\nin\n{}", said.text);
+            assert!(output.text.contains(expected), "{expected}\nin\n{}", output.text);
         }
     }
-    assert!(desk.good(&["list"]).await.contains("1 connections"), "one bad entry stops no other");
+    assert!(
+        terminal.succeed(&["list"]).await.contains("1 connections"),
+        "one bad entry stops no other"
+    );
 }
 
 /// The service lets the standby secret take over; the file must not undo that.
@@ -479,9 +494,9 @@ async fn secrets_that_have_changed_places_stay_when_the_file_is_applied_again() 
     let data = tempfile::tempdir().expect("a directory");
     let mut program = program(data.path()).await;
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
-    let desk = Desk::at(&program);
-    desk.file("right", &idp.client_secret);
-    desk.file(
+    let terminal = Terminal::at(&program);
+    terminal.file("right", &idp.client_secret);
+    terminal.file(
         "accounts.yaml",
         &format!(
             "connections:\n- slug: acme\n  discovery_url: {}\n  client_id: \"{}\"\n  client_secret: CANARYold\n  \
@@ -491,14 +506,14 @@ async fn secrets_that_have_changed_places_stay_when_the_file_is_applied_again() 
         ),
     );
     let apply = ["apply", "-f", "accounts.yaml"];
-    assert!(desk.good(&apply).await.contains("1 created"));
+    assert!(terminal.succeed(&apply).await.contains("1 created"));
     assert_eq!(reason(program.log_in(&idp).await), "CLIENT_REJECTED");
     eventually("the standby secret has taken over", || async {
-        let shown = desk.run(&["get", "acme", "--output", "json"]).await.json();
+        let shown = terminal.run(&["get", "acme", "--output", "json"]).await.json();
         shown["connection"]["secret_switch_time"].is_string()
     })
     .await;
-    assert!(desk.good(&apply).await.contains("0 updated, 1 unchanged"));
+    assert!(terminal.succeed(&apply).await.contains("0 updated, 1 unchanged"));
     program.log_in(&idp).await.expect("a login with the secret that took over");
 }
 
@@ -509,20 +524,20 @@ async fn ten_thousand_connections_are_applied_in_one_command_and_listed() {
     let (postgres, key) = (postgres_url().await, key().encoded().to_string());
     let settings = [("SSO_DATABASE_URL", postgres.as_str()), ("SSO_ENCRYPTION_KEYS", key.as_str())];
     let mut program = Program::serve(data.path(), &settings).await;
-    let desk = Desk::at(&program);
+    let terminal = Terminal::at(&program);
     let mut text = "connections:\n".to_owned();
     for number in 0..COUNT {
         let url = format!("https://idp{number}.example/.well-known/openid-configuration");
         writeln!(text, "- slug: account-{number}\n  discovery_url: {url}\n  client_id: c\n  client_secret: CANARY{number}")
             .expect("written");
     }
-    desk.file("accounts.yaml", &text);
-    let applied = desk.good(&["apply", "-f", "accounts.yaml"]).await;
+    terminal.file("accounts.yaml", &text);
+    let applied = terminal.succeed(&["apply", "-f", "accounts.yaml"]).await;
     assert!(applied.contains("10000 created, 0 updated, 0 unchanged, 0 failed"), "{applied}");
     assert_eq!(applied.lines().count(), 1, "no line for each of so many");
-    let listed = desk.run(&["list", "--output", "json"]).await.json();
+    let listed = terminal.run(&["list", "--output", "json"]).await.json();
     assert_eq!(listed["connections"].as_array().expect("a list").len(), COUNT);
-    let again = desk.good(&["apply", "-f", "accounts.yaml"]).await;
+    let again = terminal.succeed(&["apply", "-f", "accounts.yaml"]).await;
     assert!(again.contains("0 created, 0 updated, 10000 unchanged, 0 failed"), "{again}");
     // The pages are in the order of the slugs.
     let mut request = pb::ListConnectionsRequest { page_size: 777, page_token: String::new() };
@@ -543,16 +558,16 @@ async fn ten_thousand_connections_are_applied_in_one_command_and_listed() {
 async fn an_update_without_a_change_fails_before_it_connects() {
     let data = tempfile::tempdir().expect("a directory");
     let (folder, endpoint) = (data, "http://127.0.0.1:1".to_owned());
-    let desk = Desk { folder, endpoint, transcript: Mutex::default() };
-    let said = desk.run(&["update", "acme"]).await;
-    assert!(said.code == 2 && said.errors.contains("nothing to change"), "{}", said.errors);
-    assert_eq!(desk.run(&["update", "acme", "--scopes", "openid"]).await.code, 3);
+    let terminal = Terminal { folder, endpoint, transcript: Mutex::default() };
+    let output = terminal.run(&["update", "acme"]).await;
+    assert!(output.code == 2 && output.errors.contains("nothing to change"), "{}", output.errors);
+    assert_eq!(terminal.run(&["update", "acme", "--scopes", "openid"]).await.code, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_have_help_and_completions_and_identify_the_caller() {
     let data = tempfile::tempdir().expect("a directory");
-    let said = |arguments: &[&str]| {
+    let stdout_of = |arguments: &[&str]| {
         let output = command(data.path()).args(arguments).output().expect("the program runs");
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).expect("UTF-8")
@@ -561,7 +576,7 @@ async fn the_commands_have_help_and_completions_and_identify_the_caller() {
         "create", "get", "list", "update", "delete", "check", "activate", "guide", "attempts",
         "changes", "apply", "export",
     ] {
-        let help = said(&["connection", verb, "--help"]);
+        let help = stdout_of(&["connection", verb, "--help"]);
         assert!(
             help.contains("Usage:") && help.contains("--endpoint") && help.contains("--token-file"),
             "{verb}: {help}"
@@ -569,10 +584,10 @@ async fn the_commands_have_help_and_completions_and_identify_the_caller() {
         assert!(!help.contains("--client-secret <"), "no secret by an argument: {help}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(said(&["completions", shell]).contains("attempts"), "{shell}");
+        assert!(stdout_of(&["completions", shell]).contains("attempts"), "{shell}");
     }
     // A caller with a token, by the callers file.
-    let token = said(&["tokens", "generate"]);
+    let token = stdout_of(&["tokens", "generate"]);
     let value = |name: &str| {
         token.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned()
     };
@@ -582,11 +597,11 @@ async fn the_commands_have_help_and_completions_and_identify_the_caller() {
     );
     std::fs::write(data.path().join("callers.toml"), callers).expect("written");
     let program = Program::serve(data.path(), &[("SSO_CALLERS_FILE", "callers.toml")]).await;
-    let desk = Desk::at(&program);
-    assert!(desk.run(&["list"]).await.errors.contains("CALLER_UNKNOWN"));
-    desk.file("token", &value("token:"));
-    assert!(desk.good(&["list", "--token-file", "token"]).await.contains("0 connections"));
-    desk.file("secret", "CANARYsecret");
+    let terminal = Terminal::at(&program);
+    assert!(terminal.run(&["list"]).await.errors.contains("CALLER_UNKNOWN"));
+    terminal.file("token", &value("token:"));
+    assert!(terminal.succeed(&["list", "--token-file", "token"]).await.contains("0 connections"));
+    terminal.file("secret", "CANARYsecret");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let discovery = idp.discovery_url();
     let create = [
@@ -601,8 +616,11 @@ async fn the_commands_have_help_and_completions_and_identify_the_caller() {
         "--token-file",
         "token",
     ];
-    desk.good(&create).await;
+    terminal.succeed(&create).await;
     assert!(
-        desk.good(&["changes", "acme", "--token-file", "token"]).await.contains("support (ada)")
+        terminal
+            .succeed(&["changes", "acme", "--token-file", "token"])
+            .await
+            .contains("support (ada)")
     );
 }
