@@ -78,7 +78,8 @@ fn parse(text: &str, folder: &Path) -> Result<Vec<Entry>, String> {
     for entry in &entries {
         *counts.entry(entry.slug.clone()).or_default() += 1;
     }
-    for entry in entries.iter_mut().filter(|entry| counts[&entry.slug] > 1) {
+    counts.remove("");
+    for entry in entries.iter_mut().filter(|entry| counts.get(&entry.slug) > Some(&1)) {
         let description = "must not appear more than once in a file".to_owned();
         entry.mistakes.push(FieldViolation { field: "slug".to_owned(), description });
     }
@@ -291,7 +292,7 @@ mod tests {
     fn a_mistake_belongs_to_its_entry() {
         let entries = parsed(
             "connections:\n- { slug: a, dicovery_url: CANARY }\n- { slug: b, client_id: c }\n- CANARY\n\
-             - { slug: c, client_secret: CANARY, client_secret_file: x }\n- { slug: d }\n- { slug: d }\n",
+             - { slug: c, client_secret: CANARY, client_secret_file: x }\n- { slug: d }\n- { slug: d }\n- {}\n- {}\n",
         );
         assert_eq!(entries[0].label, "connections[0] (a)");
         assert_eq!(
@@ -307,9 +308,10 @@ mod tests {
                 && both[1].contains("can't read /nowhere/x"),
             "{both:?}"
         );
-        for entry in &entries[4..] {
+        for entry in &entries[4..6] {
             assert_eq!(mistakes(entry), ["slug: must not appear more than once in a file"]);
         }
+        assert!(entries[6].mistakes.is_empty(), "the service says that the slug is missing");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod show;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use prost::{Message, Name};
 
 use super::client::{Admin, ClientArgs};
@@ -114,8 +114,8 @@ enum Verb {
         /// The account's slug; it needn't have a connection yet.
         slug: String,
         /// Print the steps for this IdP. Default: the IdP of the connection.
-        #[arg(long, value_enum)]
-        idp: Option<Idp>,
+        #[arg(long, value_parser = ["entra", "okta", "google", "auth0", "keycloak", "generic"])]
+        idp: Option<String>,
         /// Print the note that the connection is ready to test, with what the check has proven.
         #[arg(long, conflicts_with = "idp")]
         ready: bool,
@@ -156,30 +156,6 @@ enum Verb {
         /// The accounts' slugs. Default: all.
         slugs: Vec<String>,
     },
-}
-
-/// An IdP with its own steps in the guide.
-#[derive(Clone, Copy, ValueEnum)]
-enum Idp {
-    Entra,
-    Okta,
-    Google,
-    Auth0,
-    Keycloak,
-    Generic,
-}
-
-impl From<Idp> for pb::IdentityProvider {
-    fn from(idp: Idp) -> Self {
-        match idp {
-            Idp::Entra => Self::Entra,
-            Idp::Okta => Self::Okta,
-            Idp::Google => Self::Google,
-            Idp::Auth0 => Self::Auth0,
-            Idp::Keycloak => Self::Keycloak,
-            Idp::Generic => Self::Generic,
-        }
-    }
 }
 
 impl ConnectionCommand {
@@ -264,7 +240,8 @@ impl ConnectionCommand {
                 print(output, &activated, |it| show::connection(&connection_of(&it.connection)))?;
             }
             Verb::Guide { slug, idp, ready } => {
-                let idp = idp.map_or(pb::IdentityProvider::Unspecified, Into::into);
+                let idp = format!("IDENTITY_PROVIDER_{}", idp.unwrap_or_default().to_uppercase());
+                let idp = pb::IdentityProvider::from_str_name(&idp).unwrap_or_default();
                 let request = pb::GetSetupGuideRequest { slug, idp: idp.into(), ready };
                 let guide = client.admin().await?.get_setup_guide(request).await?.into_inner();
                 print(output, &guide, |it| print_line(it.markdown.trim_end()))?;
