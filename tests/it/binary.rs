@@ -523,7 +523,7 @@ async fn the_start_waits_for_sql_and_redis_and_says_so() {
     assert!(
         log.matches("a store does not answer").count() <= 2
             && log.contains("a store answers again"),
-        "told once each: {log}"
+        "logged once each: {log}"
     );
 }
 
@@ -539,7 +539,7 @@ async fn with_sql_away_known_connections_go_on_working() {
     program.set_up(&idp).await;
     program.log_in(&idp).await.expect("a login");
     allow_connections(&postgres, false).await;
-    eventually("support is told", || async {
+    eventually("support's service says so", || async {
         program.health("peerpanda.sso.v1.ConnectionService").await == 2
     })
     .await;

@@ -145,7 +145,7 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     let output = terminal.run(&create).await;
     assert!(
         output.code == 2 && output.errors.contains("--client-secret-file"),
-        "nobody can be asked here: {}",
+        "without a terminal it can't ask: {}",
         output.errors
     );
     let created = terminal
@@ -279,8 +279,8 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     assert!(terminal.run(&["get", "acme"]).await.errors.contains("CONNECTION_NOT_FOUND"));
     let transcript = Path::new(env!("CARGO_TARGET_TMPDIR")).join("support.txt");
     std::fs::write(transcript, locked(&terminal.transcript).as_str()).expect("written");
-    let nobody = Terminal { endpoint: "http://127.0.0.1:1".to_owned(), ..terminal };
-    assert_eq!(nobody.run(&["list"]).await.code, 3);
+    let unreachable = Terminal { endpoint: "http://127.0.0.1:1".to_owned(), ..terminal };
+    assert_eq!(unreachable.run(&["list"]).await.code, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! `peerpanda-sso connection`: what support does with the customers' connections. A verb parses its
-//! arguments, makes its calls, and prints the response: as text by [`show`], or as JSON the message
+//! arguments, makes its calls, and prints the response: as text by `show`, or as JSON the message
 //! itself.
 
 mod apply;
