@@ -87,28 +87,21 @@ impl From<Status> for Failure {
     }
 }
 
-/// What the service said when it refused a call; empty fields were not said.
+/// What the service said when it refused a call; what it didn't say is empty.
 #[derive(Debug, Default, Serialize)]
 pub struct Refusal {
-    /// The stable reason, such as `BAD_REQUEST`.
-    pub reason: String,
-    /// The finer code, such as `field_invalid`.
-    pub cause: String,
-    /// The sentence for people.
-    pub message: String,
-    /// The id that the service logged.
-    pub trace_id: String,
-    /// The invalid fields.
-    pub violations: Vec<FieldViolation>,
+    reason: String,
+    cause: String,
+    message: String,
+    trace_id: String,
+    violations: Vec<FieldViolation>,
 }
 
-/// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FieldViolation {
-    /// The field's path in the proto; empty where the description names it.
-    pub field: String,
-    /// What is wrong. Never a secret.
-    pub description: String,
+/// What is wrong with one field, or with the whole where `field` is empty. Never quotes a secret.
+#[derive(Clone, Debug, Serialize)]
+struct FieldViolation {
+    field: String,
+    description: String,
 }
 
 impl From<Status> for Refusal {

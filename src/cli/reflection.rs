@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use prost::{Message, Name};
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
-    MessageDescriptor, SerializeOptions, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, Kind, MessageDescriptor, SerializeOptions,
 };
 use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
+use serde_json::Value as Json;
 
 use super::{Failure, print_json};
 use crate::pb;
@@ -62,37 +62,28 @@ pub(super) fn is_timestamp(kind: &Kind) -> bool {
     kind.as_message().is_some_and(|it| it.full_name() == Timestamp::full_name())
 }
 
-/// A field's value as people read it: enums by their short names, times to the second, lists with
-/// commas, and a line for each member of a map or message.
-pub(super) fn text(kind: &Kind, value: &Value) -> String {
-    match (kind, value) {
-        (Kind::Enum(descriptor), Value::EnumNumber(number)) => {
+/// A field's JSON value as people read it: enums by their short names, times to the second, lists
+/// with commas, and a line for each member of a map or message.
+pub(super) fn text(kind: &Kind, value: &Json) -> String {
+    let items = |separator: &str, items: &mut dyn Iterator<Item = String>| {
+        items.collect::<Vec<_>>().join(separator)
+    };
+    match (value, kind) {
+        (Json::String(name), Kind::Enum(descriptor)) => {
             let mut names = enum_names(descriptor);
-            names.find_map(|(_, short, it)| (it == *number).then_some(short)).unwrap_or_default()
+            names.find_map(|(full, short, _)| (full == *name).then_some(short)).unwrap_or_default()
         }
-        (_, Value::Message(message)) if is_timestamp(kind) => {
-            time_text(message.transcode_to().ok().as_ref())
+        (Json::String(time), _) if is_timestamp(kind) => {
+            time.split_once('.').map_or_else(|| time.clone(), |(time, _)| format!("{time}Z"))
         }
-        (_, Value::Message(message)) => {
-            let line = |(field, value): (FieldDescriptor, &Value)| {
-                format!("{}: {}", field.name(), text(&field.kind(), value))
-            };
-            message.fields().map(line).collect::<Vec<_>>().join("\n")
+        (Json::String(text), _) => text.clone(),
+        (Json::Array(values), _) => items(", ", &mut values.iter().map(|it| text(kind, it))),
+        (Json::Object(members), _) => {
+            let line =
+                |(name, it): (&String, &Json)| format!("{name}: {}", text(&Kind::String, it));
+            items("\n", &mut members.iter().map(line))
         }
-        (_, Value::List(items)) => {
-            items.iter().map(|item| text(kind, item)).collect::<Vec<_>>().join(", ")
-        }
-        (_, Value::Map(entries)) => {
-            let line = |(name, value): (&MapKey, &Value)| {
-                format!("{}: {}", name.as_str().unwrap_or_default(), text(&Kind::String, value))
-            };
-            let mut lines: Vec<_> = entries.iter().map(line).collect();
-            lines.sort();
-            lines.join("\n")
-        }
-        (_, Value::String(text)) => text.clone(),
-        (_, Value::Bool(value)) => value.to_string(),
-        (_, value) => value.as_u64().map(|value| value.to_string()).unwrap_or_default(),
+        (other, _) => other.to_string(),
     }
 }
 

@@ -4,11 +4,9 @@
 //! the file in an error.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 
 use prost_reflect::Value;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -19,7 +17,7 @@ use serde_saphyr::options::NonFiniteFloatPolicy;
 use super::super::reflection::{Mapped, reflect};
 use super::super::{Failure, FieldViolation};
 use super::edit::{Edit, did_you_mean, is_settable};
-use super::secrets;
+use super::secrets::{self, Secrets};
 use crate::pb;
 
 /// One connection of a file. Fields that it doesn't name stay as they are.
@@ -39,13 +37,7 @@ pub(super) struct Entry {
 /// entry.
 pub(super) fn read(file: &Path) -> Result<Vec<Entry>, Failure> {
     let failed = |what: String| Failure::Usage(format!("{}: {what}", file.display()));
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
-    };
-    read.map_err(|error| failed(format!("can't read the file: {error}")))?;
+    let text = secrets::read_text(file).map_err(|error| failed(error.to_string()))?;
     parse(&text, file.parent().unwrap_or(Path::new(""))).map_err(failed)
 }
 
@@ -99,7 +91,7 @@ impl Entry {
                 Map::new()
             }
         };
-        let mut secret_values: Vec<(&str, SecretString)> = Vec::new();
+        let mut secrets = Secrets::new();
         for name in ["client_secret", "standby_client_secret"] {
             let (file, expires) = (format!("{name}_file"), format!("{name}_expires"));
             if let Some(path) = object.remove(&file).filter(|path| !path.is_null()) {
@@ -107,7 +99,7 @@ impl Entry {
                     violate(name, format!("must not be given together with {file}"));
                 }
                 match path.as_str().map(|path| secrets::read_file(&folder.join(path))) {
-                    Some(Ok(secret)) => secret_values.push((name, secret)),
+                    Some(Ok(secret)) => secrets.push((name, secret)),
                     Some(Err(error)) => violate(name, error),
                     None => violate(&file, "must be a text".to_owned()),
                 }
@@ -123,9 +115,7 @@ impl Entry {
         let slug = object.get("slug").and_then(Json::as_str).unwrap_or_default().trim().to_owned();
         let (mut edit, of_fields) = Edit::read(object);
         mistakes.extend(of_fields);
-        for (name, secret) in secret_values {
-            edit.set_secret(name, &secret);
-        }
+        edit.set_secrets(&secrets);
         let name = if slug.is_empty() { String::new() } else { format!(" ({slug})") };
         Self { label: format!("connections[{index}]{name}"), slug, edit, mistakes }
     }

@@ -6,11 +6,12 @@ use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
 };
 use prost_types::{FieldMask, Timestamp};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::FieldViolation;
 use super::super::reflection::{descriptor, enum_names, is_timestamp};
+use super::secrets::Secrets;
 use crate::model::draft::DraftField;
 use crate::pb;
 
@@ -51,11 +52,12 @@ impl Edit {
         (Self { connection, fields }, mistakes)
     }
 
-    /// Names a secret. `field`: `client_secret` or `standby_client_secret`.
-    pub(super) fn set_secret(&mut self, field: &str, secret: &SecretString) {
-        let secret = Value::String(secret.expose_secret().to_owned());
-        self.connection.set_field_by_name(field, secret);
-        self.fields.push(field.to_owned());
+    pub(super) fn set_secrets(&mut self, secrets: &Secrets) {
+        for (field, secret) in secrets {
+            let secret = Value::String(secret.expose_secret().to_owned());
+            self.connection.set_field_by_name(field, secret);
+            self.fields.push((*field).to_owned());
+        }
     }
 
     /// The message, and the names of its fields that were given; an update takes these.

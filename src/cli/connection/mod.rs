@@ -174,18 +174,18 @@ impl ConnectionCommand {
         match verb {
             Verb::Create { slug, fields, secrets } => {
                 let mut edit = fields.edit(None)?;
-                secrets.read(true)?.add_to(&mut edit);
+                edit.set_secrets(&secrets.read(true)?);
                 let connection = pb::Connection { slug: slug.clone(), ..edit.to_message().0 };
                 let connection = Some(connection);
                 let request = pb::CreateConnectionRequest { connection, validate_only: false };
                 let created = client.admin().await?.create_connection(request).await?.into_inner();
-                print(output, &created, |it| show::connection(&connection_of(&it.connection)))?;
+                print(output, &created, |it| show::connection(&it.connection))?;
                 hint(output, &format!("next: peerpanda-sso connection check {slug}"));
             }
             Verb::Get { slug } => {
                 let request = pb::GetConnectionRequest { slug };
                 let read = client.admin().await?.get_connection(request).await?.into_inner();
-                print(output, &read, |it| show::connection(&connection_of(&it.connection)))?;
+                print(output, &read, |it| show::connection(&it.connection))?;
             }
             Verb::List { expiring } => {
                 let mut connections = list_all(&mut client.admin().await?).await?;
@@ -202,7 +202,7 @@ impl ConnectionCommand {
                 let admin = &mut client.admin().await?;
                 let known = get(admin, &slug).await?;
                 let mut edit = fields.edit(known.claim_mapping)?;
-                secrets.add_to(&mut edit);
+                edit.set_secrets(&secrets);
                 let (connection, paths) = edit.to_message();
                 let revision = known.revision;
                 let request = pb::UpdateConnectionRequest {
@@ -212,7 +212,7 @@ impl ConnectionCommand {
                     validate_only: false,
                 };
                 let updated = admin.update_connection(request).await?.into_inner();
-                print(output, &updated, |it| show::connection(&connection_of(&it.connection)))?;
+                print(output, &updated, |it| show::connection(&it.connection))?;
                 if updated.changed_fields.is_empty() {
                     hint(output, "note: nothing has changed");
                 } else if !updated.effect.is_empty() {
@@ -237,7 +237,7 @@ impl ConnectionCommand {
                 let revision = get(admin, &slug).await?.revision;
                 let request = pb::ActivateConnectionRequest { slug, revision, force };
                 let activated = admin.activate_connection(request).await?.into_inner();
-                print(output, &activated, |it| show::connection(&connection_of(&it.connection)))?;
+                print(output, &activated, |it| show::connection(&it.connection))?;
             }
             Verb::Guide { slug, idp, ready } => {
                 let idp = format!("IDENTITY_PROVIDER_{}", idp.unwrap_or_default().to_uppercase());
@@ -292,11 +292,6 @@ fn print<T: Message + Name>(
     }
 }
 
-/// Responses always have it.
-fn connection_of(connection: &Option<pb::Connection>) -> pb::Connection {
-    connection.clone().unwrap_or_default()
-}
-
 /// Only for a person at a terminal.
 fn hint(output: Output, text: &str) {
     if output == Output::Text && std::io::stderr().is_terminal() {
@@ -332,7 +327,7 @@ async fn check(
 ) -> Result<Outcome, Failure> {
     let mapping = if fields.map_claims() { get(admin, &slug).await?.claim_mapping } else { None };
     let mut edit = fields.edit(mapping)?;
-    secrets.read(false)?.add_to(&mut edit);
+    edit.set_secrets(&secrets.read(false)?);
     let (proposal, paths) = edit.to_message();
     let (proposal, update_mask) =
         if paths.is_empty() { (None, None) } else { (Some(proposal), mask(paths)) };

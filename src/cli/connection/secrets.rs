@@ -1,13 +1,12 @@
 //! Reads secrets from a file, standard input, or a prompt without an echo; never from an argument.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use secrecy::SecretString;
 
 use super::super::Failure;
-use super::edit::Edit;
 
 /// Flags that say where the secrets are.
 #[derive(Args)]
@@ -24,54 +23,46 @@ pub(super) struct SecretArgs {
     standby_client_secret_file: Option<PathBuf>,
 }
 
-/// Secrets that were read, by the names of their fields.
-pub(super) struct Secrets(Vec<(&'static str, SecretString)>);
+/// Secrets, each with the name of its field.
+pub(super) type Secrets = Vec<(&'static str, SecretString)>;
 
 impl SecretArgs {
     /// `is_required`: ask for the client secret if no flag names one.
     pub(super) fn read(self, is_required: bool) -> Result<Secrets, Failure> {
         let read = |file: &Path| read_file(file).map_err(Failure::Usage);
-        let mut secrets = Vec::new();
+        let mut secrets = Secrets::new();
         match &self.client_secret_file {
             Some(file) => secrets.push(("client_secret", read(file)?)),
             None if is_required || self.ask_client_secret => {
-                secrets.push(("client_secret", ask()?))
+                secrets.push(("client_secret", ask()?));
             }
             None => {}
         }
         if let Some(file) = &self.standby_client_secret_file {
             secrets.push(("standby_client_secret", read(file)?));
         }
-        Ok(Secrets(secrets))
+        Ok(secrets)
     }
 }
 
-impl Secrets {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn add_to(&self, edit: &mut Edit) {
-        for (field, secret) in &self.0 {
-            edit.set_secret(field, secret);
-        }
-    }
-}
-
-/// Reads a secret from a file; `-` is standard input.
+/// Reads a secret from a file; `-` is standard input. Editors end a file with a newline, which is not
+/// part of the secret.
 ///
 /// # Errors
 /// Why the file can't be read.
 pub(super) fn read_file(file: &Path) -> Result<SecretString, String> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
-    };
-    read.map_err(|error| format!("can't read {}: {error}", file.display()))?;
-    // Editors end a file with a newline.
+    let text =
+        read_text(file).map_err(|error| format!("can't read {}: {error}", file.display()))?;
     Ok(text.trim().to_owned().into())
+}
+
+/// Reads a file; `-` is standard input.
+pub(super) fn read_text(file: &Path) -> std::io::Result<String> {
+    if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    }
 }
 
 fn ask() -> Result<SecretString, Failure> {

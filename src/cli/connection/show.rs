@@ -3,16 +3,19 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::super::reflection::{reflect, text, time_text};
+use super::super::reflection::{Mapped, reflect, text, time_text};
 use super::super::{Failure, print_line};
 use crate::clock::{Clock, SystemClock};
 use crate::model::secret::EXPIRES_SOON;
 use crate::pb;
 
 /// Every field that is set, by its name in the proto.
-pub(super) fn connection(connection: &pb::Connection) -> Result<(), Failure> {
+pub(super) fn connection(connection: &Option<pb::Connection>) -> Result<(), Failure> {
+    let connection = connection.clone().unwrap_or_default();
+    let message = Mapped(reflect(&connection));
+    let json = serde_json::to_value(&message).map_err(Failure::other)?;
     let mut table = table();
-    for (field, value) in reflect(connection).fields() {
+    for (field, _) in message.0.fields() {
         let value = match field.name() {
             "last_check" => connection.last_check.as_ref().map(check_text).unwrap_or_default(),
             "logins" => connection.logins.as_ref().map(summary_text).unwrap_or_default(),
@@ -21,7 +24,7 @@ pub(super) fn connection(connection: &pb::Connection) -> Result<(), Failure> {
                 let lines = claims.map(|it| format!("{}: {}", it.name, it.values.join(", ")));
                 lines.collect::<Vec<_>>().join("\n")
             }
-            _ => text(&field.kind(), value),
+            name => text(&field.kind(), &json[name]),
         };
         table.add_row([field.name(), &value]);
     }
