@@ -15,7 +15,7 @@ use super::super::{Failure, Outcome, Output, Refusal, print_json, print_line};
 use super::document::Entry;
 use super::edit::{SECRET_FIELDS, mask};
 use super::list_all;
-use crate::model::connection::ClientSecret;
+use crate::model::secret::ClientSecret;
 use crate::pb;
 
 #[derive(Clone, Copy)]
