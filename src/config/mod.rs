@@ -1,171 +1,180 @@
-//! Every setting: a flag and an environment variable each, documented and defaulted. All that is wrong with them is
-//! reported at once. Secrets are read here and nowhere else, and shown nowhere.
+//! Every setting is a flag and an environment variable, with its documentation and default. `main` parses
+//! and checks them; all problems are reported at once. Secrets are read here and never shown.
+
+mod key_file;
+mod parsing;
 
 use std::fmt;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
-use url::{Host, Url};
 
-use crate::entropy::SystemEntropy;
 use crate::model::address::AddressPolicy;
 use crate::model::rate::Rate;
 use crate::store::redis::url::RedisUrl;
 use crate::store::seal::{Keyring, MasterKey};
 use crate::telemetry::LogFormat;
+use parsing::{Check, given, or_default};
 
-/// The settings as they are given: text, unchecked.
+/// The settings as they were given: unchecked text.
 #[derive(Args)]
 pub struct Settings {
-    /// Where LoginService listens, for the web tier: IP address and port.
+    /// Listen here for the web tier (LoginService): IP address and port.
     #[arg(long, env = "SSO_LISTEN", value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     pub listen: String,
-    /// Where ConnectionService listens, for support: IP address and port.
+    /// Listen here for support (ConnectionService): IP address and port.
     #[arg(long, env = "SSO_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = DEFAULT_ADMIN_LISTEN)]
     pub admin_listen: String,
-    /// Origin of the URIs that customers register at their IdP: {origin}/app/accounts/oidc/{slug}/login/ and
-    /// .../login/callback/. https, or http at localhost.
+    /// Set the origin of the URIs that customers register at their IdP:
+    /// {origin}/app/accounts/oidc/{slug}/login/ and .../login/callback/. Must be https, or http at
+    /// localhost.
     #[arg(long, env = "SSO_PUBLIC_URL", value_name = "ORIGIN", default_value = DEFAULT_PUBLIC_URL)]
     pub public_url: String,
-    /// What all commands need that read the database.
+    /// Shared with the commands that read the database.
     #[command(flatten)]
     pub sealed: SealedSettings,
-    /// Where pending logins are kept: redis://USER:PASSWORD@HOST:PORT/DB,
-    /// redis+sentinel://USER:PASSWORD@HOST:PORT,.../SERVICE/DB?sentinel_username=...&sentinel_password=..., or
-    /// redis+cluster://USER:PASSWORD@HOST:PORT,...; rediss in place of redis: over TLS. Unset: in this process's memory,
-    /// which is for one replica alone.
+    /// Keep pending logins in this Redis: redis://USER:PASSWORD@HOST:PORT/DB,
+    /// redis+sentinel://USER:PASSWORD@HOST:PORT,.../SERVICE/DB?sentinel_username=...&sentinel_password=...,
+    /// or redis+cluster://USER:PASSWORD@HOST:PORT,...; with rediss instead of redis for TLS. If unset,
+    /// they are kept in this process's memory, which works for a single replica only.
     #[arg(long, env = "SSO_REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
-    /// File that holds the Redis URL.
+    /// Read the Redis URL from this file.
     #[arg(long, env = "SSO_REDIS_URL_FILE", value_name = "FILE")]
     pub redis_url_file: Option<PathBuf>,
-    /// PEM file of the CAs of Redis's certificate. Default: the operating system's.
+    /// Verify Redis's certificate by the CAs in this PEM file. Default: the operating system's CAs.
     #[arg(long, env = "SSO_REDIS_CA_FILE", value_name = "FILE")]
     pub redis_ca_file: Option<PathBuf>,
-    /// How long a person has between the begin and the end of a login: 1m to 24h.
+    /// Limit the time between the begin and the completion of a login: 1m to 24h.
     #[arg(long, env = "SSO_STATE_TTL", value_name = "DURATION", default_value = DEFAULT_STATE_TTL)]
     pub state_ttl: String,
-    /// Refuse a BeginLogin without browser_binding. Default: true unless SSO_LISTEN is loopback.
+    /// Refuse a BeginLogin without browser_binding. Default: true unless SSO_LISTEN is a loopback address.
     #[arg(long, env = "SSO_REQUIRE_BROWSER_BINDING", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub require_browser_binding: Option<String>,
-    /// Origins beside the public one to which return_to may lead, comma separated.
+    /// Allow return_to to lead to these origins in addition to the public one, comma separated.
     #[arg(long, env = "SSO_ALLOWED_RETURN_ORIGINS", value_name = "ORIGIN,...", default_value = "")]
     pub allowed_return_origins: String,
-    /// How many logins one network (client_key) may begin: a count and a period of 1s to 1h.
+    /// Limit the logins that one network (client_key) may begin: a count and a period of 1s to 1h.
     #[arg(long, env = "SSO_BEGIN_RATE_PER_CLIENT", value_name = "N/PERIOD", default_value = DEFAULT_BEGIN_RATE_PER_CLIENT)]
     pub begin_rate_per_client: String,
-    /// How many logins may begin at one account; high, since it only protects the store's memory.
+    /// Limit the logins that may begin at one account. It only protects the store's memory, so keep it
+    /// high.
     #[arg(long, env = "SSO_BEGIN_RATE", value_name = "N/PERIOD", default_value = DEFAULT_BEGIN_RATE)]
     pub begin_rate: String,
-    /// How many pending logins memory holds at most, where no Redis is set: 1 to 10000000.
+    /// Limit the pending logins in memory if SSO_REDIS_URL is unset: 1 to 10000000.
     #[arg(long, env = "SSO_MEMORY_PENDING_LOGINS", value_name = "N", default_value = DEFAULT_MEMORY_PENDING_LOGINS)]
     pub memory_pending_logins: String,
-    /// How many connections and IdPs are remembered at most: 1 to 10000000.
+    /// Limit the connections, and the IdPs, that are cached: 1 to 10000000.
     #[arg(long, env = "SSO_KNOWN_CONNECTIONS", value_name = "N", default_value = DEFAULT_KNOWN_CONNECTIONS)]
     pub known_connections: String,
-    /// For development and tests: call IdPs over plain http and at private addresses too. TLS is verified all the same.
+    /// Allow IdPs with plain http and at private addresses, for development and tests. TLS certificates
+    /// are still verified.
     #[arg(long, env = "SSO_ALLOW_INSECURE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_providers: String,
-    /// Networks of IdPs on premises, comma separated CIDRs (10.20.0.0/16): the only private addresses that are called.
+    /// Allow IdPs at private addresses in these networks only: comma separated CIDRs (10.20.0.0/16).
     #[arg(long, env = "SSO_ALLOWED_PROVIDER_CIDRS", value_name = "CIDR,...", default_value = "")]
     pub allowed_provider_cidrs: String,
-    /// PEM file of CAs to trust for IdPs, beside the operating system's.
+    /// Trust the CAs in this PEM file for IdPs, in addition to the operating system's CAs.
     #[arg(long, env = "SSO_PROVIDER_CA_FILE", value_name = "FILE")]
     pub provider_ca_file: Option<PathBuf>,
-    /// PEM certificate chain of both listeners, read again when it changes. Needs SSO_TLS_KEY_FILE.
+    /// Serve both listeners over TLS with this PEM certificate chain. It is reloaded when it changes.
+    /// Requires SSO_TLS_KEY_FILE.
     #[arg(long, env = "SSO_TLS_CERT_FILE", value_name = "FILE")]
     pub tls_cert_file: Option<PathBuf>,
-    /// PEM private key of that certificate.
+    /// Read the private key of that certificate from this PEM file.
     #[arg(long, env = "SSO_TLS_KEY_FILE", value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
-    /// PEM file of the CAs that sign callers' certificates. Callers are asked for one; who needs one says SSO_CALLERS_FILE.
+    /// Verify callers' certificates by the CAs in this PEM file. A certificate is requested but not
+    /// required; SSO_CALLERS_FILE says which callers are identified by one.
     #[arg(long, env = "SSO_TLS_CLIENT_CA_FILE", value_name = "FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
-    /// TOML file of the programs that may call, read again when it changes: per caller a name, roles (login,
-    /// identity, admin), and token_sha256 (hex, several while a token is changed) or san (DNS names or URIs of its
-    /// certificate). Unset: everybody who reaches the listeners may call.
+    /// Read the programs that may call from this TOML file. It is reloaded when it changes. Each [[caller]]
+    /// has a name, roles (login, identity, admin), and token_sha256 (hex; several during a rotation) or
+    /// san (DNS names or URIs of its certificate). If unset, everybody who reaches the listeners may call.
     #[arg(long, env = "SSO_CALLERS_FILE", value_name = "FILE")]
     pub callers_file: Option<PathBuf>,
-    /// Offer gRPC server reflection, to everybody. Default: true where both listeners are loopback.
+    /// Offer gRPC server reflection to everybody. Default: true if both listeners are loopback addresses.
     #[arg(long, env = "SSO_REFLECTION", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub reflection: Option<String>,
-    /// How many calls may be in flight at once; further ones are refused with OVERLOADED: 1 to 10000000.
+    /// Limit the calls in flight; further ones are refused with OVERLOADED: 1 to 10000000.
     #[arg(long, env = "SSO_MAX_IN_FLIGHT", value_name = "N", default_value = DEFAULT_MAX_IN_FLIGHT)]
     pub max_in_flight: String,
-    /// Listen on a non-loopback address without TLS or without callers: behind a service mesh.
+    /// Allow a non-loopback address without TLS or without SSO_CALLERS_FILE, for use behind a service
+    /// mesh.
     #[arg(long, env = "SSO_ALLOW_INSECURE_LISTEN", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_listen: String,
-    /// For whom CompleteLogin issues identity tokens: their `aud`, 1 to 256 visible ASCII characters. Unset: none are issued.
+    /// Issue identity tokens at CompleteLogin with this `aud`: 1 to 256 visible ASCII characters. If unset,
+    /// none are issued.
     #[arg(long, env = "SSO_IDENTITY_AUDIENCE", value_name = "AUDIENCE")]
     pub identity_audience: Option<String>,
-    /// How long an identity token is valid: 1m to 24h.
+    /// Set how long an identity token is valid: 1m to 24h.
     #[arg(long, env = "SSO_IDENTITY_TTL", value_name = "DURATION", default_value = DEFAULT_IDENTITY_TTL)]
     pub identity_ttl: String,
-    /// How long a key signs identity tokens before the next one does: 1d to 366d.
+    /// Set how long a key signs identity tokens before the next key does: 1d to 366d.
     #[arg(long, env = "SSO_IDENTITY_KEY_LIFETIME", value_name = "DURATION", default_value = DEFAULT_IDENTITY_KEY_LIFETIME)]
     pub identity_key_lifetime: String,
-    /// Where /metrics (Prometheus), /livez and /readyz answer over plain HTTP. Unset: nowhere.
+    /// Serve /metrics (Prometheus), /livez and /readyz here over plain HTTP. If unset, they are not served.
     #[arg(long, env = "SSO_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
-    /// How many accounts have a metrics label of their own, the first that are seen; all others share one.
+    /// Limit the accounts that have a metrics label of their own: the first ones to log in. All others
+    /// share a label.
     #[arg(long, env = "SSO_METRICS_ACCOUNTS", value_name = "N", default_value = DEFAULT_METRICS_ACCOUNTS)]
     pub metrics_accounts: String,
-    /// Collector of traces: OTLP over gRPC, such as http://localhost:4317. Unset: no span is made. The other OTEL_... variables
-    /// (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_...) hold too.
+    /// Send traces to this collector: OTLP over gRPC, such as http://localhost:4317. If unset, none are
+    /// sent. The other OTEL_... variables (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+    /// OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_...) apply, too.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otel_exporter_otlp_endpoint: Option<String>,
-    /// Tell IdPs in which trace a call is (W3C Trace Context).
+    /// Send the trace context of a call to IdPs (W3C Trace Context).
     #[arg(long, env = "SSO_TRACE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub trace_providers: String,
-    /// How long calls in flight have to finish after SIGTERM: 1s to 10m.
+    /// Wait this long for calls in flight after SIGTERM: 1s to 10m.
     #[arg(long, env = "SSO_DRAIN_TIMEOUT", value_name = "DURATION", default_value = DEFAULT_DRAIN_TIMEOUT)]
     pub drain_timeout: String,
-    /// text or json, on standard error.
+    /// Write log lines to standard error in this format: text or json.
     #[arg(long, env = "SSO_LOG_FORMAT", value_name = "FORMAT", default_value = DEFAULT_LOG_FORMAT)]
     pub log_format: String,
-    /// What is logged: a level (error, warn, info, debug, trace), or directives such as peerpanda_sso=debug,info.
+    /// Log events of at least this level (error, warn, info, debug, trace), or those that match directives
+    /// such as peerpanda_sso=debug,info.
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = DEFAULT_LOG_FILTER)]
     pub log_filter: String,
 }
 
-/// Where connections are kept, and what opens them.
+/// Where connections are kept, and the keys that seal them.
 #[derive(Args)]
 pub struct SealedSettings {
-    /// Where connections are kept: sqlite://FILE (created where it isn't; sqlite:///abs/file.db is absolute) or
-    /// postgres://USER:PASSWORD@HOST/DATABASE.
+    /// Keep connections in this database: sqlite://FILE (created if missing; sqlite:///abs/file.db is
+    /// absolute) or postgres://USER:PASSWORD@HOST/DATABASE.
     #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
     pub database_url: String,
-    /// File that holds the database URL.
+    /// Read the database URL from this file.
     #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
-    /// Keys that protect client secrets and pending logins: base64 of 32 random bytes each (openssl rand -base64 32),
-    /// comma separated; the first seals, all open. With SQLite and memory a key file is made beside the database where
-    /// none is given; with PostgreSQL or Redis they are required.
+    /// Protect client secrets and pending logins by these keys: base64 of 32 random bytes each (openssl
+    /// rand -base64 32), comma separated. The first seals, all open. If unset, a key file is created next
+    /// to the SQLite database; with PostgreSQL or Redis the keys are required.
     #[arg(long, env = "SSO_ENCRYPTION_KEYS", value_name = "KEY,...", hide_env_values = true)]
     pub encryption_keys: Option<String>,
-    /// File that holds the keys, comma or line separated.
+    /// Read the keys from this file, separated by commas or line breaks.
     #[arg(long, env = "SSO_ENCRYPTION_KEYS_FILE", value_name = "FILE")]
     pub encryption_keys_file: Option<PathBuf>,
 }
 
-/// What there is to know about one setting.
+/// The documentation of one setting.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The environment variable.
     pub variable: String,
     /// The flag, with its dashes.
     pub flag: String,
-    /// Where it has one that doesn't depend on others.
+    /// `None`: there is none, or it depends on other settings.
     pub default: Option<String>,
-    /// What it is for.
+    /// What it does.
     pub help: String,
 }
 
@@ -195,14 +204,14 @@ impl Setting {
     }
 }
 
-/// The settings, checked.
+/// The checked settings.
 #[derive(Debug)]
 pub struct Config {
-    /// LoginService.
+    /// Address of LoginService.
     pub listen: SocketAddr,
-    /// ConnectionService.
+    /// Address of ConnectionService.
     pub admin_listen: SocketAddr,
-    /// Scheme, host and port, without a slash at the end.
+    /// Scheme, host and port, without a trailing slash.
     pub public_origin: String,
     /// Where connections are kept.
     pub database: Database,
@@ -210,64 +219,95 @@ pub struct Config {
     pub redis_url: Option<RedisUrl>,
     /// PEM of the CAs of Redis's certificate; `None`: the operating system's.
     pub redis_ca: Option<Vec<u8>>,
-    /// What seals.
+    /// Seals client secrets and pending logins.
     pub keyring: Keyring,
-    /// Between begin and complete.
+    /// Between the begin and the completion of a login.
     pub state_ttl: Duration,
-    /// Whether begin needs a browser binding.
+    /// Whether BeginLogin requires a browser binding.
     pub require_browser_binding: bool,
-    /// Where `return_to` may lead beside the public origin.
+    /// Where `return_to` may lead, in addition to the public origin.
     pub allowed_return_origins: Vec<String>,
-    /// How many logins one network may begin.
+    /// Logins that one network may begin.
     pub begin_rate_per_client: Rate,
-    /// How many logins may begin at one account.
+    /// Logins that may begin at one account.
     pub begin_rate: Rate,
-    /// Bound of the store in memory.
+    /// Pending logins in memory.
     pub memory_pending_logins: usize,
-    /// Bound of the caches.
+    /// Cached connections and IdPs.
     pub known_connections: u64,
-    /// Where IdPs may be.
+    /// The addresses that IdPs may have.
     pub provider_addresses: AddressPolicy,
-    /// Private CAs for IdPs.
+    /// CAs for IdPs, in addition to the operating system's.
     pub provider_cas: Vec<CertificateDer<'static>>,
-    /// Of both listeners; `None`: plain.
+    /// TLS of both gRPC listeners; `None`: plaintext.
     pub tls: Option<TlsFiles>,
     /// Who may call; `None`: everybody.
     pub callers_file: Option<PathBuf>,
     /// Whether server reflection is offered.
     pub reflection: bool,
-    /// Calls at once.
+    /// Calls in flight.
     pub max_in_flight: usize,
-    /// For whom identity tokens are; `None`: none are issued.
+    /// `aud` of identity tokens; `None`: none are issued.
     pub identity_audience: Option<String>,
-    /// How long one is valid.
+    /// How long an identity token is valid.
     pub identity_ttl: Duration,
-    /// How long a key signs them.
+    /// How long a key signs identity tokens.
     pub identity_key_lifetime: Duration,
-    /// Where metrics and probes answer; `None`: nowhere.
+    /// Address of metrics and probes; `None`: not served.
     pub metrics_listen: Option<SocketAddr>,
-    /// How many accounts have a label of their own.
+    /// Accounts with a metrics label of their own.
     pub metrics_accounts: usize,
-    /// Where spans are sent; `None`: nowhere.
+    /// OTLP URL of the trace collector; `None`: no traces are sent.
     pub trace_collector: Option<String>,
-    /// Whether IdPs are told in which trace a call is.
+    /// Whether IdPs get the trace context.
     pub trace_providers: bool,
-    /// For calls in flight at the end.
+    /// For calls in flight at shutdown.
     pub drain_timeout: Duration,
+    /// How often background tasks run.
+    pub intervals: Intervals,
+}
+
+/// How often background tasks run. Not settings: a test shortens them so that it needn't wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// Probing the stores and applying changes of other replicas: one small query, whatever the number
+    /// of accounts.
+    pub store_probe: Duration,
+    /// Looking for changed certificates and callers.
+    pub reload: Duration,
+    /// Deleting old login attempts and counting secrets that expire.
+    pub maintenance: Duration,
+    /// How long a login attempt may wait to be written together with others.
+    pub attempts_write: Duration,
+    /// Before a background task that failed is restarted.
+    pub restart_pause: Duration,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            store_probe: Duration::from_secs(2),
+            reload: Duration::from_secs(2),
+            maintenance: MINUTE,
+            attempts_write: Duration::from_millis(500),
+            restart_pause: Duration::from_secs(1),
+        }
+    }
 }
 
 impl Config {
-    /// For a service within another program, such as a test: on loopback at free ports, with memory, and every default.
+    /// For a service within another program, such as a test: on free loopback ports, with pending logins
+    /// in memory and defaults for everything else.
     #[must_use]
     pub fn local(public_origin: String, database: Database, keyring: Keyring) -> Self {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let rate = |text| {
             Rate::parse(text).unwrap_or(Rate { count: std::num::NonZeroU32::MIN, period: MINUTE })
         };
         let count = |text: &str| text.parse().unwrap_or(1);
         Self {
-            listen: anywhere,
-            admin_listen: anywhere,
+            listen: any_port,
+            admin_listen: any_port,
             public_origin,
             database,
             redis_url: None,
@@ -294,37 +334,38 @@ impl Config {
             trace_collector: None,
             trace_providers: false,
             drain_timeout: Duration::from_secs(5),
+            intervals: Intervals::default(),
         }
     }
 }
 
-/// Where the listeners' certificate is, all PEM.
+/// PEM files for the listeners.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The chain, leaf first.
+    /// The certificate chain, leaf first.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// CAs of callers' certificates.
+    /// CAs of callers' certificates; `None`: none are requested.
     pub client_ca: Option<PathBuf>,
 }
 
 /// Where connections are kept.
 #[derive(Debug)]
 pub enum Database {
-    /// A file.
+    /// The file, created if missing.
     Sqlite(PathBuf),
-    /// A URL, which can hold a password.
+    /// The URL, which can contain a password.
     Postgres(SecretString),
 }
 
-/// Everything that is wrong with the settings.
+/// All problems of the settings.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<String>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the settings can't be used:")?;
+        f.write_str("invalid settings:")?;
         self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
@@ -332,10 +373,10 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl Settings {
-    /// How to log, which must be known before anything else can be told.
+    /// How to log. Apart from [`Settings::check`], since logs must work first.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// All problems of these settings.
     pub fn logging(&self) -> Result<(LogFormat, EnvFilter), ConfigErrors> {
         let mut check = Check::default();
         let format = match or_default(&self.log_format, DEFAULT_LOG_FORMAT) {
@@ -348,16 +389,16 @@ impl Settings {
         };
         let filter = EnvFilter::try_new(or_default(&self.log_filter, DEFAULT_LOG_FILTER));
         let filter = filter.unwrap_or_else(|error| {
-            check.wrong("RUST_LOG", format!("is no log filter: {error}"));
+            check.wrong("RUST_LOG", format!("is not a valid log filter: {error}"));
             EnvFilter::default()
         });
         check.done((format, filter))
     }
 
-    /// Checks all settings, and reads the files they name; may make the key file.
+    /// Checks all settings and reads the files that they name. May create the key file.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// All problems of all settings.
     pub fn check(&self) -> Result<Config, ConfigErrors> {
         let mut check = Check::default();
         if let Err(ConfigErrors(errors)) = self.logging() {
@@ -366,13 +407,13 @@ impl Settings {
         let allow_insecure_listen =
             check.boolean("SSO_ALLOW_INSECURE_LISTEN", &self.allow_insecure_listen);
         let (tls, callers_file) = (self.tls(&mut check), given(self.callers_file.as_deref()));
-        let is_closed = tls.is_some() && callers_file.is_some() || allow_insecure_listen;
+        let is_protected = tls.is_some() && callers_file.is_some() || allow_insecure_listen;
         let listen =
-            check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), is_closed);
+            check.listen("SSO_LISTEN", or_default(&self.listen, DEFAULT_LISTEN), is_protected);
         let admin_listen = check.listen(
             "SSO_ADMIN_LISTEN",
             or_default(&self.admin_listen, DEFAULT_ADMIN_LISTEN),
-            is_closed,
+            is_protected,
         );
         if listen == admin_listen && listen.port() != 0 {
             check.wrong("SSO_ADMIN_LISTEN", "must differ from SSO_LISTEN".to_owned());
@@ -448,7 +489,7 @@ impl Settings {
                 .as_deref()
                 .map(str::trim)
                 .filter(|text| !text.is_empty())
-                // Nothing there is secret.
+                // It serves nothing secret.
                 .map(|text| check.listen("SSO_METRICS_LISTEN", text, true)),
             metrics_accounts: check.count(
                 "SSO_METRICS_ACCOUNTS",
@@ -464,7 +505,8 @@ impl Settings {
                 or_default(&self.drain_timeout, DEFAULT_DRAIN_TIMEOUT),
                 Duration::from_secs(1)..=10 * MINUTE,
             ),
-            // Checked last, since it makes a file only where all else is right.
+            intervals: Intervals::default(),
+            // Checked last: a key file is only created if everything else is valid.
             keyring: match keyring {
                 Some(keyring) => keyring,
                 None => return check.done_without(),
@@ -477,16 +519,14 @@ impl Settings {
         let client_ca = given(self.tls_client_ca_file.as_deref());
         match (given(self.tls_cert_file.as_deref()), given(self.tls_key_file.as_deref())) {
             (Some(cert), Some(key)) => return Some(TlsFiles { cert, key, client_ca }),
-            (Some(_), None) => {
-                check.wrong("SSO_TLS_KEY_FILE", "must be given with SSO_TLS_CERT_FILE".to_owned())
-            }
-            (None, Some(_)) => {
-                check.wrong("SSO_TLS_CERT_FILE", "must be given with SSO_TLS_KEY_FILE".to_owned())
-            }
+            (Some(_), None) => check
+                .wrong("SSO_TLS_KEY_FILE", "must be set if SSO_TLS_CERT_FILE is set".to_owned()),
+            (None, Some(_)) => check
+                .wrong("SSO_TLS_CERT_FILE", "must be set if SSO_TLS_KEY_FILE is set".to_owned()),
             (None, None) if client_ca.is_some() => {
                 check.wrong(
                     "SSO_TLS_CLIENT_CA_FILE",
-                    "needs SSO_TLS_CERT_FILE and SSO_TLS_KEY_FILE".to_owned(),
+                    "requires SSO_TLS_CERT_FILE and SSO_TLS_KEY_FILE".to_owned(),
                 );
             }
             (None, None) => {}
@@ -511,18 +551,20 @@ impl Settings {
 }
 
 impl SealedSettings {
-    /// For a command that works on a database which is there.
+    /// For a command that works on an existing database.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// All problems of these settings.
     pub fn check(&self) -> Result<(Database, Keyring), ConfigErrors> {
         let mut check = Check::default();
         let database = self.database(&mut check);
         if let Database::Sqlite(file) = &database
             && !file.exists()
         {
-            check
-                .wrong("SSO_DATABASE_URL", format!("names {}, which is not there", file.display()));
+            check.wrong(
+                "SSO_DATABASE_URL",
+                format!("names {}, which does not exist", file.display()),
+            );
         }
         match self.keyring(&mut check, &database, false) {
             Some(keyring) => check.done((database, keyring)),
@@ -561,16 +603,11 @@ impl SealedSettings {
                     return None;
                 }
                 let key_file = file.with_added_extension("key");
-                match key_file_text(&key_file) {
+                match key_file::read_or_create(&key_file) {
                     Ok(text) => text,
                     Err(error) => {
-                        check.wrong(
-                            NAME,
-                            format!(
-                                "is not given, and the key file {} can't be used: {error}",
-                                key_file.display()
-                            ),
-                        );
+                        let file = key_file.display();
+                        check.wrong(NAME, format!("is unset, and the key file {file} {error}"));
                         return None;
                     }
                 }
@@ -578,7 +615,8 @@ impl SealedSettings {
             (None, _) => {
                 check.wrong(
                     NAME,
-                    "must be given with PostgreSQL or Redis: openssl rand -base64 32".to_owned(),
+                    "must be set if PostgreSQL or Redis is used: openssl rand -base64 32"
+                        .to_owned(),
                 );
                 return None;
             }
@@ -594,281 +632,6 @@ impl SealedSettings {
             );
         }
         keyring
-    }
-}
-
-/// Reads the key file; makes it, for its owner's eyes only, where it isn't.
-fn key_file_text(file: &Path) -> Result<String, String> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-    if !file.exists() {
-        let key = MasterKey::generate(&SystemEntropy).encoded();
-        // Written aside and linked into place: of two processes that start at once both use the first one's key.
-        let aside = file.with_added_extension(format!("{}.new", std::process::id()));
-        let made = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&aside)
-            .and_then(|mut new| {
-                writeln!(new, "{}", key.as_str())?;
-                new.sync_all()?;
-                std::fs::hard_link(&aside, file)
-            });
-        let _ = std::fs::remove_file(&aside);
-        match made {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
-    if metadata.mode() & 0o077 != 0 {
-        return Err(format!(
-            "its mode is {:o}, others may read it: chmod 600",
-            metadata.mode() & 0o777
-        ));
-    }
-    std::fs::read_to_string(file).map_err(|error| error.to_string())
-}
-
-#[derive(Default)]
-struct Check {
-    errors: Vec<String>,
-}
-
-impl Check {
-    fn wrong(&mut self, name: &str, what: String) {
-        self.errors.push(format!("{name} {what}"));
-    }
-
-    fn done<T>(self, checked: T) -> Result<T, ConfigErrors> {
-        if self.errors.is_empty() { Ok(checked) } else { Err(ConfigErrors(self.errors)) }
-    }
-
-    fn done_without<T>(self) -> Result<T, ConfigErrors> {
-        Err(ConfigErrors(self.errors))
-    }
-
-    /// A secret, given itself or by a file; its value is in no error.
-    fn secret(&mut self, name: &str, value: Option<&str>, file: Option<&Path>) -> Option<String> {
-        let value = value.map(str::trim).filter(|value| !value.is_empty());
-        match (value, given(file)) {
-            (Some(_), Some(_)) => {
-                self.wrong(name, format!("and {name}_FILE must not both be given"));
-                None
-            }
-            (Some(value), None) => Some(value.to_owned()),
-            (None, Some(file)) => match std::fs::read_to_string(&file) {
-                Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-                Ok(_) => {
-                    self.wrong(&format!("{name}_FILE"), format!("{} is empty", file.display()));
-                    None
-                }
-                Err(error) => {
-                    self.wrong(
-                        &format!("{name}_FILE"),
-                        format!("{} can't be read: {error}", file.display()),
-                    );
-                    None
-                }
-            },
-            (None, None) => None,
-        }
-    }
-
-    fn listen(&mut self, name: &str, text: &str, is_closed: bool) -> SocketAddr {
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let Ok(address) = text.parse::<SocketAddr>() else {
-            self.wrong(
-                name,
-                format!("must be an IP address and a port such as 127.0.0.1:50051, not {text:?}"),
-            );
-            return nowhere;
-        };
-        if !address.ip().is_loopback() && !is_closed {
-            self.wrong(
-                name,
-                format!("is {address}, which others can reach: give SSO_TLS_CERT_FILE, SSO_TLS_KEY_FILE and SSO_CALLERS_FILE, or SSO_ALLOW_INSECURE_LISTEN=true if a service mesh guards it"),
-            );
-        }
-        address
-    }
-
-    fn boolean(&mut self, name: &str, text: &str) -> bool {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => true,
-            "false" | "0" | "no" | "off" | "" => false,
-            _ => {
-                self.wrong(name, format!("must be true or false, not {text:?}"));
-                false
-            }
-        }
-    }
-
-    /// For a setting whose default depends on others.
-    fn boolean_or(&mut self, name: &str, text: Option<&str>, default: bool) -> bool {
-        match text.map(str::trim) {
-            None | Some("") => default,
-            Some(text) => self.boolean(name, text),
-        }
-    }
-
-    fn duration(
-        &mut self,
-        name: &str,
-        text: &str,
-        range: std::ops::RangeInclusive<Duration>,
-    ) -> Duration {
-        match humantime::parse_duration(text) {
-            Ok(duration) if range.contains(&duration) => duration,
-            _ => {
-                let (min, max) = range.into_inner();
-                let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-                self.wrong(
-                    name,
-                    format!("must be a duration of {min} to {max} such as 15m, not {text:?}"),
-                );
-                MINUTE
-            }
-        }
-    }
-
-    fn rate(&mut self, name: &str, text: &str) -> Rate {
-        Rate::parse(text).unwrap_or_else(|| {
-            self.wrong(
-                name,
-                format!("must be a count and a period of 1s to 1h such as 120/1m, not {text:?}"),
-            );
-            Rate { count: std::num::NonZeroU32::MIN, period: MINUTE }
-        })
-    }
-
-    fn count(&mut self, name: &str, text: &str) -> usize {
-        match text.parse() {
-            Ok(count @ 1..=10_000_000) => count,
-            _ => {
-                self.wrong(name, format!("must be 1 to 10000000, not {text:?}"));
-                1
-            }
-        }
-    }
-
-    fn audience(&mut self, name: &str, text: Option<&str>) -> Option<String> {
-        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
-        if text.len() > 256 || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            self.wrong(name, "must be 1 to 256 visible ASCII characters".to_owned());
-        }
-        Some(text.to_owned())
-    }
-
-    fn collector(&mut self, name: &str, text: Option<&str>) -> Option<String> {
-        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
-        let is_url = Url::parse(text)
-            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if !is_url {
-            self.wrong(
-                name,
-                "must be an http or https URL such as http://localhost:4317".to_owned(),
-            );
-        }
-        Some(text.to_owned())
-    }
-
-    fn public_origin(&mut self, text: &str) -> String {
-        match origin(text) {
-            Some((origin, true)) => origin,
-            _ => {
-                self.wrong(
-                    "SSO_PUBLIC_URL",
-                    format!("must be an https origin (http only at localhost) without a path, not {text:?}"),
-                );
-                String::new()
-            }
-        }
-    }
-
-    fn origins(&mut self, name: &str, text: &str) -> Vec<String> {
-        let mut origins = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            match origin(part) {
-                Some((origin, true)) => origins.push(origin),
-                _ => self.wrong(name, format!("must be https origins (http only at localhost) without a path, not {part:?}")),
-            }
-        }
-        origins
-    }
-
-    fn networks(&mut self, name: &str, text: &str) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            match part.parse::<IpNet>() {
-                Ok(network) if network == network.trunc() => networks.push(network),
-                Ok(network) => {
-                    self.wrong(name, format!("has {part}, whose network is {}", network.trunc()))
-                }
-                Err(_) => {
-                    self.wrong(name, format!("must be CIDRs such as 10.20.0.0/16, not {part:?}"))
-                }
-            }
-        }
-        networks
-    }
-
-    fn cas(&mut self, name: &str, file: Option<&Path>) -> Vec<CertificateDer<'static>> {
-        let Some(pem) = self.pem(name, file) else { return Vec::new() };
-        CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect()
-    }
-
-    /// A PEM file of certificates.
-    fn pem(&mut self, name: &str, file: Option<&Path>) -> Option<Vec<u8>> {
-        let file = given(file)?;
-        let read = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|pem| {
-            let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-            match certificates {
-                Ok(certificates) if certificates.is_empty() => {
-                    Err("it holds no certificate".to_owned())
-                }
-                Ok(_) => Ok(pem),
-                Err(error) => Err(error.to_string()),
-            }
-        });
-        match read {
-            Ok(pem) => Some(pem),
-            Err(error) => {
-                self.wrong(name, format!("{} can't be used: {error}", file.display()));
-                None
-            }
-        }
-    }
-}
-
-/// An origin, and whether it is safe to send people to: https, or this machine.
-fn origin(text: &str) -> Option<(String, bool)> {
-    let url = Url::parse(text).ok()?;
-    let is_bare = matches!(url.path(), "" | "/")
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none();
-    let is_local = match url.host()? {
-        Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
-        Host::Ipv4(ip) => ip.is_loopback(),
-        Host::Ipv6(ip) => ip.is_loopback(),
-    };
-    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_local;
-    is_bare.then(|| (url.origin().ascii_serialization(), is_safe))
-}
-
-/// A file that is named; an empty name counts as none.
-fn given(file: Option<&Path>) -> Option<PathBuf> {
-    file.filter(|file| !file.as_os_str().is_empty()).map(Path::to_owned)
-}
-
-/// An environment variable that is set to nothing counts as unset.
-fn or_default<'a>(text: &'a str, default: &'a str) -> &'a str {
-    match text.trim() {
-        "" => default,
-        text => text,
     }
 }
 
