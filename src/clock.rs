@@ -1,14 +1,14 @@
-//! Time. Every room takes it from here as an argument, so that a test can hold the clock still. clippy.toml forbids the
-//! direct ways.
+//! The wall clock. Every module gets it as an argument, so that a test can set the time;
+//! clippy.toml forbids reading the system's clock elsewhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::time::{UnixMillis, UnixSeconds, millis};
 
-/// Tells the time of day.
+/// A wall clock.
 pub trait Clock: Send + Sync {
-    /// The time to the millisecond.
+    /// Milliseconds since the Unix epoch.
     fn unix_millis(&self) -> UnixMillis;
 
     /// Whole seconds since the Unix epoch, as JWT's NumericDate (RFC 7519 2) counts them.
@@ -29,7 +29,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves when it is told to: for tests, and for reproducing what happened at a given time.
+/// A clock that only moves when a test advances it.
 #[derive(Debug)]
 pub struct ManualClock(AtomicU64);
 
@@ -40,7 +40,7 @@ impl ManualClock {
         Self(AtomicU64::new(SystemClock.unix_millis().0))
     }
 
-    /// Moves forward.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(millis(by), Ordering::SeqCst);
     }

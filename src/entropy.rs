@@ -1,5 +1,5 @@
-//! Unpredictable bytes. Every room takes them from here as an argument, so that a test can fix them. clippy.toml forbids
-//! the direct ways.
+//! Unpredictable bytes. Every module gets their source as an argument, so that a test can choose
+//! them; clippy.toml forbids other sources.
 
 /// A source of unpredictable bytes.
 pub trait Entropy: Send + Sync {

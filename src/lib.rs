@@ -40,4 +40,5 @@ pub mod pb;
 pub mod rate_limit;
 pub mod server;
 pub mod store;
+pub mod tasks;
 pub mod telemetry;

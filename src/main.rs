@@ -102,14 +102,24 @@ fn print_error(error: &str) {
 async fn serve(settings: &Settings) -> Result<Outcome, Failure> {
     let config = settings.check().map_err(Failure::other)?;
     let (format, filter) = settings.logging().map_err(Failure::other)?;
-    telemetry::init(format, filter).map_err(Failure::other)?;
+    let traces = telemetry::init(format, filter, config.trace_collector.as_deref())
+        .map_err(Failure::other)?;
     let listen = |kind| signal(kind).map_err(Failure::other);
     let mut signals =
         StopSignals(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let app = App::start(config, Environment::default()).await.map_err(Failure::other)?;
-    signals.next().await;
+    let failure = tokio::select! {
+        _ = signals.next() => None,
+        failure = app.wait_for_failure() => Some(Failure::other(failure)),
+    };
+    let stop = async {
+        app.shut_down().await;
+        if let Some(traces) = traces {
+            traces.stop().await;
+        }
+    };
     tokio::select! {
-        () = app.shut_down() => Ok(Outcome::Success),
+        () = stop => failure.map_or(Ok(Outcome::Success), Err),
         signal = signals.next() => {
             tracing::warn!(signal, "exiting at once: received a second signal");
             // Not by returning: that would wait for the runtime's blocking tasks.

@@ -1,5 +1,5 @@
-//! A rate limit per key, on the service's own clock: used by `login` for begun logins and by
-//! `connections` for checks.
+//! A rate limit per key, on the service's clock: `login` limits begun logins with it, and
+//! `connections` limits checks.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use crate::clock::Clock;
 use crate::model::rate::Rate;
 
-/// The limit, with what it remembers of each key.
+/// The limit and the state of each key.
 pub struct RateLimiter<K: Clone + Eq + Hash> {
     /// `None`: the rate is too high to be limited.
     inner: Option<Inner<K>>,
@@ -24,7 +24,7 @@ type Inner<K> =
     governor::RateLimiter<K, DefaultKeyedStateStore<K>, SharedClock, NoOpMiddleware<Duration>>;
 
 impl<K: Clone + Eq + Hash> RateLimiter<K> {
-    /// The whole count may be used at once.
+    /// Allows bursts of the whole count.
     #[must_use]
     pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Self {
         let clock = SharedClock(clock);
@@ -44,27 +44,27 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
         limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Forgets the keys that have been idle for so long that nothing counts any more.
+    /// Frees the state of keys that have been idle for so long that it no longer matters.
     pub fn forget_idle(&self) {
         if let Some(limiter) = &self.inner {
             limiter.retain_recent();
         }
     }
 
-    /// How many keys are remembered.
+    /// The number of keys with a state.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.as_ref().map_or(0, governor::RateLimiter::len)
     }
 
-    /// Whether no key is remembered.
+    /// Whether no key has a state.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The service's own clock, in the form that governor wants.
+/// The service's clock as governor's trait.
 #[derive(Clone)]
 struct SharedClock(Arc<dyn Clock>);
 

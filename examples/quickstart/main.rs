@@ -42,7 +42,7 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let options = Options::parse();
-    telemetry::init(LogFormat::Text, tracing_subscriber::EnvFilter::new("warn"))?;
+    telemetry::init(LogFormat::Text, tracing_subscriber::EnvFilter::new("warn"), None)?;
     let ports =
         if options.port == 0 { [0; 4] } else { [options.port, options.port + 1, 50051, 50052] };
     let bind = |port: u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)));

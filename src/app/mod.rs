@@ -1,31 +1,36 @@
-//! The composition root: Config in, a running service out. The only file that names a backend.
+//! Wires the service together: configuration in, running service out. The only place that names a
+//! storage backend. Called by `main`, tests and the quickstart.
 
-use std::fmt::Display;
+mod health;
+mod maintenance;
+
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Database};
 use crate::connections::{AutomaticChanges, ConnectionAdmin};
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::identity_token::{IdentityTokenPolicy, IdentityTokens, READ_INTERVAL};
+use crate::identity_token::{IdentityTokenPolicy, IdentityTokens};
 use crate::login::attempts::AttemptLog;
 use crate::login::{Login, LoginPolicy};
 use crate::model::return_to::ReturnRule;
-use crate::model::secret::EXPIRES_SOON;
 use crate::oidc::http::{CallPolicy, HttpClient};
 use crate::oidc::providers::Providers;
 use crate::server::grpc::auth::{Callers, WatchedCallers};
-use crate::server::http;
+use crate::server::grpc::routes::Services;
+use crate::server::reload::{FileError, spawn_reload};
 use crate::server::tls::{self, WatchedTls};
-use crate::server::{Health, Server, ServerConfig, Support};
-use crate::store::cache::{ConnectionCache, POLL_INTERVAL};
+use crate::server::{Health, Server, ServerConfig, http};
+use crate::store::cache::ConnectionCache;
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::seal::Keyring;
@@ -34,16 +39,19 @@ use crate::store::sql::rows::RowCodec;
 use crate::store::sql::sqlite::SqliteConnections;
 use crate::store::{
     Connections, DeferredStore, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys,
+    StoreError,
 };
-use crate::telemetry::traces::Traces;
-use crate::telemetry::{Metrics, secrets_expiring};
+use crate::tasks::{TaskFailure, Tasks};
+use crate::telemetry::{BackgroundTask, Metrics, TelemetryError};
+use health::{Failing, StoreWatch};
+use maintenance::Maintenance;
 
-/// Time and chance for the whole service.
+/// Where the service gets time and random bytes from.
 #[derive(Clone)]
 pub struct Environment {
-    /// Tells the time.
+    /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Gives what nobody can foresee.
+    /// Unpredictable bytes.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -53,48 +61,80 @@ impl Default for Environment {
     }
 }
 
+/// Why the service can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The metrics recorder.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// An address is in use or isn't this machine's.
+    #[error("failed to listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's error.
+        error: io::Error,
+    },
+    /// The files of the listeners' TLS.
+    #[error(transparent)]
+    Tls(FileError),
+    /// The callers file.
+    #[error("SSO_CALLERS_FILE: {0}")]
+    Callers(FileError),
+    /// A caller is identified by its certificate, which no CA verifies.
+    #[error("SSO_CALLERS_FILE identifies callers by certificate (san): set SSO_TLS_CLIENT_CA_FILE")]
+    ClientCaMissing,
+    /// The SQLite file.
+    #[error("failed to open the database {}: {error}", .file.display())]
+    Sqlite {
+        /// The file.
+        file: PathBuf,
+        /// The store's error.
+        error: String,
+    },
+    /// PostgreSQL's URL, or the database itself.
+    #[error("failed to open the database: {0}")]
+    Postgres(String),
+    /// Redis's URL or its CAs.
+    #[error("failed to set up Redis: {0}")]
+    Redis(String),
+    /// The CAs that IdPs are verified by.
+    #[error("failed to set up the HTTP client: {0}")]
+    HttpClient(String),
+}
+
 /// A running service. Dropping it without [`App::shut_down`] leaves it running.
 pub struct App {
     login_addr: SocketAddr,
     admin_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     server: Server,
-    watch: JoinHandle<()>,
-    maintenance: JoinHandle<()>,
     attempts: Arc<AttemptLog>,
-    attempts_writer: JoinHandle<()>,
-    /// Metrics and probes.
-    operations: Option<JoinHandle<()>>,
-    /// What waits for the database, where it was away at the start.
-    opening: Option<JoinHandle<()>>,
-    traces: Option<Traces>,
+    /// Ends before the listeners do, so that it doesn't report SERVING while they drain.
+    store_watch: Tasks,
+    tasks: Tasks,
 }
 
 impl App {
-    /// Starts the service: when this returns, both listeners answer.
+    /// Starts the service: when this returns, the listeners answer.
     ///
     /// # Errors
-    /// An address can't be listened on, the database can't be opened, or the Redis URL is none.
-    pub async fn start(config: Config, environment: Environment) -> Result<Self, String> {
-        // First, so that nothing goes uncounted.
+    /// See [`StartError`].
+    pub async fn start(config: Config, environment: Environment) -> Result<Self, StartError> {
+        let intervals = config.intervals;
+        let tasks = Tasks::new(intervals.restart_pause);
+        // Before everything that counts.
         let metrics =
             config.metrics_listen.map(|_| Metrics::start(config.metrics_accounts)).transpose()?;
         let (tls, callers) = open_listener_security(&config)?;
-        let traces = config.trace_collector.as_deref().map(Traces::start).transpose()?;
-        let listener = |address: SocketAddr| async move {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| format!("can't listen on {address}: {error}"))
-        };
-        // First, so that whoever reaches the others finds the probes there too.
+        // Bound before the others: a client that reaches those finds the probes, too.
         let metrics_listener = match config.metrics_listen {
-            Some(address) => Some(listener(address).await?),
+            Some(address) => Some(listen(address).await?),
             None => None,
         };
-        let (login_listener, admin_listener) =
-            (listener(config.listen).await?, listener(config.admin_listen).await?);
-        let address =
-            |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
-        let (login_addr, admin_addr) = (address(&login_listener)?, address(&admin_listener)?);
+        let metrics_addr = metrics_listener.as_ref().map(|(_, address)| *address);
+        let (login_listener, login_addr) = listen(config.listen).await?;
+        let (admin_listener, admin_addr) = listen(config.admin_listen).await?;
 
         let pending = open_pending_logins(&config, &environment)?;
         let sql = Sql::default();
@@ -104,29 +144,19 @@ impl App {
             Arc::clone(clock),
             config.known_connections,
         ));
-        let identity_tokens = config.identity_audience.clone().map(|audience| {
-            let policy = IdentityTokenPolicy {
-                issuer: config.public_origin.clone(),
-                audience,
-                ttl: config.identity_ttl,
-                key_lifetime: config.identity_key_lifetime,
-                read_interval: READ_INTERVAL,
-            };
-            Arc::new(IdentityTokens::new(
-                policy,
-                Arc::clone(&sql.signing_keys),
-                Arc::clone(clock),
-                Arc::clone(&environment.entropy),
-            ))
-        });
-        let (attempts, writer) = AttemptLog::new(Arc::clone(clock), Arc::clone(&sql.attempts));
-        let (attempts, attempts_writer) = (Arc::new(attempts), tokio::spawn(writer));
-        let opening = open_sql(&config, &environment, sql.clone()).await?;
+        let identity_tokens = open_identity_tokens(&config, &environment, &sql);
+        let attempts = Arc::new(AttemptLog::new(
+            Arc::clone(clock),
+            Arc::clone(&sql.attempts),
+            intervals.attempts_write,
+        ));
+        open_sql(&config, &environment, &sql, &tasks).await?;
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
             propagate_trace_context: config.trace_providers,
-        })?;
+        })
+        .map_err(|error| StartError::HttpClient(error.to_string()))?;
         let admin = ConnectionAdmin::new(
             Arc::clone(&sql.connections),
             Arc::clone(&sql.attempts),
@@ -142,50 +172,51 @@ impl App {
             config.public_origin.clone(),
             config.known_connections,
         );
-        let login = Login::new(
-            LoginPolicy {
-                begin_rate_per_client: config.begin_rate_per_client,
-                begin_rate: config.begin_rate,
-                state_ttl: config.state_ttl,
-                require_browser_binding: config.require_browser_binding,
-                return_rule: ReturnRule::new(
-                    config.public_origin.clone(),
-                    config.allowed_return_origins.clone(),
-                ),
-                public_origin: config.public_origin.clone(),
-            },
+        let changes = Arc::new(AutomaticChanges::new(
+            Arc::clone(&sql.connections),
+            Arc::clone(&connections),
+            Arc::clone(clock),
+        ));
+        let login = Arc::new(Login::new(
+            login_policy(&config),
             &config.keyring,
             Arc::clone(&connections),
-            Arc::new(AutomaticChanges::new(
-                Arc::clone(&sql.connections),
-                Arc::clone(&connections),
-                Arc::clone(clock),
-            )),
+            changes,
             Arc::clone(&attempts),
             Arc::clone(&pending),
             Arc::new(providers),
-            Arc::clone(&environment.clock),
+            Arc::clone(clock),
             Arc::clone(&environment.entropy),
-        );
-
+        ));
         let health = Health::new();
-        let operations = metrics_listener.zip(metrics).map(|(listener, metrics)| {
-            http::serve(listener, metrics, health.readiness(), identity_tokens.clone())
+        if let Some(((listener, _), metrics)) = metrics_listener.zip(metrics) {
+            http::serve(listener, metrics, health.clone(), identity_tokens.clone(), &tasks);
+        }
+        let writer = Arc::clone(&attempts);
+        tasks.spawn_restarting(BackgroundTask::AttemptsWriter, move || {
+            let writer = Arc::clone(&writer);
+            async move { writer.run_writer().await }
         });
-        let mut stores = Stores {
-            health: health.clone(),
-            identity_tokens: identity_tokens.clone(),
-            ..Stores::default()
-        };
-        let maintenance = Maintenance {
+        let maintenance = Arc::new(Maintenance {
             store: Arc::clone(&sql.connections),
             attempts: Arc::clone(&attempts),
-            clock: Arc::clone(&environment.clock),
-        };
-        let maintenance = tokio::spawn(run_maintenance(maintenance));
-        stores.probe_stores(&connections, pending.as_ref()).await;
-        let login = Arc::new(login);
-        let watch = tokio::spawn(watch_stores(stores, connections, pending, Arc::clone(&login)));
+            clock: Arc::clone(clock),
+            interval: intervals.maintenance,
+        });
+        tasks.spawn_restarting(BackgroundTask::Maintenance, move || Arc::clone(&maintenance).run());
+        let watch = Arc::new(StoreWatch {
+            health: health.clone(),
+            identity_tokens: identity_tokens.clone(),
+            connections,
+            pending,
+            login: Arc::clone(&login),
+            interval: intervals.store_probe,
+            failing: Failing::default().into(),
+        });
+        watch.probe_stores().await;
+        let store_watch = tasks.group();
+        store_watch.spawn_restarting(BackgroundTask::StoreWatch, move || Arc::clone(&watch).run());
+        spawn_reload(tls.clone(), callers.clone(), intervals.reload, &tasks);
         let server_config = ServerConfig {
             login_listener,
             admin_listener,
@@ -195,25 +226,21 @@ impl App {
             max_in_flight: config.max_in_flight,
             drain_timeout: config.drain_timeout,
         };
-        let support = Support {
+        let services = Services {
+            login,
+            identity_tokens,
             admin: Arc::new(admin),
             attempts: Arc::clone(&attempts),
             public_origin: config.public_origin,
         };
-        let server = Server::start(server_config, login, identity_tokens, support, health);
-        tracing::info!(login.address = %login_addr, admin.address = %admin_addr, "peerpanda-sso serves");
-        Ok(Self {
-            login_addr,
-            admin_addr,
-            server,
-            watch,
-            maintenance,
-            operations,
-            opening,
-            traces,
-            attempts,
-            attempts_writer,
-        })
+        let server = Server::start(server_config, services, health, &tasks);
+        tracing::info!(
+            login.address = %login_addr,
+            admin.address = %admin_addr,
+            metrics.address = metrics_addr.map(tracing::field::display),
+            "listening"
+        );
+        Ok(Self { login_addr, admin_addr, metrics_addr, server, attempts, store_watch, tasks })
     }
 
     /// Where LoginService answers.
@@ -228,27 +255,68 @@ impl App {
         self.admin_addr
     }
 
-    /// Says NOT_SERVING, takes no more calls, and waits for those in flight, at most the drain timeout.
+    /// Where metrics and probes answer; `None`: nowhere.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
+    /// Waits until a part without which the service can't go on has failed, such as a listener.
+    /// Then the process should shut down and exit with an error.
+    pub async fn wait_for_failure(&self) -> TaskFailure {
+        self.tasks.failed().await
+    }
+
+    /// Reports NOT_SERVING, accepts no more calls, and waits for those in flight for at most the
+    /// drain timeout.
     pub async fn shut_down(self) {
-        self.watch.abort();
-        self.maintenance.abort();
-        if let Some(opening) = self.opening {
-            opening.abort();
-        }
+        self.store_watch.shutdown(END_GRACE).await;
         self.server.shutdown().await;
         self.attempts.flush().await;
-        self.attempts_writer.abort();
-        if let Some(operations) = self.operations {
-            operations.abort();
-        }
-        if let Some(traces) = self.traces {
-            traces.stop().await;
-        }
-        tracing::info!("peerpanda-sso has stopped");
+        self.tasks.shutdown(END_GRACE).await;
+        tracing::info!("stopped");
     }
 }
 
-/// Puts all that is sealed in the database under the newest key, while others serve.
+fn login_policy(config: &Config) -> LoginPolicy {
+    LoginPolicy {
+        begin_rate_per_client: config.begin_rate_per_client,
+        begin_rate: config.begin_rate,
+        state_ttl: config.state_ttl,
+        require_browser_binding: config.require_browser_binding,
+        return_rule: ReturnRule::new(
+            config.public_origin.clone(),
+            config.allowed_return_origins.clone(),
+        ),
+        public_origin: config.public_origin.clone(),
+    }
+}
+
+/// `None`: no identity tokens are issued.
+fn open_identity_tokens(
+    config: &Config,
+    environment: &Environment,
+    sql: &Sql,
+) -> Option<Arc<IdentityTokens>> {
+    let policy = IdentityTokenPolicy {
+        issuer: config.public_origin.clone(),
+        audience: config.identity_audience.clone()?,
+        ttl: config.identity_ttl,
+        key_lifetime: config.identity_key_lifetime,
+        read_interval: config.intervals.identity_keys_read,
+    };
+    let (clock, entropy) = (Arc::clone(&environment.clock), Arc::clone(&environment.entropy));
+    Some(Arc::new(IdentityTokens::new(policy, Arc::clone(&sql.signing_keys), clock, entropy)))
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Seals every sealed value of the database under the newest key. The service may run meanwhile.
 ///
 /// # Errors
 /// The database can't be opened, or fails.
@@ -256,27 +324,28 @@ pub async fn reseal(
     database: &Database,
     keyring: Keyring,
     environment: &Environment,
-) -> Result<Resealed, String> {
+) -> Result<Resealed, StartError> {
     let codec = codec(keyring, environment);
-    let store: Box<dyn Reseal> = match database {
-        Database::Sqlite(file) => Box::new(open_sqlite(file, codec).await?),
-        Database::Postgres(url) => {
-            let options = PostgresConnections::options(url.expose_secret())
-                .map_err(|error| error.to_string())?;
-            Box::new(
-                PostgresConnections::open(options, codec)
-                    .await
-                    .map_err(|error| error.to_string())?,
-            )
+    let failed = |error: StoreError| StartError::Postgres(error.to_string());
+    match database {
+        Database::Sqlite(file) => {
+            let store = open_sqlite(file, codec).await?;
+            store.reseal().await.map_err(|error| sqlite_failed(file, error))
         }
-    };
-    store.reseal().await.map_err(|error| error.to_string())
+        Database::Postgres(url) => {
+            let options = postgres_options(url)?;
+            let store = PostgresConnections::open(options, codec).await.map_err(failed)?;
+            store.reseal().await.map_err(failed)
+        }
+    }
 }
 
-async fn open_sqlite(file: &Path, codec: RowCodec) -> Result<SqliteConnections, String> {
-    SqliteConnections::open(file, codec)
-        .await
-        .map_err(|error| format!("{}: {error}", file.display()))
+async fn open_sqlite(file: &Path, codec: RowCodec) -> Result<SqliteConnections, StartError> {
+    SqliteConnections::open(file, codec).await.map_err(|error| sqlite_failed(file, error))
+}
+
+fn sqlite_failed(file: &Path, error: impl ToString) -> StartError {
+    StartError::Sqlite { file: file.to_owned(), error: error.to_string() }
 }
 
 fn codec(keyring: Keyring, environment: &Environment) -> RowCodec {
@@ -289,25 +358,26 @@ fn codec(keyring: Keyring, environment: &Environment) -> RowCodec {
 
 type ListenerSecurity = (Option<Arc<WatchedTls>>, Option<Arc<WatchedCallers>>);
 
-/// The listeners' certificate, and who may call.
-fn open_listener_security(config: &Config) -> Result<ListenerSecurity, String> {
+fn open_listener_security(config: &Config) -> Result<ListenerSecurity, StartError> {
     let tls = config
         .tls
         .clone()
         .map(|files| tls::open(files.cert, files.key, files.client_ca))
-        .transpose()?;
-    let callers = config.callers_file.clone().map(|file| {
-        let callers = Callers::open(file.clone()).map_err(|error| format!("SSO_CALLERS_FILE {}: {error}", file.display()))?;
-        let has_client_cas = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if callers.current().need_certificates() && !has_client_cas {
-            return Err("SSO_CALLERS_FILE knows callers by certificate (san): that needs SSO_TLS_CLIENT_CA_FILE".to_owned());
-        }
-        Ok(callers)
-    });
-    Ok((tls.map(Arc::new), callers.transpose()?.map(Arc::new)))
+        .transpose()
+        .map_err(StartError::Tls)?;
+    let callers =
+        config.callers_file.clone().map(Callers::open).transpose().map_err(StartError::Callers)?;
+    let has_client_ca = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if callers.as_ref().is_some_and(|callers| callers.current().need_certificates())
+        && !has_client_ca
+    {
+        return Err(StartError::ClientCaMissing);
+    }
+    Ok((tls.map(Arc::new), callers.map(Arc::new)))
 }
 
-/// The stores in SQL, which may be opened some time after the start.
+/// The stores in SQL. They exist before the database is opened, which can take place after the
+/// start.
 #[derive(Clone)]
 struct Sql {
     connections: Arc<DeferredStore<dyn Connections>>,
@@ -334,49 +404,57 @@ impl Sql {
     }
 }
 
-/// Opens SQLite at once, or not at all. PostgreSQL may be away: then it is waited for, by the task that is given.
+/// Opens the database. SQLite must open now; PostgreSQL may be unavailable and is then opened by a
+/// background task.
 async fn open_sql(
     config: &Config,
     environment: &Environment,
-    sql: Sql,
-) -> Result<Option<JoinHandle<()>>, String> {
+    sql: &Sql,
+    tasks: &Tasks,
+) -> Result<(), StartError> {
     let codec = codec(config.keyring.clone(), environment);
-    match &config.database {
+    let url = match &config.database {
         Database::Sqlite(file) => {
             sql.open(open_sqlite(file, codec).await?);
-            Ok(None)
+            return Ok(());
         }
-        Database::Postgres(url) => {
-            let options = PostgresConnections::options(url.expose_secret())
-                .map_err(|error| error.to_string())?;
-            let mut opening = tokio::spawn(async move {
-                let mut pause = OPEN_PAUSE_AT_FIRST;
-                loop {
-                    match PostgresConnections::open(options.clone(), codec.clone()).await {
-                        Ok(opened) => return sql.open(opened),
-                        Err(error) => {
-                            tracing::warn!(%error, "the database can't be opened yet; trying again in {pause:?}")
-                        }
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(OPEN_PAUSE_AT_MOST);
+        Database::Postgres(url) => url,
+    };
+    let options = postgres_options(url)?;
+    let sql = sql.clone();
+    let (done, opened) = oneshot::channel();
+    tasks.spawn(BackgroundTask::DatabaseOpening, async move {
+        let mut pause = FIRST_OPEN_PAUSE;
+        loop {
+            match PostgresConnections::open(options.clone(), codec.clone()).await {
+                Ok(opened) => break sql.open(opened),
+                Err(error) => {
+                    tracing::warn!(%error, retry_after = ?pause, "failed to open the database");
                 }
-            });
-            // Where it is there, the service serves from its first moment.
-            let is_open = tokio::time::timeout(OPEN_PATIENCE, &mut opening).await.is_ok();
-            Ok((!is_open).then_some(opening))
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_OPEN_PAUSE);
         }
-    }
+        let _ = done.send(());
+    });
+    // If the database is available, the service is ready when its listeners answer.
+    let _ = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+    Ok(())
+}
+
+fn postgres_options(url: &SecretString) -> Result<PgConnectOptions, StartError> {
+    PostgresConnections::options(url.expose_secret())
+        .map_err(|error| StartError::Postgres(error.to_string()))
 }
 
 fn open_pending_logins(
     config: &Config,
     environment: &Environment,
-) -> Result<Arc<dyn PendingLogins>, String> {
+) -> Result<Arc<dyn PendingLogins>, StartError> {
     Ok(match &config.redis_url {
         Some(url) => Arc::new(
             RedisPendingLogins::lazy(url, config.redis_ca.clone())
-                .map_err(|error| error.to_string())?,
+                .map_err(|error| StartError::Redis(error.to_string()))?,
         ),
         None => Arc::new(MemoryPendingLogins::new(
             Arc::clone(&environment.clock),
@@ -385,95 +463,9 @@ fn open_pending_logins(
     })
 }
 
-/// What was seen of the stores at the last look, so that a change is told once.
-#[derive(Default)]
-struct Stores {
-    health: Health,
-    identity_tokens: Option<Arc<IdentityTokens>>,
-    connections_away: Option<String>,
-    pending_away: Option<String>,
-    keys_away: Option<String>,
-}
-
-impl Stores {
-    /// Looks for changes of other replicas, and whether the stores answer.
-    async fn probe_stores(&mut self, connections: &ConnectionCache, pending: &dyn PendingLogins) {
-        let (polled, pinged) = tokio::join!(with_timeout(connections.poll()), pending.ping());
-        let pinged = pinged.map_err(|error| error.to_string());
-        let kept = match &self.identity_tokens {
-            Some(identity_tokens) => with_timeout(identity_tokens.keep_keys()).await,
-            None => Ok(()),
-        };
-        let can_sign = self
-            .identity_tokens
-            .as_ref()
-            .is_none_or(|identity_tokens| identity_tokens.ready().is_ok());
-        self.health.set(pinged.is_ok() && connections.was_read() && can_sign, polled.is_ok()).await;
-        log_transition("signing keys", &mut self.keys_away, kept.err());
-        log_transition("connections", &mut self.connections_away, polled.err());
-        log_transition("pending logins", &mut self.pending_away, pinged.err());
-    }
-}
-
-async fn with_timeout<E: Display>(look: impl Future<Output = Result<(), E>>) -> Result<(), String> {
-    let looked = tokio::time::timeout(PROBE_DEADLINE, look).await;
-    looked
-        .map_err(|_| format!("no answer within {PROBE_DEADLINE:?}"))?
-        .map_err(|error| error.to_string())
-}
-
-fn log_transition(store: &str, before: &mut Option<String>, now: Option<String>) {
-    match (&before, &now) {
-        (None, Some(error)) => tracing::warn!(store, error, "a store does not answer"),
-        (Some(_), None) => tracing::info!(store, "a store answers again"),
-        _ => {}
-    }
-    *before = now;
-}
-
-async fn watch_stores(
-    mut stores: Stores,
-    connections: Arc<ConnectionCache>,
-    pending: Arc<dyn PendingLogins>,
-    login: Arc<Login>,
-) {
-    let mut ticks = tokio::time::interval(POLL_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        login.forget_idle();
-        stores.probe_stores(&connections, pending.as_ref()).await;
-    }
-}
-
-/// What is done now and then.
-struct Maintenance {
-    store: Arc<DeferredStore<dyn Connections>>,
-    attempts: Arc<AttemptLog>,
-    clock: Arc<dyn Clock>,
-}
-
-async fn run_maintenance(maintenance: Maintenance) {
-    let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // SQL may be away: the next time is soon enough.
-        if let Err(error) = maintenance.attempts.forget_old().await {
-            tracing::debug!(%error, "old login attempts could not be forgotten");
-        }
-        let soon = maintenance.clock.unix_millis().after(EXPIRES_SOON);
-        let expiring = maintenance.store.call(|store| store.secrets_expiring_before(soon));
-        if let Ok(count) = expiring.await {
-            secrets_expiring(count);
-        }
-    }
-}
-
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
-const OPEN_PAUSE_AT_FIRST: Duration = Duration::from_millis(250);
-const OPEN_PAUSE_AT_MOST: Duration = Duration::from_secs(5);
-/// How long the start waits for the database, before it goes on without.
+const FIRST_OPEN_PAUSE: Duration = Duration::from_millis(250);
+const MAX_OPEN_PAUSE: Duration = Duration::from_secs(5);
+/// How long the start waits for PostgreSQL before it goes on without.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
+/// For tasks that end as soon as they are told to.
+const END_GRACE: Duration = Duration::from_secs(1);

@@ -21,8 +21,8 @@ pub(super) fn read_or_create(file: &Path) -> Result<String, KeyFileError> {
     fs::read_to_string(file).map_err(KeyFileError::Unreadable)
 }
 
-/// Written to another file and linked into place: if two processes start at once, both use the key of
-/// the first.
+/// Written to another file and linked into place: if two processes start at once, both use the key
+/// of the first.
 fn create(file: &Path) -> io::Result<()> {
     let key = MasterKey::generate(&SystemEntropy).encoded();
     let temporary = file.with_added_extension(format!("{}.new", std::process::id()));

@@ -1,6 +1,6 @@
-//! Parsers of single settings. Each reports what is wrong with its setting and goes on with a placeholder,
-//! so that one run finds all problems. An error names the setting, the problem and, unless it is a
-//! secret, the value.
+//! Parsers of single settings. Each reports what is wrong with its setting and goes on with a
+//! placeholder, so that one run finds all problems. An error names the setting, the problem and,
+//! unless it is a secret, the value.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

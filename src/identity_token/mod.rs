@@ -33,7 +33,7 @@ pub struct IdentityTokenPolicy {
     pub ttl: Duration,
     /// How long a key signs.
     pub key_lifetime: Duration,
-    /// How often the keys are read from the store; see [`READ_INTERVAL`].
+    /// How often the keys are read from the store.
     pub read_interval: Duration,
 }
 
@@ -119,9 +119,6 @@ impl IdentityTokens {
         self.keys.load().jwks.clone()
     }
 }
-
-/// The default of [`IdentityTokenPolicy::read_interval`].
-pub const READ_INTERVAL: Duration = Duration::from_secs(30);
 
 const ALG: &str = "ES256";
 /// Distinguishes identity tokens from every other kind of JWT (RFC 8725 3.11).

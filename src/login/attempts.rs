@@ -3,7 +3,7 @@
 //! can't keep up, attempts are dropped and counted. Holds no code, token, state, nor any claim's value.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,15 +20,14 @@ use crate::store::{
     AccountAttempt, AttemptBatch, DeferredStore, LoginAttempts, ProvenLogin, StoreError,
 };
 use crate::telemetry::attempts_dropped;
-use crate::telemetry::traces::current_trace_id;
+use crate::telemetry::call;
 
 /// The log; one for the process.
 pub struct AttemptLog {
     queue: mpsc::Sender<Entry>,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
+    /// Locked by the one writer.
+    queued: tokio::sync::Mutex<mpsc::Receiver<Entry>>,
+    write_interval: Duration,
     clock: Arc<dyn Clock>,
     stored: Arc<DeferredStore<dyn LoginAttempts>>,
     /// Callbacks with an unrecognized state since the last write.
@@ -52,16 +51,16 @@ pub(super) struct Ending<'a> {
 }
 
 impl AttemptLog {
-    /// An empty log, and the task that writes it: to be run until [`AttemptLog::flush`] has returned
-    /// for the last time.
+    /// An empty log. `write_interval`: how long an attempt may wait to be written together with others.
+    #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
         stored: Arc<DeferredStore<dyn LoginAttempts>>,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        write_interval: Duration,
+    ) -> Self {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
-        let shared = Arc::new(Shared { clock, stored, unrecognized: Mutex::default() });
-        let writer = write(queued, Arc::clone(&shared));
-        (Self { queue, shared }, writer)
+        let (queued, unrecognized) = (tokio::sync::Mutex::new(queued), Mutex::default());
+        Self { queue, queued, write_interval, clock, stored, unrecognized }
     }
 
     /// Records the end of a login, as far as it went.
@@ -69,7 +68,7 @@ impl AttemptLog {
         if !progress.is_ours {
             return self.record_unrecognized(slug);
         }
-        let time = self.shared.clock.unix_millis();
+        let time = self.clock.unix_millis();
         let connection = progress.connection.as_ref();
         let is_test = connection
             .is_some_and(|connection| connection.settings.state == ConnectionState::Testing);
@@ -85,7 +84,7 @@ impl AttemptLog {
             time,
             reason: ending.cause.map(Cause::reason),
             cause: ending.cause,
-            trace_id: current_trace_id(),
+            trace_id: call::trace_id(),
             idp_error: ending.idp_error.map(str::to_owned),
             claims_present,
             issuer: progress.issuer.clone(),
@@ -108,7 +107,7 @@ impl AttemptLog {
     /// no attempt's place in the queue.
     fn record_unrecognized(&self, slug: &Slug) {
         let is_first = {
-            let mut unrecognized = self.shared.unrecognized();
+            let mut unrecognized = self.unrecognized();
             let is_full = unrecognized.len() >= MAX_UNRECOGNIZED_ACCOUNTS;
             if is_full && !unrecognized.contains_key(slug) {
                 return attempts_dropped(1);
@@ -137,13 +136,43 @@ impl AttemptLog {
     /// # Errors
     /// The store is unavailable.
     pub async fn forget_old(&self) -> Result<(), StoreError> {
-        let before = self.shared.clock.unix_millis().before(KEPT_FOR);
-        self.shared.stored.call(|store| store.forget_attempts_before(before)).await
+        let before = self.clock.unix_millis().before(KEPT_FOR);
+        self.stored.call(|store| store.forget_attempts_before(before)).await
     }
-}
 
-impl Shared {
-    fn unrecognized(&self) -> std::sync::MutexGuard<'_, HashMap<Slug, u64>> {
+    /// Writes the queue to SQL. Must run until [`AttemptLog::flush`] has returned for the last time; it
+    /// never returns, and can be run again after a panic.
+    pub async fn run_writer(&self) {
+        let mut queued = self.queued.lock().await;
+        while let Some(first) = queued.recv().await {
+            let mut batch = AttemptBatch::default();
+            let mut flushed = Vec::new();
+            let until = Instant::now() + self.write_interval;
+            let mut next = Some(first);
+            while let Some(entry) = next {
+                match entry {
+                    Entry::Attempt(attempt, proven) => {
+                        batch.attempts.push(*attempt);
+                        batch.tested.extend(proven);
+                    }
+                    Entry::Unrecognized => {}
+                    Entry::Flush(notify) => flushed.push(notify),
+                }
+                let is_due = !flushed.is_empty() || batch.attempts.len() >= MAX_BATCH;
+                let more = timeout_at(until, queued.recv());
+                next = if is_due { None } else { more.await.ok().flatten() };
+            }
+            self.add(&batch).await;
+            // Written apart, so that a failure loses no attempts.
+            let unrecognized = std::mem::take(&mut *self.unrecognized());
+            self.add(&AttemptBatch { unrecognized, ..AttemptBatch::default() }).await;
+            for notify in flushed {
+                let _ = notify.send(());
+            }
+        }
+    }
+
+    fn unrecognized(&self) -> MutexGuard<'_, HashMap<Slug, u64>> {
         self.unrecognized.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,42 +189,11 @@ impl Shared {
     }
 }
 
-async fn write(mut queued: mpsc::Receiver<Entry>, shared: Arc<Shared>) {
-    while let Some(first) = queued.recv().await {
-        let mut batch = AttemptBatch::default();
-        let mut flushed = Vec::new();
-        let until = Instant::now() + WRITE_INTERVAL;
-        let mut next = Some(first);
-        while let Some(entry) = next {
-            match entry {
-                Entry::Attempt(attempt, proven) => {
-                    batch.attempts.push(*attempt);
-                    batch.tested.extend(proven);
-                }
-                Entry::Unrecognized => {}
-                Entry::Flush(notify) => flushed.push(notify),
-            }
-            let is_due = !flushed.is_empty() || batch.attempts.len() >= MAX_BATCH;
-            let more = timeout_at(until, queued.recv());
-            next = if is_due { None } else { more.await.ok().flatten() };
-        }
-        shared.add(&batch).await;
-        // Written apart, so that a failure loses no attempts.
-        let unrecognized = std::mem::take(&mut *shared.unrecognized());
-        shared.add(&AttemptBatch { unrecognized, ..AttemptBatch::default() }).await;
-        for notify in flushed {
-            let _ = notify.send(());
-        }
-    }
-}
-
 /// Attempts in memory that wait to be written: a few hundred bytes each.
 const MAX_QUEUED: usize = 4096;
 /// Accounts whose unrecognized callbacks are counted between two writes.
 const MAX_UNRECOGNIZED_ACCOUNTS: usize = 256;
 const MAX_BATCH: usize = 500;
-/// How long an attempt may wait for others to be written with.
-const WRITE_INTERVAL: Duration = Duration::from_millis(500);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long attempts are kept.
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);

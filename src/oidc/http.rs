@@ -1,6 +1,6 @@
 //! The one HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy,
 //! bounded bodies and deadlines. Every call of this room goes through it; its connector is the
-//! address guard of [`super::address`].
+//! address guard in `oidc/address.rs`.
 
 use std::error::Error;
 use std::fmt;
@@ -184,7 +184,7 @@ impl HttpClient {
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_TEXT));
         if self.propagate_trace_context {
-            traces::give(request.headers_mut());
+            traces::inject(request.headers_mut());
         }
         let exchange = async {
             let response = self.inner.request(request.map(Full::new)).await;

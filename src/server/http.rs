@@ -1,8 +1,7 @@
-//! The listener for those who run the service: metrics, and whether it lives and is ready. Plain HTTP, since kubelet's
-//! probes and Prometheus speak that; nothing here is secret, and nothing can be changed.
+//! The HTTP listener for operators: metrics for Prometheus, probes for kubelet, and the JWKS of
+//! identity tokens. Plaintext and open to all, so it must never serve a secret or change anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -11,70 +10,51 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
+use super::Health;
 use crate::identity_token::IdentityTokens;
-use crate::telemetry::{self, Metrics};
-
-/// Whether people can log in here now.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    /// Says so.
-    pub fn set(&self, is_ready: bool) {
-        self.0.store(is_ready, Ordering::Release);
-        telemetry::ready(is_ready);
-    }
-
-    fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
+use crate::tasks::Tasks;
+use crate::telemetry::{BackgroundTask, Metrics};
 
 #[derive(Clone)]
-struct Shown {
+struct Sources {
     metrics: Metrics,
-    readiness: Readiness,
+    health: Health,
     identity_tokens: Option<Arc<IdentityTokens>>,
 }
 
-/// Answers `/metrics`, `/livez` and `/readyz` until it is aborted, and `/.well-known/jwks.json` where identity tokens are
-/// issued.
-#[must_use]
+/// Serves `/metrics`, `/livez`, `/readyz` and `/.well-known/jwks.json` until the shutdown begins.
 pub fn serve(
     listener: TcpListener,
     metrics: Metrics,
-    readiness: Readiness,
+    health: Health,
     identity_tokens: Option<Arc<IdentityTokens>>,
-) -> JoinHandle<()> {
+    tasks: &Tasks,
+) {
     let upkeep = metrics.clone();
+    tasks.spawn_restarting(BackgroundTask::MetricsUpkeep, move || upkeep.clone().upkeep());
     let routes = Router::new()
-        .route("/metrics", get(render))
+        .route("/metrics", get(render_metrics))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/.well-known/jwks.json", get(jwks))
-        .with_state(Shown { metrics, readiness, identity_tokens });
-    tokio::spawn(async move {
-        let served = axum::serve(listener, routes).into_future();
-        tokio::select! {
-            served = served => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the metrics listener failed");
-                }
-            }
-            () = upkeep.keep_up() => {}
+        .with_state(Sources { metrics, health, identity_tokens });
+    let stopping = tasks.stopping();
+    tasks.spawn_essential(BackgroundTask::MetricsListener, async move {
+        let serving = axum::serve(listener, routes).into_future();
+        if let Some(Err(error)) = stopping.run_until_cancelled_owned(serving).await {
+            tracing::error!(%error, "metrics listener failed");
         }
-    })
+    });
 }
 
-async fn render(State(shown): State<Shown>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.metrics.render())
+async fn render_metrics(State(sources): State<Sources>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], sources.metrics.render())
         .into_response()
 }
 
-async fn jwks(State(shown): State<Shown>) -> Response {
-    match shown.identity_tokens {
+async fn jwks(State(sources): State<Sources>) -> Response {
+    match sources.identity_tokens {
         Some(identity_tokens) if identity_tokens.ready().is_ok() => {
             let headers = [
                 (CONTENT_TYPE, "application/jwk-set+json"),
@@ -82,18 +62,17 @@ async fn jwks(State(shown): State<Shown>) -> Response {
             ];
             (headers, identity_tokens.jwks()).into_response()
         }
-        Some(_) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "no signing key is known yet\n").into_response()
-        }
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "the signing keys are not loaded yet\n")
+            .into_response(),
         None => (StatusCode::NOT_FOUND, "SSO_IDENTITY_AUDIENCE is not set\n").into_response(),
     }
 }
 
-async fn ready(State(shown): State<Shown>) -> Response {
-    if shown.readiness.is_ready() {
+async fn ready(State(sources): State<Sources>) -> Response {
+    if sources.health.is_ready() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining, or a store is away\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining, or a store is unavailable\n")
             .into_response()
     }
 }

@@ -1,5 +1,6 @@
-//! TLS at the listeners (rustls), and the connections that come in: bounded in number and in the time that they may take
-//! before their first word. Client certificates are asked for, not demanded: who needs one is for [`caller`](super::caller).
+//! TLS on the gRPC listeners, and the accepted connections, bounded in number and in the time that
+//! they may take for their handshake and their first byte. Client certificates are requested and
+//! not required: [`auth`](super::grpc::auth) decides who needs one.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,51 +24,86 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::server::reload::{Contents, Watched};
-use crate::telemetry::certificate_expires;
+use super::reload::{Contents, FileError, Watched};
+use crate::tasks::Tasks;
+use crate::telemetry::{BackgroundTask, certificate_expires};
 
-/// The listeners' TLS, as the files say now.
+/// The TLS configuration of the files as they were read last.
 pub type WatchedTls = Watched<ServerConfig>;
 
-/// Reads PEM files: the certificate chain, its key, and the CAs of callers' certificates.
+/// Reads PEM files: the certificate chain, its key, and the CAs of callers' certificates. They are
+/// reloaded when they change.
 ///
 /// # Errors
-/// Which file can't be used, and why.
-pub fn open(cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Result<WatchedTls, String> {
-    Watched::open([Some(cert), Some(key), client_ca].into_iter().flatten().collect(), server_config)
+/// A file can't be read, or see [`TlsError`].
+pub fn open(
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+) -> Result<WatchedTls, FileError> {
+    let files = [Some(cert), Some(key), client_ca].into_iter().flatten().collect();
+    Watched::open("TLS certificate", files, server_config)
 }
 
-fn server_config(contents: &[Contents]) -> Result<ServerConfig, String> {
+/// Why the PEM files can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Not PEM, or without a certificate.
+    #[error("the {file} is not PEM: {error}")]
+    NotPem {
+        /// Which of the files.
+        file: &'static str,
+        /// The parser's error.
+        error: pem::Error,
+    },
+    /// PEM, but something else.
+    #[error("the {0} has no certificate")]
+    NoCertificate(&'static str),
+    /// The key file.
+    #[error("the key file has no PEM private key: {0}")]
+    NoKey(pem::Error),
+    /// A CA of callers' certificates.
+    #[error("invalid client CA: {0}")]
+    ClientCa(rustls::Error),
+    /// The client CAs as a whole.
+    #[error("invalid client CA file: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// The key isn't the certificate's, or either is of a kind that isn't supported.
+    #[error("the certificate and the key can't be used together: {0}")]
+    KeyPair(rustls::Error),
+    /// No protocol version is available.
+    #[error("failed to configure TLS: {0}")]
+    Versions(rustls::Error),
+}
+
+fn server_config(contents: &[Contents]) -> Result<ServerConfig, TlsError> {
     let [cert, key, client_ca @ ..] = contents else {
-        return Err("a certificate and a key are needed".to_owned());
+        return Err(TlsError::NoCertificate("certificate file"));
     };
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(TlsError::Versions)?;
     let builder = match client_ca {
         [] => builder.with_no_client_auth(),
         [client_ca, ..] => {
             let mut roots = rustls::RootCertStore::empty();
-            for ca in certificates(client_ca, "the client CA file")? {
-                roots.add(ca).map_err(|error| format!("a client CA can't be used: {error}"))?;
+            for ca in certificates(client_ca, "client CA file")? {
+                roots.add(ca).map_err(TlsError::ClientCa)?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .allow_unauthenticated()
                 .build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| error.to_string())?)
+            builder.with_client_cert_verifier(verifier?)
         }
     };
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|error| format!("the key file holds no PEM private key: {error}"))?;
-    let chain = certificates(cert, "the certificate file")?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::NoKey)?;
+    let chain = certificates(cert, "certificate file")?;
     let expires = chain
         .first()
         .and_then(|leaf| X509Certificate::from_der(leaf).ok())
         .map(|(_, leaf)| leaf.validity().not_after);
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("the certificate and the key can't be used together: {error}"))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(TlsError::KeyPair)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     if let Some(expires) = expires {
         certificate_expires(expires.timestamp());
@@ -75,25 +111,25 @@ fn server_config(contents: &[Contents]) -> Result<ServerConfig, String> {
     Ok(config)
 }
 
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(pem: &[u8], file: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let read = read.map_err(|error| format!("{what} is no PEM: {error}"))?;
-    if read.is_empty() { Err(format!("{what} holds no certificate")) } else { Ok(read) }
+    let read = read.map_err(|error| TlsError::NotPem { file, error })?;
+    if read.is_empty() { Err(TlsError::NoCertificate(file)) } else { Ok(read) }
 }
 
-/// Who is at the other end, as far as the connection tells.
+/// The other end of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
-    /// Verified by the client CAs, leaf first.
+    /// Verified by the client CAs, leaf first; `None`: it sent none.
     pub(super) certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
 }
 
-/// A connection that came in.
+/// An accepted connection.
 pub(super) struct Incoming {
     stream: Stream,
-    /// Until the other side has said a word.
-    silence: Option<Pin<Box<Sleep>>>,
-    _room: OwnedSemaphorePermit,
+    /// Ends the connection if its first byte doesn't arrive in time.
+    first_byte: Option<Pin<Box<Sleep>>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 enum Stream {
@@ -101,52 +137,53 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Takes connections until the stream is dropped; with TLS where there is some.
+/// Accepts connections until the returned stream is dropped. If the task that accepts ends, the
+/// stream ends too, and with it the listener that reads it.
 pub(super) fn accept(
     listener: TcpListener,
     tls: Option<Arc<WatchedTls>>,
+    tasks: &Tasks,
 ) -> ReceiverStream<io::Result<Incoming>> {
-    let (ready, accepted) = mpsc::channel(64);
-    tokio::spawn(async move {
-        let rooms = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (sender, accepted) = mpsc::channel(64);
+    let handshakes = tasks.clone();
+    tasks.spawn(BackgroundTask::Accept, async move {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // Without room nobody is taken: they wait in the kernel's queue.
-            let Ok(room) = Arc::clone(&rooms).acquire_owned().await else { return };
-            let taken = tokio::select! {
-                taken = listener.accept() => taken,
-                () = ready.closed() => return,
+            // At the limit, further connections wait in the kernel's queue.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = sender.closed() => return,
             };
-            let stream = match taken {
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken");
+                    tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             let _ = stream.set_nodelay(true);
-            let (ready, tls) = (ready.clone(), tls.as_ref().map(|tls| tls.current()));
-            tokio::spawn(async move {
-                let stream = match tls {
-                    None => Stream::Plain(stream),
-                    Some(tls) => {
-                        match tokio::time::timeout(SILENCE, TlsAcceptor::from(tls).accept(stream))
-                            .await
-                        {
-                            Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
-                            Ok(Err(error)) => {
-                                return tracing::debug!(%error, "a TLS handshake failed");
-                            }
-                            Err(_) => return tracing::debug!("a TLS handshake took too long"),
-                        }
-                    }
-                };
-                let silence = Some(Box::pin(tokio::time::sleep(SILENCE)));
-                let _ = ready.send(Ok(Incoming { stream, silence, _room: room })).await;
+            let (sender, tls) = (sender.clone(), tls.as_ref().map(|tls| tls.current()));
+            handshakes.spawn(BackgroundTask::Accept, async move {
+                let Some(stream) = handshake(stream, tls).await else { return };
+                let first_byte = Some(Box::pin(tokio::time::sleep(PATIENCE)));
+                let _ = sender.send(Ok(Incoming { stream, first_byte, _permit: permit })).await;
             });
         }
     });
     ReceiverStream::new(accepted)
+}
+
+/// `None`: the other end spoke no TLS, or none that we accept.
+async fn handshake(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    match tokio::time::timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
+    }
+    None
 }
 
 impl Connected for Incoming {
@@ -173,8 +210,11 @@ impl AsyncRead for Incoming {
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if read.is_ready() {
-            self.silence = None;
-        } else if self.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(cx).is_ready())
+            self.first_byte = None;
+        } else if self
+            .first_byte
+            .as_mut()
+            .is_some_and(|first_byte| first_byte.as_mut().poll(cx).is_ready())
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -229,7 +269,7 @@ impl AsyncWrite for Incoming {
 
 /// Connections of one listener at once.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long a connection may take for its handshake, and again for its first word.
-const SILENCE: Duration = Duration::from_secs(10);
-/// After an error of taking connections, such as "too many open files".
+/// How long a connection may take for its handshake, and again for its first byte.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After a failure to accept a connection, such as "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

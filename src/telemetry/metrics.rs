@@ -1,76 +1,49 @@
-//! Logs, metrics and traces. What is logged holds no secret, code, token, state, nonce or verifier: their types show none, and no
-//! error text quotes an IdP's answer. What is counted has labels of a bounded number alone.
-
-pub mod traces;
+//! What is counted and measured, for Prometheus: one function per event, called where it happens.
+//! The labels of a metric take a bounded number of values, and none of them comes from a request.
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing::Instrument;
 
-/// How a line of the log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Sends the logs of the whole process to standard error.
-///
-/// # Errors
-/// Something else has taken the logs already.
-pub fn init(format: LogFormat, filter: EnvFilter) -> Result<(), String> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
-    match format {
-        LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-        }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(|error| error.to_string())
-}
+use super::{TelemetryError, call};
 
 /// The process's metrics, as text for Prometheus.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Starts counting, once in a process. `accounts`: how many accounts have a label of their own.
+    /// Starts counting; later calls give the same metrics. `accounts`: how many accounts get a
+    /// label of their own.
     ///
     /// # Errors
-    /// Something else counts already.
-    pub fn start(accounts: usize) -> Result<Self, String> {
-        static STARTED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
-        let started = STARTED.get_or_init(|| {
-            let handle = PrometheusBuilder::new()
-                .set_buckets_for_metric(Matcher::Full(PROVIDER_AGE.to_owned()), &AGE_BUCKETS)
-                .and_then(|builder| builder.set_buckets(&LATENCY_BUCKETS))
-                .and_then(PrometheusBuilder::install_recorder)
-                .map_err(|error| error.to_string())?;
-            describe();
-            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-            begin_at_zero();
-            Ok(handle)
-        });
+    /// Something else receives the process's metrics.
+    pub fn start(accounts: usize) -> Result<Self, TelemetryError> {
+        static STARTED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
         locked(&ACCOUNTS).limit = accounts;
-        started.clone().map(Self)
+        let mut started = locked(&STARTED);
+        if let Some(handle) = started.as_ref() {
+            return Ok(Self(handle.clone()));
+        }
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(PROVIDER_AGE.to_owned()), &AGE_BUCKETS)
+            .and_then(|builder| builder.set_buckets(&LATENCY_BUCKETS))
+            .and_then(PrometheusBuilder::install_recorder)?;
+        describe();
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        begin_at_zero();
+        Ok(Self(started.insert(handle).clone()))
     }
 
-    /// Sorts what was measured into its buckets, now and then until it is given up: otherwise it would pile up in memory
-    /// while nobody asks for it.
-    pub async fn keep_up(self) {
+    /// Sorts measurements into their buckets: without it they would pile up in memory while nobody
+    /// scrapes.
+    pub async fn upkeep(self) {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
             ticks.tick().await;
@@ -78,7 +51,7 @@ impl Metrics {
         }
     }
 
-    /// The text format 0.0.4.
+    /// Prometheus's text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
         self.0.run_upkeep();
@@ -86,19 +59,87 @@ impl Metrics {
     }
 }
 
-/// A login has begun.
+/// A task that runs for as long as the service, or in the background of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackgroundTask {
+    /// LoginService's listener.
+    LoginListener,
+    /// ConnectionService's listener.
+    AdminListener,
+    /// The listener for metrics and probes.
+    MetricsListener,
+    /// Sorts measurements into buckets.
+    MetricsUpkeep,
+    /// Probes the stores and applies changes of other replicas.
+    StoreWatch,
+    /// Periodic clean-up.
+    Maintenance,
+    /// Reloads certificates and callers.
+    Reload,
+    /// Writes login attempts to SQL.
+    AttemptsWriter,
+    /// Waits for a database that was unavailable at start.
+    DatabaseOpening,
+    /// Accepts connections, or does the TLS handshake of one.
+    Accept,
+    /// CheckConnection's check of one connection.
+    ConnectionCheck,
+}
+
+impl BackgroundTask {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::LoginListener,
+        Self::AdminListener,
+        Self::MetricsListener,
+        Self::MetricsUpkeep,
+        Self::StoreWatch,
+        Self::Maintenance,
+        Self::Reload,
+        Self::AttemptsWriter,
+        Self::DatabaseOpening,
+        Self::Accept,
+        Self::ConnectionCheck,
+    ];
+
+    /// Its name in metrics and log lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LoginListener => "login_listener",
+            Self::AdminListener => "admin_listener",
+            Self::MetricsListener => "metrics_listener",
+            Self::MetricsUpkeep => "metrics_upkeep",
+            Self::StoreWatch => "store_watch",
+            Self::Maintenance => "maintenance",
+            Self::Reload => "reload",
+            Self::AttemptsWriter => "attempts_writer",
+            Self::DatabaseOpening => "database_opening",
+            Self::Accept => "accept",
+            Self::ConnectionCheck => "connection_check",
+        }
+    }
+}
+
+/// A background task panicked or ended early.
+pub fn background_task_failed(task: BackgroundTask) {
+    counter!(TASK_FAILURES, "task" => task.name()).increment(1);
+}
+
+/// A login began.
 pub fn login_begun(account: &str) {
     counter!(LOGINS_BEGUN, "account" => account_label(account)).increment(1);
 }
 
-/// A login has ended well.
+/// A login was completed.
 pub fn login_completed(account: &str) {
     counter!(LOGINS_COMPLETED, "account" => account_label(account)).increment(1);
 }
 
-/// A call about this account was refused.
-pub fn refused(method: &'static str, account: &str, reason: &'static str, owner: &'static str) {
-    traces::refused(account, reason, owner);
+/// The current call was refused.
+pub fn refused(reason: &'static str, owner: &'static str) {
+    call::record_refusal(reason, owner);
+    let method = call::current(call::Call::method).unwrap_or("other");
     counter!(REFUSALS, "method" => method, "reason" => reason, "owner" => owner).increment(1);
 }
 
@@ -107,12 +148,13 @@ pub fn panicked() {
     counter!(PANICS).increment(1);
 }
 
-/// A store gave an error, or no answer.
+/// A store failed or did not answer.
 pub fn store_failed(store: &'static str) {
     counter!(STORE_ERRORS, "store" => store).increment(1);
 }
 
-/// An IdP's metadata was asked for: `hit`, `stale` (used while it is fetched anew) or `miss` (waited for).
+/// A call needed an IdP's metadata: `hit`, `stale` (used while it is renewed) or `miss` (waited
+/// for).
 pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
     counter!(PROVIDER_LOOKUPS, "outcome" => outcome).increment(1);
     if outcome != "miss" {
@@ -120,12 +162,12 @@ pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
     }
 }
 
-/// An IdP's documents were fetched: `whole`, or `keys` alone for a token by an unknown key.
+/// An IdP's documents were fetched: `whole`, or `keys` for a token signed by an unknown key.
 pub fn provider_fetched(documents: &'static str, has_succeeded: bool) {
     counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => if has_succeeded { "ok" } else { "error" }).increment(1);
 }
 
-/// Whether people can log in here now.
+/// Whether this replica can complete logins.
 pub fn ready(is_ready: bool) {
     gauge!(READY).set(if is_ready { 1.0 } else { 0.0 });
 }
@@ -137,43 +179,44 @@ pub fn certificate_expires(at: i64) {
     gauge!(CERTIFICATE_EXPIRY).set(at as f64);
 }
 
-/// A connection's breaker has opened or closed.
+/// A connection's circuit breaker opened or closed.
 pub fn breaker_turned(is_open: bool) {
     gauge!(BREAKERS_OPEN).increment(if is_open { 1.0 } else { -1.0 });
 }
 
-/// So many notes of logins were not kept.
+/// Login attempts were dropped.
 pub fn attempts_dropped(count: u64) {
     counter!(ATTEMPTS_DROPPED).increment(count);
 }
 
-/// So many client secrets in use expire soon.
+/// How many connections have a client secret that expires soon.
 pub fn secrets_expiring(count: u64) {
     // Exact: far below 2^52.
     #[expect(clippy::cast_precision_loss, reason = "a number of connections fits")]
     gauge!(SECRETS_EXPIRING).set(count as f64);
 }
 
-/// A connection's two secrets changed places.
+/// A connection's standby secret took over.
 pub fn secret_switched() {
     counter!(SECRETS_SWITCHED).increment(1);
 }
 
-/// How long each phase of one login took, in the order in which they ended.
+/// How long each phase of one login took, in the order in which the phases ended.
 #[derive(Debug, Default)]
 pub struct Phases(pub Vec<(&'static str, Duration)>);
 
 impl Phases {
-    /// Measures one phase: `store`, `metadata`, `token`, `userinfo` or `verify`; remembers it, also where the work is given up.
+    /// Measures one phase: `store`, `metadata`, `token`, `userinfo` or `verify`. It is recorded
+    /// even if the work is cancelled.
     pub async fn timed<T>(&mut self, phase: &'static str, work: impl Future<Output = T>) -> T {
         let _lap = Lap { phases: self, phase, timer: Timer::start(PHASE, "phase", phase) };
-        traces::phase(phase, work).await
+        work.instrument(call::phase_span(phase)).await
     }
 
-    /// The same for work that doesn't wait.
+    /// [`Phases::timed`] for work that isn't async.
     pub fn timed_now<T>(&mut self, phase: &'static str, work: impl FnOnce() -> T) -> T {
         let _lap = Lap { phases: self, phase, timer: Timer::start(PHASE, "phase", phase) };
-        traces::phase_now(phase, work)
+        call::phase_span(phase).in_scope(work)
     }
 }
 
@@ -189,27 +232,27 @@ impl Drop for Lap<'_> {
     }
 }
 
-/// A call in flight, from now until it is dropped.
-pub struct Call {
+/// Counts a call as in flight and measures it, until it is dropped.
+pub struct CallTimer {
     _timer: Timer,
 }
 
-impl Call {
-    /// Of this method.
+impl CallTimer {
+    /// Starts now.
     #[must_use]
-    pub fn begins(method: &'static str) -> Self {
+    pub fn start(method: &'static str) -> Self {
         gauge!(IN_FLIGHT).increment(1.0);
         Self { _timer: Timer::start(CALL, "method", method) }
     }
 }
 
-impl Drop for Call {
+impl Drop for CallTimer {
     fn drop(&mut self) {
         gauge!(IN_FLIGHT).decrement(1.0);
     }
 }
 
-/// Records when it is dropped: what is given up counts too.
+/// Records the elapsed time when it is dropped, so that cancelled work counts too.
 struct Timer {
     started: Instant,
     metric: &'static str,
@@ -238,7 +281,7 @@ struct Accounts {
 
 static ACCOUNTS: Mutex<Accounts> = Mutex::new(Accounts { labelled: None, limit: 0 });
 
-/// The first accounts that are seen have a label of their own; all others share one.
+/// The first accounts that occur get a label of their own; all others share one.
 fn account_label(account: &str) -> String {
     let mut accounts = locked(&ACCOUNTS);
     let limit = accounts.limit;
@@ -250,13 +293,16 @@ fn account_label(account: &str) -> String {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A series that appears with its first event hides that event from `rate` and `increase`.
+/// `rate` and `increase` don't see the first event of a series that appears with that event.
 fn begin_at_zero() {
     counter!(PANICS).absolute(0);
+    for task in BackgroundTask::ALL {
+        counter!(TASK_FAILURES, "task" => task.name()).absolute(0);
+    }
     counter!(ATTEMPTS_DROPPED).absolute(0);
     counter!(SECRETS_SWITCHED).absolute(0);
     gauge!(SECRETS_EXPIRING).set(0.0);
@@ -280,43 +326,47 @@ fn begin_at_zero() {
 fn describe() {
     describe_counter!(
         ATTEMPTS_DROPPED,
-        "notes of logins that were not kept, since SQL could not keep up"
+        "login attempts that were dropped because SQL was unavailable or too slow"
     );
     describe_counter!(
         SECRETS_SWITCHED,
-        "connections whose standby secret took over, since the IdP rejected the other"
+        "standby client secrets that took over because the IdP rejected the active one"
     );
     describe_gauge!(
         SECRETS_EXPIRING,
-        "connections of which a client secret expires within 30 days, or has"
+        "connections with a client secret that expires within 30 days or has expired"
     );
-    describe_gauge!(READY, "1 while people can log in here, else 0");
+    describe_gauge!(READY, "1 while this replica can complete logins, else 0");
     describe_gauge!(
         CERTIFICATE_EXPIRY,
         Unit::Seconds,
-        "when the listeners' certificate expires, since the Unix epoch"
+        "expiry of the listeners' certificate, since the Unix epoch"
     );
-    describe_gauge!(BUILD_INFO, "1, with the version as label");
+    describe_gauge!(BUILD_INFO, "always 1; the label is the version");
     describe_counter!(LOGINS_BEGUN, "logins begun, by account");
     describe_counter!(LOGINS_COMPLETED, "logins completed, by account");
-    describe_counter!(REFUSALS, "calls refused, by method, reason and who can act");
-    describe_counter!(PANICS, "calls that ended by a defect of the service");
-    describe_counter!(STORE_ERRORS, "errors of a store, or answers that did not come in time");
+    describe_counter!(REFUSALS, "refused calls, by method, reason and who can act");
+    describe_counter!(PANICS, "calls that panicked: each is a defect of the service");
+    describe_counter!(
+        TASK_FAILURES,
+        "background tasks that panicked or ended early, by task: each is a defect of the service"
+    );
+    describe_counter!(STORE_ERRORS, "store operations that failed or timed out, by store");
     describe_counter!(
         PROVIDER_LOOKUPS,
-        "lookups of IdP metadata: hit, stale (used while it is fetched anew) or miss"
+        "lookups of IdP metadata: hit, stale (used while it is renewed) or miss"
     );
     describe_counter!(
         PROVIDER_FETCHES,
-        "fetches of IdP documents: whole, or keys for a token by an unknown key"
+        "fetches of IdP documents: whole, or keys for a token signed by an unknown key"
     );
     describe_histogram!(PROVIDER_AGE, Unit::Seconds, "age of the IdP metadata that a call used");
     describe_gauge!(
         BREAKERS_OPEN,
-        "connections whose IdP is not asked for a while, since it does not answer"
+        "connections with an open circuit breaker: their IdP did not answer and is not called"
     );
-    describe_histogram!(PHASE, Unit::Seconds, "time in one phase of a login");
-    describe_histogram!(CALL, Unit::Seconds, "time of a whole call");
+    describe_histogram!(PHASE, Unit::Seconds, "duration of one phase of a login");
+    describe_histogram!(CALL, Unit::Seconds, "duration of a whole call");
     describe_gauge!(IN_FLIGHT, "calls in flight");
 }
 
@@ -331,6 +381,7 @@ const LOGINS_BEGUN: &str = "sso_logins_begun_total";
 const LOGINS_COMPLETED: &str = "sso_logins_completed_total";
 const REFUSALS: &str = "sso_refusals_total";
 const PANICS: &str = "sso_panics_total";
+const TASK_FAILURES: &str = "sso_background_task_failures_total";
 const STORE_ERRORS: &str = "sso_store_errors_total";
 const PROVIDER_LOOKUPS: &str = "sso_provider_lookups_total";
 const PROVIDER_FETCHES: &str = "sso_provider_fetches_total";
@@ -348,7 +399,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_accounts_have_a_label_and_no_more() {
+    fn accounts_beyond_the_limit_share_a_label() {
         locked(&ACCOUNTS).limit = 2;
         let labels: Vec<String> = ["a", "b", "c", "a"].into_iter().map(account_label).collect();
         assert_eq!(labels, ["a", "b", "other", "a"]);

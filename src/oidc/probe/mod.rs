@@ -4,7 +4,7 @@
 //! A check changes nothing at the IdP, makes at most [`MAX_REQUESTS`] requests, follows redirects
 //! for one subject only and under the address guard, never calls our own callback, and shows
 //! nothing of an answer but shortened text without secrets. Its requests are those of a login: the
-//! documents are fetched and read by [`super::metadata`] and [`super::keys`], the authorization and
+//! documents are fetched and read by `oidc/metadata.rs` and `oidc/keys.rs`, the authorization and
 //! token requests built by [`super::provider`].
 
 mod browse;

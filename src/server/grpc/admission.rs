@@ -1,4 +1,5 @@
-//! What every call passes first: there is room for it, it ends in time, and a defect in it is its own.
+//! The layer that every call passes first: it opens the call's context, bounds the calls in flight
+//! and each call's time, and turns a panic into the refusal of that one call.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -12,12 +13,12 @@ use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
-use super::refusal::{CallContext, Refusal};
+use super::refusal::{Refusal, reject};
 use crate::model::cause::Cause;
-use crate::telemetry::traces::{CallTrace, current_trace_id};
-use crate::telemetry::{Call, panicked};
+use crate::telemetry::call::Call;
+use crate::telemetry::{CallTimer, panicked};
 
-/// Admits so many calls at once, to both listeners together.
+/// Bounds the calls in flight at both listeners together.
 #[derive(Clone)]
 pub(in crate::server) struct AdmissionLayer {
     room: Arc<Semaphore>,
@@ -59,57 +60,50 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let method = known_method(request.uri().path());
-        request.extensions_mut().insert(Method(method));
-        let trace = CallTrace::begins(request.headers(), method);
-        // The one that was polled ready goes; its copy waits for the next call.
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let call = Call::start(request.headers(), known_method(request.uri().path()));
+        // The service that was polled ready serves this call; its clone serves the next one.
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);
-        Box::pin(trace.within(admit(inner, request, method, Arc::clone(&self.room))))
+        let timer = CallTimer::start(call.method());
+        Box::pin(call.run(admit(inner, request, timer, Arc::clone(&self.room))))
     }
 }
-
-/// The method that a request names, for whoever refuses it before it is read.
-#[derive(Clone, Copy)]
-pub(in crate::server) struct Method(pub(in crate::server) &'static str);
 
 async fn admit<S, B, R>(
     mut inner: S,
     request: Request<B>,
-    method: &'static str,
+    _timer: CallTimer,
     room: Arc<Semaphore>,
 ) -> Result<Response<R>, S::Error>
 where
     S: Service<Request<B>, Response = Response<R>>,
     R: Default,
 {
-    let _call = Call::begins(method);
-    let respond =
-        |refusal: Refusal| Ok(CallContext::without_account(method).reject(refusal).into_http());
-    // Whoever asks how it goes must get an answer from a full house too.
+    let respond = |refusal: Refusal| Ok(reject(refusal).into_http());
+    // Probes must be answered under overload too.
     let is_exempt = request.uri().path().starts_with("/grpc.health.");
     let room = if is_exempt { None } else { Some(room.try_acquire_owned()) };
     let Ok(_room) = room.transpose() else {
         return respond(Refusal::new(Cause::InFlightLimit, "too many calls are in flight"));
     };
-    // Called within the future, so that a panic before its first await is caught too.
+    // Called within the future, so that a panic before the first await is caught too.
     let answer = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
     match tokio::time::timeout(CALL_DEADLINE, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_panic)) => {
-            tracing::error!(rpc.method = method, trace_id = current_trace_id(), "a call panicked");
+            tracing::error!("call panicked");
             panicked();
             respond(Refusal::new(
                 Cause::Defect,
-                "internal error; the log has more under the trace id",
+                "internal error: the log has details under this trace_id",
             ))
         }
         Err(_) => respond(Refusal::new(Cause::CallDeadline, "the call took too long")),
     }
 }
 
-/// The path is the caller's: what isn't a method of ours must not become a label.
+/// The caller chooses the path: only our own methods may become labels of metrics.
 fn known_method(path: &str) -> &'static str {
     let of_ours = path.strip_prefix("/peerpanda.sso.v1.").and_then(|rest| rest.split_once('/'));
     let name = of_ours.map_or("", |(_, method)| method);
@@ -133,5 +127,5 @@ const METHODS: [&str; 15] = [
     "ListLoginAttempts",
     "ListConnectionChanges",
 ];
-/// Longer than any call has by itself.
+/// Longer than the deadline of any verb.
 const CALL_DEADLINE: Duration = Duration::from_secs(25);

@@ -1,5 +1,6 @@
-//! Who calls: other programs, known by client certificate or bearer token, with roles. Health and reflection are for
-//! everybody; every other service is for a role.
+//! Authenticates and authorizes callers: programs that are known by client certificate or bearer
+//! token and have roles. An interceptor before every service but health and reflection, which are
+//! open to all. A token never appears in an error or a log line.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -15,15 +16,14 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::admission::Method;
-use super::refusal::{CallContext, Refusal};
+use super::refusal::{Refusal, reject};
 use crate::entropy::Entropy;
 use crate::model::cause::Cause;
 use crate::model::text::quotable;
-use crate::server::reload::{Contents, Watched};
+use crate::server::reload::{Contents, FileError, Watched};
 use crate::server::tls::Peer;
 
-/// What a caller may do.
+/// Which service a caller may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -36,7 +36,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As the callers file names it.
+    /// The name in the callers file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -47,16 +47,16 @@ impl Role {
     }
 }
 
-/// The programs that may call, as the callers file says now.
+/// The callers file as it was read last.
 pub type WatchedCallers = Watched<Callers>;
 
 /// The programs that may call.
 #[derive(Debug, Default)]
 pub struct Callers {
     callers: Vec<Caller>,
-    /// SHA-256 of each token, and whose it is.
+    /// SHA-256 of each token, and the index of its caller.
     tokens: Vec<([u8; 32], usize)>,
-    /// Each name of a certificate, and whose it is.
+    /// Each subject alternative name of a certificate, and the index of its caller.
     names: HashMap<String, usize>,
 }
 
@@ -86,78 +86,74 @@ struct CallerEntry {
 }
 
 impl Callers {
-    /// Reads the callers file, now and whenever it changes.
+    /// Reads the callers file. It is reloaded when it changes.
     ///
     /// # Errors
-    /// It can't be read, or what is wrong in it.
-    pub fn open(file: PathBuf) -> Result<WatchedCallers, String> {
-        Watched::open(vec![file], |contents: &[Contents]| {
+    /// It can't be read, or see [`CallersError`].
+    pub fn open(file: PathBuf) -> Result<WatchedCallers, FileError> {
+        Watched::open("callers file", vec![file], |contents: &[Contents]| {
             let text = std::str::from_utf8(contents.first().map_or(&[][..], |bytes| bytes))
-                .map_err(|_| "it is no UTF-8".to_owned())?;
+                .map_err(|_| CallersError::NotUtf8)?;
             Self::parse(text)
         })
     }
 
-    /// Whether any of them is known by certificate.
+    /// Whether a caller is identified by its certificate.
     #[must_use]
     pub fn need_certificates(&self) -> bool {
         !self.names.is_empty()
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        // toml's own message quotes the line, which can hold a token that was pasted there by mistake.
+    fn parse(text: &str) -> Result<Self, CallersError> {
+        // toml's Display quotes the line, which can hold a token that was pasted there by mistake.
         let file: CallersFile = toml::from_str(text).map_err(|error| match error.span() {
             Some(span) => {
                 let line = text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
-                format!("line {line}: {}", error.message())
+                CallersError::Toml { line, problem: error.message().to_owned() }
             }
-            None => error.message().to_owned(),
+            None => CallersError::Toml { line: 1, problem: error.message().to_owned() },
         })?;
         let mut callers = Self::default();
         for entry in file.caller {
             let name = entry.name.trim();
-            let wrong = |what: &str| format!("caller {name:?} {what}");
+            let invalid = |problem| CallersError::Caller { name: name.to_owned(), problem };
             if name.is_empty()
                 || name.len() > 64
                 || callers.callers.iter().any(|known| known.name == name)
             {
-                return Err(wrong("needs a name of its own, of at most 64 bytes"));
+                return Err(invalid("needs a unique name of 1 to 64 bytes"));
             }
             if entry.roles.is_empty() {
-                return Err(wrong("needs one of the roles login, identity, admin"));
+                return Err(invalid("needs one of the roles login, identity, admin"));
             }
             if entry.token_sha256.is_empty() && entry.san.is_empty() {
-                return Err(wrong("needs token_sha256 or san"));
+                return Err(invalid("needs token_sha256 or san"));
             }
             let index = callers.callers.len();
             for text in &entry.token_sha256 {
                 let mut hash = [0; 32];
                 let read = hex::decode_to_slice(text.trim(), &mut hash);
-                read.map_err(|_| wrong("has a token_sha256 that is not 64 hex digits"))?;
+                read.map_err(|_| invalid("has a token_sha256 that is not 64 hex digits"))?;
                 if callers.tokens.iter().any(|(known, _)| *known == hash) {
-                    return Err(wrong("has a token_sha256 that stands twice"));
+                    return Err(invalid("has a token_sha256 that occurs twice"));
                 }
                 callers.tokens.push((hash, index));
             }
             for san in entry.san {
                 if san.trim().is_empty() || callers.names.insert(san, index).is_some() {
-                    return Err(wrong("has a san that is empty or stands twice"));
+                    return Err(invalid("has a san that is empty or occurs twice"));
                 }
             }
             callers
                 .callers
                 .push(Caller { name: name.into(), roles: entry.roles.into_iter().collect() });
         }
-        if callers.callers.is_empty() {
-            Err("it names no [[caller]]".to_owned())
-        } else {
-            Ok(callers)
-        }
+        if callers.callers.is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
     }
 
     fn by_token(&self, token: &str) -> Option<&Caller> {
         let hash = digest::digest(&digest::SHA256, token.as_bytes());
-        // Every one is compared, so that the time taken tells nothing.
+        // All are compared, so that the time taken reveals nothing.
         let mut found = None;
         for (known, index) in &self.tokens {
             if constant_time::verify_slices_are_equal(known, hash.as_ref()).is_ok() {
@@ -179,7 +175,34 @@ impl Callers {
     }
 }
 
-/// A new bearer token of 256 bits, and its SHA-256 as [`Callers`] reads it.
+/// Why a callers file can't be used. Holds nothing of its credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum CallersError {
+    /// Not text.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// Not TOML, or an unknown field or role.
+    #[error("line {line}: {problem}")]
+    Toml {
+        /// Number of the line.
+        line: usize,
+        /// The parser's message.
+        problem: String,
+    },
+    /// An entry is incomplete, malformed or conflicts with another.
+    #[error("caller {name:?} {problem}")]
+    Caller {
+        /// The entry's name.
+        name: String,
+        /// What to fix.
+        problem: &'static str,
+    },
+    /// Nobody could call.
+    #[error("no [[caller]] entry")]
+    Empty,
+}
+
+/// A new bearer token of 256 bits, and its SHA-256 in hex as the callers file has it.
 #[must_use]
 pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
     let mut bytes = Zeroizing::new([0; 32]);
@@ -189,11 +212,12 @@ pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
     (token, hex::encode(hash))
 }
 
-/// Who calls, as the gatekeeper found.
+/// The authenticated caller of a request.
 #[derive(Clone)]
 struct CallerName(Arc<str>);
 
-/// Who a change is recorded of: the calling program, and the person who uses it where it says so (`sso-operator`).
+/// Who a change is recorded for: the calling program and, if it names one in the `sso-operator`
+/// metadata, the person who uses it.
 pub(in crate::server) fn actor<T>(request: &Request<T>) -> String {
     let caller = request.extensions().get::<CallerName>().map_or("anybody", |name| &name.0);
     let operator = request.metadata().get("sso-operator").and_then(|value| value.to_str().ok());
@@ -204,7 +228,7 @@ pub(in crate::server) fn actor<T>(request: &Request<T>) -> String {
     }
 }
 
-/// Stands before one service and lets a role in.
+/// Lets callers with one role call a service.
 #[derive(Clone)]
 pub(in crate::server) struct Authorizer {
     callers: Option<Arc<WatchedCallers>>,
@@ -212,7 +236,7 @@ pub(in crate::server) struct Authorizer {
 }
 
 impl Authorizer {
-    /// Without callers everybody is let in.
+    /// `callers`: `None` lets everybody call.
     pub(in crate::server) fn new(callers: Option<Arc<WatchedCallers>>, role: Role) -> Self {
         Self { callers, role }
     }
@@ -220,8 +244,6 @@ impl Authorizer {
 
 impl Interceptor for Authorizer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let method = request.extensions().get::<Method>().map_or("other", |method| method.0);
-        let refused = |refusal| CallContext::without_account(method).reject(refusal);
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else {
             return Ok(request);
         };
@@ -233,14 +255,14 @@ impl Interceptor for Authorizer {
                 Some(value[7..].trim())
             }
             Some(_) => {
-                return Err(refused(Refusal::new(
+                return Err(reject(Refusal::new(
                     Cause::AuthorizationMalformed,
                     "the authorization header is not a bearer token",
                 )));
             }
         };
         let caller = match token {
-            // One who shows a token is known by it, or not at all.
+            // A wrong token is refused even if the certificate is known.
             Some(token) => {
                 callers.by_token(token).ok_or((Cause::BearerTokenUnknown, "unknown bearer token"))
             }
@@ -253,9 +275,9 @@ impl Interceptor for Authorizer {
                 ))
             }
         };
-        let caller = caller.map_err(|(cause, text)| refused(Refusal::new(cause, text)))?;
+        let caller = caller.map_err(|(cause, text)| reject(Refusal::new(cause, text)))?;
         if !caller.roles.contains(&self.role) {
-            return Err(refused(Refusal::new(
+            return Err(reject(Refusal::new(
                 Cause::RoleMissing,
                 format!(
                     "the caller {:?} lacks the role {:?} that this service needs",
@@ -275,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_that_was_made_is_one_that_is_known() {
+    fn a_new_token_is_accepted_and_its_hash_is_not() {
         let (token, hash) = new_token(&crate::entropy::SystemEntropy);
         let file = format!(
             "[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n"
@@ -286,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_file_is_read_or_told_what_is_wrong() {
+    fn a_callers_file_is_read_or_the_problem_is_named() {
         let hash = "ab".repeat(32);
         let good = format!(
             "[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\nsan = [\"web.example\"]\n"
@@ -313,10 +335,10 @@ mod tests {
                 "[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken = \"s3cret\"\n".to_owned(),
                 "unknown field",
             ),
-            (format!("{good}{}", good.replace("web\"", "other\"")), "stands twice"),
-            (format!("{good}{good}"), "a name of its own"),
+            (format!("{good}{}", good.replace("web\"", "other\"")), "occurs twice"),
+            (format!("{good}{good}"), "a unique name"),
         ] {
-            let error = Callers::parse(&bad).expect_err(&bad);
+            let error = Callers::parse(&bad).expect_err(&bad).to_string();
             assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
         }
     }

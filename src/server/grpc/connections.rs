@@ -1,4 +1,4 @@
-//! ConnectionService over gRPC.
+//! ConnectionService over gRPC: parses requests, calls `connections`, and converts results.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::actor;
 use super::convert;
-use super::refusal::CallContext;
+use super::refusal::{log_change, reject};
 use crate::connections::ConnectionAdmin;
 use crate::login::attempts::AttemptLog;
 use crate::model::attempt::LoginSummary;
@@ -18,12 +18,14 @@ use crate::pb;
 use crate::pb::check_connection_response::Found;
 use crate::pb::connection_service_server::ConnectionService;
 use crate::store::ATTEMPTS_KEPT;
-use crate::telemetry::traces;
+use crate::tasks::Tasks;
+use crate::telemetry::{BackgroundTask, call};
 
 pub(in crate::server) struct ConnectionRpc {
     admin: Arc<ConnectionAdmin>,
     attempts: Arc<AttemptLog>,
     public_origin: String,
+    tasks: Tasks,
 }
 
 impl ConnectionRpc {
@@ -31,8 +33,9 @@ impl ConnectionRpc {
         admin: Arc<ConnectionAdmin>,
         attempts: Arc<AttemptLog>,
         public_origin: String,
+        tasks: Tasks,
     ) -> Self {
-        Self { admin, attempts, public_origin }
+        Self { admin, attempts, public_origin, tasks }
     }
 
     fn to_pb(&self, connection: &Connection) -> pb::Connection {
@@ -53,14 +56,11 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
         let actor = actor(&request);
         let request = request.into_inner();
-        let slug = request.connection.as_ref().map_or("", |connection| &connection.slug);
-        let ctx = CallContext::new("CreateConnection", slug);
-        let new = convert::new_connection(request, self.admin.addresses());
-        let new = new.map_err(|violations| ctx.reject(violations))?;
+        let new = convert::new_connection(request, self.admin.addresses()).map_err(reject)?;
         let is_written = !new.validate_only;
-        let created = self.admin.create(new, &actor).await.map_err(|error| ctx.reject(error))?;
+        let created = self.admin.create(new, &actor).await.map_err(reject)?;
         if is_written {
-            ctx.log_change(created.connection.revision);
+            log_change(created.connection.revision);
         }
         let connection = Some(self.to_pb(&created.connection));
         let changed_fields = created.changed_fields;
@@ -72,12 +72,10 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         let request = request.into_inner();
-        let ctx = CallContext::new("GetConnection", &request.slug);
-        let slug = convert::slug_alone(&request.slug);
-        let slug = slug.map_err(|violations| ctx.reject(violations))?;
-        let found = self.admin.get(&slug).await.map_err(|error| ctx.reject(error))?;
+        let slug = convert::slug_alone(&request.slug).map_err(reject)?;
+        let found = self.admin.get(&slug).await.map_err(reject)?;
         let summaries = self.admin.summaries(std::slice::from_ref(&found)).await;
-        let mut summaries = summaries.map_err(|error| ctx.reject(error))?;
+        let mut summaries = summaries.map_err(reject)?;
         let summary = summaries.remove(&slug).unwrap_or_default();
         let connection = Some(self.to_pb_with(&found, summary));
         Ok(Response::new(pb::GetConnectionResponse { connection }))
@@ -87,13 +85,9 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
-        let ctx = CallContext::without_account("ListConnections");
-        let page = convert::page(&request.into_inner());
-        let (page_size, after) = page.map_err(|violations| ctx.reject(violations))?;
-        let page = self.admin.list(after.as_ref(), page_size).await;
-        let page = page.map_err(|error| ctx.reject(error))?;
-        let summaries = self.admin.summaries(&page.items).await;
-        let mut summaries = summaries.map_err(|error| ctx.reject(error))?;
+        let (page_size, after) = convert::page(&request.into_inner()).map_err(reject)?;
+        let page = self.admin.list(after.as_ref(), page_size).await.map_err(reject)?;
+        let mut summaries = self.admin.summaries(&page.items).await.map_err(reject)?;
         let mut to_pb = |connection: &Connection| {
             let summary = summaries.remove(&connection.slug).unwrap_or_default();
             self.to_pb_with(connection, summary)
@@ -109,15 +103,11 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
         let actor = actor(&request);
-        let request = request.into_inner();
-        let slug = request.connection.as_ref().map_or("", |connection| &connection.slug);
-        let ctx = CallContext::new("UpdateConnection", slug);
-        let edit = convert::connection_edit(request);
-        let edit = edit.map_err(|violations| ctx.reject(violations))?;
+        let edit = convert::connection_edit(request.into_inner()).map_err(reject)?;
         let is_written = !edit.validate_only;
-        let updated = self.admin.update(edit, &actor).await.map_err(|error| ctx.reject(error))?;
+        let updated = self.admin.update(edit, &actor).await.map_err(reject)?;
         if is_written && !updated.changed_fields.is_empty() {
-            ctx.log_change(updated.connection.revision);
+            log_change(updated.connection.revision);
         }
         Ok(Response::new(pb::UpdateConnectionResponse {
             connection: Some(self.to_pb(&updated.connection)),
@@ -132,12 +122,10 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::DeleteConnectionResponse>, Status> {
         let actor = actor(&request);
         let request = request.into_inner();
-        let ctx = CallContext::new("DeleteConnection", &request.slug);
         let parsed = convert::slug_and_revision(&request.slug, request.revision);
-        let (slug, revision) = parsed.map_err(|violations| ctx.reject(violations))?;
-        let deleted = self.admin.delete(&slug, revision, &actor).await;
-        deleted.map_err(|error| ctx.reject(error))?;
-        ctx.log_change(revision);
+        let (slug, revision) = parsed.map_err(reject)?;
+        self.admin.delete(&slug, revision, &actor).await.map_err(reject)?;
+        log_change(revision);
         Ok(Response::new(pb::DeleteConnectionResponse {}))
     }
 
@@ -147,12 +135,9 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::CheckConnectionRequest>,
     ) -> Result<Response<Self::CheckConnectionStream>, Status> {
-        let request = request.into_inner();
-        let ctx = CallContext::new("CheckConnection", &request.slug);
-        let request = convert::check_request(request);
-        let request = request.map_err(|violations| ctx.reject(violations))?;
-        let target = self.admin.check_target(request).await.map_err(|error| ctx.reject(error))?;
-        // Room for every result: the check never waits for a reader.
+        let request = convert::check_request(request.into_inner()).map_err(reject)?;
+        let target = self.admin.check_target(request).await.map_err(reject)?;
+        // There is room for every result, so that a check never waits for a slow reader.
         let (sender, results) = mpsc::channel(64);
         let admin = Arc::clone(&self.admin);
         let work = async move {
@@ -167,10 +152,10 @@ impl ConnectionService for ConnectionRpc {
                     let summary = convert::summary_of_check(&record, &target.connection);
                     Ok(convert::found(Found::Summary(summary)))
                 }
-                Err(error) => Err(ctx.reject(error)),
+                Err(error) => Err(reject(error)),
             });
         };
-        tokio::spawn(traces::with_current(work));
+        self.tasks.spawn(BackgroundTask::ConnectionCheck, call::within_current(work));
         Ok(Response::new(ReceiverStream::new(results)))
     }
 
@@ -180,14 +165,13 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::ActivateConnectionResponse>, Status> {
         let actor = actor(&request);
         let request = request.into_inner();
-        let ctx = CallContext::new("ActivateConnection", &request.slug);
         let parsed = convert::slug_and_revision(&request.slug, request.revision);
-        let (slug, revision) = parsed.map_err(|violations| ctx.reject(violations))?;
-        // The test login may have been completed just now.
+        let (slug, revision) = parsed.map_err(reject)?;
+        // The test login that allows the activation may not be written yet.
         self.attempts.flush().await;
         let activated = self.admin.activate(&slug, revision, request.force, &actor).await;
-        let activated = activated.map_err(|error| ctx.reject(error))?;
-        ctx.log_change(activated.revision);
+        let activated = activated.map_err(reject)?;
+        log_change(activated.revision);
         let connection = Some(self.to_pb(&activated));
         Ok(Response::new(pb::ActivateConnectionResponse { connection }))
     }
@@ -197,15 +181,13 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::GetSetupGuideRequest>,
     ) -> Result<Response<pb::GetSetupGuideResponse>, Status> {
         let request = request.into_inner();
-        let ctx = CallContext::new("GetSetupGuide", &request.slug);
-        let parsed = convert::guide_request(&request);
-        let (slug, product) = parsed.map_err(|violations| ctx.reject(violations))?;
+        let (slug, product) = convert::guide_request(&request).map_err(reject)?;
         let text = if request.ready {
             self.admin.ready_note(&slug).await
         } else {
             self.admin.guide(&slug, product).await
         };
-        let markdown = text.map_err(|error| ctx.reject(error))?;
+        let markdown = text.map_err(reject)?;
         Ok(Response::new(pb::GetSetupGuideResponse { markdown }))
     }
 
@@ -214,12 +196,11 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::ListLoginAttemptsRequest>,
     ) -> Result<Response<pb::ListLoginAttemptsResponse>, Status> {
         let request = request.into_inner();
-        let ctx = CallContext::new("ListLoginAttempts", &request.slug);
         let parsed =
             convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT);
-        let (slug, limit) = parsed.map_err(|violations| ctx.reject(violations))?;
+        let (slug, limit) = parsed.map_err(reject)?;
         self.attempts.flush().await;
-        let list = self.admin.attempts(&slug, limit).await.map_err(|error| ctx.reject(error))?;
+        let list = self.admin.attempts(&slug, limit).await.map_err(reject)?;
         let redirect_uri = CustomerUris::new(&self.public_origin, &slug).redirect_uri();
         let method = list.connection.settings.auth_method.name();
         let attempts = list.attempts.into_iter();
@@ -236,11 +217,10 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::ListConnectionChangesRequest>,
     ) -> Result<Response<pb::ListConnectionChangesResponse>, Status> {
         let request = request.into_inner();
-        let ctx = CallContext::new("ListConnectionChanges", &request.slug);
         let parsed = convert::changes_request(&request);
-        let (slug, before, limit) = parsed.map_err(|violations| ctx.reject(violations))?;
+        let (slug, before, limit) = parsed.map_err(reject)?;
         let changes = self.admin.changes(&slug, before, limit).await;
-        let changes = changes.map_err(|error| ctx.reject(error))?;
+        let changes = changes.map_err(reject)?;
         Ok(Response::new(pb::ListConnectionChangesResponse {
             changes: changes.items.into_iter().map(Into::into).collect(),
             next_page_token: changes.next.map(|id| id.to_string()).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! A door for the fuzzer to what a caller sends.
+//! The fuzzer's entry to what a caller sends.
 
 use prost::Message;
 
@@ -8,7 +8,8 @@ use crate::model::login::{Callback, LoginRequest, UncheckedReturnTo};
 use crate::model::return_to::ReturnRule;
 use crate::pb;
 
-/// A `CompleteLogin` message, and the same bytes as a `BeginLogin`: what leads back leads to a place of ours.
+/// Reads the bytes as a `CompleteLogin` and as a `BeginLogin` message; an accepted `return_to` must
+/// lead to an allowed origin.
 pub fn callback(bytes: &[u8]) {
     if let Ok(message) = pb::CompleteLoginRequest::decode(bytes) {
         match Callback::parse(message) {

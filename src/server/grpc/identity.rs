@@ -1,10 +1,10 @@
-//! IdentityService over gRPC.
+//! IdentityService over gRPC: parses requests, calls `identity_token`, and converts results.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::refusal::CallContext;
+use super::refusal::reject;
 use crate::identity_token::IdentityTokens;
 use crate::pb;
 use crate::pb::identity_service_server::IdentityService;
@@ -26,9 +26,7 @@ impl IdentityService for IdentityRpc {
         request: Request<pb::GetIdentityRequest>,
     ) -> Result<Response<pb::GetIdentityResponse>, Status> {
         let token = request.into_inner().identity_token;
-        let ctx = CallContext::without_account("GetIdentity");
-        let identity =
-            self.identity_tokens.verify(&token).await.map_err(|error| ctx.reject(error))?;
+        let identity = self.identity_tokens.verify(&token).await.map_err(reject)?;
         Ok(Response::new(pb::GetIdentityResponse { identity: Some(identity.into()) }))
     }
 
@@ -36,8 +34,7 @@ impl IdentityService for IdentityRpc {
         &self,
         _request: Request<pb::ListSigningKeysRequest>,
     ) -> Result<Response<pb::ListSigningKeysResponse>, Status> {
-        let ctx = CallContext::without_account("ListSigningKeys");
-        self.identity_tokens.ready().map_err(|error| ctx.reject(error))?;
+        self.identity_tokens.ready().map_err(reject)?;
         Ok(Response::new(pb::ListSigningKeysResponse { jwks: self.identity_tokens.jwks() }))
     }
 }

@@ -1,18 +1,17 @@
-//! LoginService over gRPC.
+//! LoginService over gRPC: parses requests, calls `login`, and converts results.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Parsed};
-use super::refusal::CallContext;
+use super::refusal::reject;
 use crate::identity_token::IdentityTokens;
 use crate::login::Login;
 use crate::model::login::{Callback, LoginRequest};
 use crate::pb;
 use crate::pb::login_service_server::LoginService;
 use crate::telemetry;
-use crate::telemetry::traces::current_trace_id;
 
 pub(in crate::server) struct LoginRpc {
     login: Arc<Login>,
@@ -34,11 +33,10 @@ impl LoginService for LoginRpc {
         &self,
         request: Request<pb::BeginLoginRequest>,
     ) -> Result<Response<pb::BeginLoginResponse>, Status> {
-        let request = request.into_inner();
-        let ctx = CallContext::new("BeginLogin", &request.slug);
-        let request = LoginRequest::parse(request).map_err(|violations| ctx.reject(violations))?;
-        let begun = self.login.begin(request).await.map_err(|error| ctx.reject(error))?;
-        telemetry::login_begun(ctx.slug());
+        let request = LoginRequest::parse(request.into_inner()).map_err(reject)?;
+        let slug = request.slug.clone();
+        let begun = self.login.begin(request).await.map_err(reject)?;
+        telemetry::login_begun(slug.as_str());
         Ok(Response::new(begun.into()))
     }
 
@@ -46,25 +44,17 @@ impl LoginService for LoginRpc {
         &self,
         request: Request<pb::CompleteLoginRequest>,
     ) -> Result<Response<pb::CompleteLoginResponse>, Status> {
-        let request = request.into_inner();
-        let ctx = CallContext::new("CompleteLogin", &request.slug);
-        let callback = Callback::parse(request).map_err(|violations| ctx.reject(violations))?;
-        // Asked before the state is spent.
+        let callback = Callback::parse(request.into_inner()).map_err(reject)?;
+        // Checked before the state is spent.
         if let Some(tokens) = &self.identity_tokens {
-            tokens.ready().map_err(|error| ctx.reject(error))?;
+            tokens.ready().map_err(reject)?;
         }
-        let completed = self.login.complete(callback).await.map_err(|error| ctx.reject(error))?;
+        let completed = self.login.complete(callback).await.map_err(reject)?;
         let identity = &completed.identity;
         let token = self.identity_tokens.as_ref().map(|tokens| tokens.issue(identity)).transpose();
-        let identity_token = token.map_err(|error| ctx.reject(error))?.unwrap_or_default();
-        telemetry::login_completed(ctx.slug());
-        tracing::info!(
-            account.slug = %identity.slug,
-            idp.issuer = %identity.issuer,
-            trace_id = current_trace_id(),
-            "login completed ({})",
-            identity.slug
-        );
+        let identity_token = token.map_err(reject)?.unwrap_or_default();
+        telemetry::login_completed(identity.slug.as_str());
+        tracing::info!(idp.issuer = %identity.issuer, "login completed ({})", identity.slug);
         Ok(Response::new(pb::CompleteLoginResponse { identity_token, ..completed.into() }))
     }
 
@@ -72,11 +62,8 @@ impl LoginService for LoginRpc {
         &self,
         request: Request<pb::LogoutUrlRequest>,
     ) -> Result<Response<pb::LogoutUrlResponse>, Status> {
-        let request = request.into_inner();
-        let ctx = CallContext::new("LogoutUrl", &request.slug);
-        let request =
-            convert::logout_request(request).map_err(|violations| ctx.reject(violations))?;
-        let target = self.login.logout_url(request).await.map_err(|error| ctx.reject(error))?;
+        let request = convert::logout_request(request.into_inner()).map_err(reject)?;
+        let target = self.login.logout_url(request).await.map_err(reject)?;
         Ok(Response::new(pb::LogoutUrlResponse {
             redirect_url: target.redirect_url,
             ends_idp_session: target.ends_idp_session,

@@ -1,13 +1,15 @@
-//! The door: the only rooms that know gRPC. Requests are parsed into the model here, and every refusal becomes a status
-//! in one table.
+//! The gRPC side of the service. Requests are parsed into the model here, results are converted
+//! back, and every error becomes a status in one place (`refusal`). Nothing below this layer knows
+//! gRPC.
 
 pub(super) mod admission;
 pub mod auth;
-pub(super) mod connections;
+mod connections;
 mod convert;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub(super) mod identity;
-pub(super) mod login;
+mod identity;
+mod login;
 pub(super) mod refusal;
-pub(super) mod status;
+pub mod routes;
+mod status;

@@ -1,5 +1,6 @@
-//! A refusal on its way out: one shape for all, logged once, here. Inner error texts go to the log,
-//! not to the caller.
+//! Turns an error into the gRPC status of a refused call: one shape for all of them, logged and
+//! counted once, here. Called by the RPC implementations and the layers before them. A store's own
+//! error text goes to the log and never to the caller.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::ExchangeError;
 use crate::oidc::idps::{self, IdpProduct};
 use crate::store::StoreError;
-use crate::telemetry;
-use crate::telemetry::traces::current_trace_id;
+use crate::telemetry::call::{self, Call};
+use crate::telemetry::refused;
 
 /// Why a call is refused.
 pub(in crate::server) struct Refusal {
@@ -30,16 +31,16 @@ pub(in crate::server) struct Refusal {
     violations: Vec<Violation>,
     metadata: Vec<(&'static str, String)>,
     help: Option<(&'static str, &'static str)>,
-    /// Whether a state is spent, so that repeating the call can't help.
+    /// The login's state is spent, so repeating the call can't help.
     is_spent: bool,
-    /// For RetryInfo, where it is known better than [`RETRY_DELAY`].
+    /// For RetryInfo; `None`: [`RETRY_DELAY`].
     retry_after: Option<Duration>,
-    /// For the log alone.
+    /// Only logged.
     detail: Option<String>,
 }
 
 impl Refusal {
-    /// `text`: for the caller.
+    /// `text` is sent to the caller.
     pub(in crate::server) fn new(cause: Cause, text: impl Into<String>) -> Self {
         Self {
             cause,
@@ -58,7 +59,7 @@ impl Refusal {
         self
     }
 
-    /// Fields that are missing or malformed, or addresses that must not be called.
+    /// For fields that are missing or malformed, or name an address that must not be called.
     pub(in crate::server) fn violations(violations: Vec<Violation>) -> Self {
         let is_forbidden = |violation: &Violation| violation.forbidden_address;
         let all_forbidden = !violations.is_empty() && violations.iter().all(is_forbidden);
@@ -68,7 +69,7 @@ impl Refusal {
         Self { violations, ..Self::new(cause, texts.join("; ")) }
     }
 
-    /// A store's own text is for the log.
+    /// The store's own text is only logged.
     fn store(cause: Cause, error: &StoreError) -> Self {
         let text = match error {
             StoreError::Unavailable { .. } => "a store of the service is unavailable",
@@ -79,82 +80,66 @@ impl Refusal {
     }
 }
 
-/// The call that is being served.
-pub(in crate::server) struct CallContext {
-    method: &'static str,
-    /// Empty where the caller's text isn't a slug.
-    slug: String,
+/// Refuses the current call: logs and counts it, and makes its status.
+pub(in crate::server) fn reject(refusal: impl Into<Refusal>) -> Status {
+    let refusal: Refusal = refusal.into();
+    let account = call::current(|call| call.account().cloned()).flatten();
+    let trace_id = call::trace_id();
+    refused(refusal.cause.reason().name(), refusal.cause.owner().name());
+    refusal.log(account.as_ref());
+    refusal.into_status(account.as_ref(), trace_id)
 }
 
-impl CallContext {
-    /// `slug`: as the caller sent it.
-    pub(in crate::server) fn new(method: &'static str, slug: &str) -> Self {
-        Self { method, slug: Slug::parse(slug).map(String::from).unwrap_or_default() }
+/// Logs that support changed the current call's connection.
+pub(in crate::server) fn log_change(revision: u64) {
+    tracing::info!(revision, "changed connection");
+}
+
+impl Refusal {
+    /// The one event of a refusal; the formatter adds the method, the account and the trace id.
+    fn log(&self, account: Option<&Slug>) {
+        let (reason, owner) = (self.cause.reason(), self.cause.owner());
+        let what = match call::current(Call::method) {
+            Some("BeginLogin" | "CompleteLogin") => "login",
+            _ => "call",
+        };
+        let account = account.map_or("no account", Slug::as_str);
+        // The level is a part of the callsite, so it can't be an argument.
+        macro_rules! log_at {
+            ($level:ident) => {
+                tracing::event!(
+                    tracing::Level::$level,
+                    reason = reason.name(),
+                    cause = self.cause.code(),
+                    owner = owner.name(),
+                    refusal = &*truncate(&self.text, MAX_TEXT),
+                    detail = self.detail.as_deref().unwrap_or_default(),
+                    "{what} refused: {reason} ({account})"
+                )
+            };
+        }
+        match (reason, owner) {
+            (Reason::Internal, _) => log_at!(ERROR),
+            (_, Owner::EndUser) => log_at!(INFO),
+            _ => log_at!(WARN),
+        }
     }
 
-    /// For what is refused before its request was read, or is about no account.
-    pub(in crate::server) fn without_account(method: &'static str) -> Self {
-        Self { method, slug: String::new() }
-    }
-
-    /// Empty where the caller's text isn't a slug.
-    pub(in crate::server) fn slug(&self) -> &str {
-        &self.slug
-    }
-
-    /// Logs that support changed the connection.
-    pub(in crate::server) fn log_change(&self, revision: u64) {
-        tracing::info!(
-            rpc.method = self.method,
-            account.slug = self.slug,
-            revision,
-            trace_id = current_trace_id(),
-            "changed connection"
-        );
-    }
-
-    /// The refusal's status; logs it.
-    pub(in crate::server) fn reject(&self, refusal: impl Into<Refusal>) -> Status {
-        let refusal: Refusal = refusal.into();
-        let Refusal { cause, text, violations, metadata, help, is_spent, retry_after, detail } =
-            refusal;
+    fn into_status(self, account: Option<&Slug>, trace_id: String) -> Status {
+        let Self { cause, text, violations, metadata, help, is_spent, retry_after, detail: _ } =
+            self;
         let (reason, owner) = (cause.reason(), cause.owner());
         let retry = match reason.retry() {
             Retry::Call if is_spent => Retry::Login,
             retry => retry,
         };
-        telemetry::refused(self.method, &self.slug, reason.name(), owner.name());
-        let trace_id = current_trace_id();
-        let text = truncate(&text, MAX_TEXT);
-        let detail = detail.as_deref().unwrap_or_default();
-        macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    rpc.method = self.method,
-                    account.slug = self.slug,
-                    reason = reason.name(),
-                    cause = cause.code(),
-                    owner = owner.name(),
-                    trace_id,
-                    refusal = &*text,
-                    detail,
-                    "call refused: {reason} ({})",
-                    self.slug
-                )
-            };
-        }
-        match (reason, owner) {
-            (Reason::Internal, _) => log!(error),
-            (_, Owner::EndUser) => log!(info),
-            _ => log!(warn),
-        }
         let mut info: HashMap<String, String> = HashMap::from([
             ("owner".to_owned(), owner.name().to_owned()),
             ("retry".to_owned(), retry.name().to_owned()),
             ("cause".to_owned(), cause.code().to_owned()),
         ]);
-        if !self.slug.is_empty() {
-            info.insert("slug".to_owned(), self.slug.clone());
+        if let Some(slug) = account {
+            info.insert("slug".to_owned(), slug.to_string());
         }
         if !trace_id.is_empty() {
             info.insert("trace_id".to_owned(), trace_id);
@@ -179,6 +164,7 @@ impl CallContext {
         if let Some((description, url)) = help {
             details.add_help_link(description, url);
         }
+        let text = truncate(&text, MAX_TEXT);
         Status::with_error_details(code(reason), text, details)
     }
 }
@@ -249,7 +235,7 @@ impl From<ConnectionError> for Refusal {
     }
 }
 
-/// Gives tonic's own refusals (an oversized message, undecodable protobuf) a reason of the table.
+/// Gives tonic's own refusals (an oversized message, undecodable protobuf) a reason.
 pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Response<B> {
     if response.headers().contains_key("grpc-status-details-bin") {
         return response;
@@ -264,7 +250,7 @@ pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Re
         _ => return response,
     };
     let detail = Some(quotable(status.message()));
-    let status = CallContext::without_account("other").reject(Refusal { detail, ..refusal });
+    let status = reject(Refusal { detail, ..refusal });
     let (mut head, body) = response.into_parts();
     match status.add_header(&mut head.headers) {
         Ok(()) | Err(_) => http::Response::from_parts(head, body),
@@ -273,7 +259,7 @@ pub(in crate::server) fn name_reason<B>(response: http::Response<B>) -> http::Re
 
 const DOMAIN: &str = "sso.peerpanda.com";
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Bytes. An encoded status stays under 4 KiB, base64 and percent encoding included.
+/// Bytes. They keep an encoded status under 4 KiB, with base64 and percent encoding.
 const MAX_TEXT: usize = 400;
 const MAX_METADATA: usize = 160;
 const MAX_VIOLATIONS: usize = 1200;
@@ -282,12 +268,21 @@ const MAX_VIOLATIONS: usize = 1200;
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_status_stays_small_whatever_is_in_it() {
+    #[tokio::test]
+    async fn a_status_stays_small_whatever_is_in_it() {
         let long = |field: &str| Violation::new(field.repeat(500), "\u{1f43c}".repeat(500));
         let violations = (0..100).map(|_| long("ü")).collect();
         let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
-        let status = CallContext::new("Test", &"x".repeat(63)).reject(refusal);
+        let slug = Slug::parse(&"x".repeat(63)).expect("a slug");
+        let call = Call::start(&http::HeaderMap::new(), "Test");
+        let status = call.run(async {
+            call::set_account(&slug);
+            reject(refusal)
+        });
+        let status = status.await;
+        let info = status.get_details_error_info().expect("ErrorInfo");
+        assert_eq!(info.metadata["slug"], slug.as_str());
+        assert_eq!(info.metadata["trace_id"].len(), 32);
         let headers = status.into_http::<()>().into_parts().0.headers;
         let sizes = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         let size: usize = sizes.sum();

@@ -1,10 +1,9 @@
-//! Reason -> gRPC code: the only place that names a code.
+//! Maps each reason to its gRPC code, and does nothing else. The table is a part of the contract.
 
 use tonic::Code;
 
 use crate::model::reason::Reason;
 
-/// The code of a refusal for this reason.
 pub(super) fn code(reason: Reason) -> Code {
     match reason {
         Reason::BadRequest => Code::InvalidArgument,
