@@ -1,14 +1,15 @@
-//! What a login costs, measured on the release build of the program over a real Redis and a real PostgreSQL: CPU time and
-//! latency per call, with one account and with 10,000; memory under 10,000 accounts, a flood of begun logins and an IdP that
-//! hangs; Redis memory per pending login. The load and the IdP are in this process, whose CPU isn't counted.
+//! The cost of a login, measured on the release build of the program with a real Redis and a real
+//! PostgreSQL: CPU time and latency per call, with one account and with 10,000; memory with 10,000
+//! accounts, a flood of begun logins and an IdP that hangs; Redis memory per pending login. The
+//! load and the IdP are in this process, whose CPU time isn't counted.
 //!
 //! ```text
 //! cargo bench --bench cost
 //! ```
 //!
-//! It needs Redis and PostgreSQL, which `tests/run` installs. Prints the tables of docs/operations.md.
+//! Needs Redis and PostgreSQL, which `tests/run` installs. Prints the tables of docs/operations.md.
 
-#![expect(clippy::print_stdout, reason = "a benchmark shows what it measured")]
+#![expect(clippy::print_stdout, reason = "the results are printed")]
 
 #[path = "../tests/it/servers.rs"]
 mod servers;
@@ -34,18 +35,19 @@ use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
 use peerpanda_sso::store::seal::MasterKey;
 use serde_json::{Value, json};
-use servers::{Postgres, Process, free_port, own_redis};
+use servers::{Postgres, Process, free_port, listening_ports, own_redis};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use url::Url;
 
-/// So many accounts, each at an issuer of its own.
+/// Each account has an issuer of its own.
 const ACCOUNTS: u64 = 10_000;
 /// Calls at once.
 const CONCURRENCY: u64 = 32;
 
-/// An IdP for any number of issuers: http://localhost:PORT/NUMBER. Its authorization codes are the logins' nonces.
+/// An IdP for any number of issuers: http://localhost:PORT/NUMBER. The authorization code of a
+/// login is its nonce.
 struct Idp {
     base: String,
     key: RsaKeyPair,
@@ -77,7 +79,7 @@ impl Idp {
     }
 }
 
-/// As long as a real one's: about 2 kB.
+/// As long as that of real IdPs: about 2 kB.
 async fn metadata(State(idp): State<Arc<Idp>>, UrlPath(number): UrlPath<u64>) -> Json<Value> {
     let issuer = idp.issuer(number);
     Json(json!({
@@ -88,7 +90,7 @@ async fn metadata(State(idp): State<Arc<Idp>>, UrlPath(number): UrlPath<u64>) ->
     }))
 }
 
-/// Three keys, as most publish.
+/// Three keys, as most IdPs publish.
 async fn keys(State(idp): State<Arc<Idp>>, UrlPath(_): UrlPath<u64>) -> Json<Value> {
     // PKCS#1 DER of a 2048-bit key: 9 bytes of headers, then the modulus.
     let modulus = BASE64_URL_SAFE_NO_PAD.encode(&idp.key.public_key().as_ref()[9..265]);
@@ -133,20 +135,20 @@ struct Program {
 
 impl Program {
     async fn start(folder: &Path, settings: &[(&str, String)]) -> Self {
-        let (login_port, admin_port) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_peerpanda-sso"));
         command.arg("serve").current_dir(folder).env_clear();
-        command
-            .env("SSO_LISTEN", format!("127.0.0.1:{login_port}"))
-            .env("SSO_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"));
+        command.env("SSO_LISTEN", "127.0.0.1:0").env("SSO_ADMIN_LISTEN", "127.0.0.1:0");
         command
             .env("SSO_ALLOW_INSECURE_PROVIDERS", "true")
-            .env("RUST_LOG", "warn")
+            // The addresses are read from the log.
+            .env("RUST_LOG", "warn,peerpanda_sso::app=info")
             .env("SSO_BEGIN_RATE", "10000000/1s");
         command
             .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
-            .stderr(Stdio::null());
-        let process = Process(command.spawn().expect("the program runs"));
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        let (login_port, admin_port) = listening_ports(&mut child).await;
+        let process = Process(child);
         let mut login = Vec::new();
         for _ in 0..4 {
             login.push(LoginServiceClient::new(connected(login_port).await));
@@ -201,7 +203,7 @@ impl Program {
         }
     }
 
-    /// Calls `call` for 0..`count`, [`CONCURRENCY`] at once; what it cost and gave.
+    /// Calls `call` for 0..`count`, [`CONCURRENCY`] at once. Gives the cost and the results.
     async fn measured<T: Send + 'static, F>(
         &self,
         count: u64,
@@ -255,7 +257,7 @@ impl Program {
 
     async fn begin(&self, count: u64, accounts: u64) -> (Cost, Vec<Begun>) {
         self.measured(count, move |mut client, number| async move {
-            // A prime apart, so that neighbours in time are no neighbours in memory.
+            // Steps of a prime, so that successive calls don't use neighbouring memory.
             let slug = format!("account-{}", number * 7919 % accounts);
             let request =
                 pb::BeginLoginRequest { slug: slug.clone(), ..pb::BeginLoginRequest::default() };
@@ -322,13 +324,7 @@ impl Cost {
 
 async fn connected(port: u16) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL");
-    for _ in 0..200 {
-        if let Ok(channel) = endpoint.connect().await {
-            return channel;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the program doesn't answer");
+    endpoint.connect().await.expect("the program answers")
 }
 
 async fn redis_memory(url: &str) -> i64 {

@@ -1,4 +1,5 @@
-//! Attacks of one IdP, or one account, on another: mix-up, lookalikes, poisoned metadata, smuggled parameters.
+//! Attacks of one IdP or account on another: mix-up, lookalikes, poisoned metadata, smuggled
+//! parameters.
 
 use peerpanda_sso::pb;
 use serde_json::json;
@@ -7,7 +8,7 @@ use url::Url;
 use crate::fake_idp::Signer;
 use crate::harness::{PUBLIC, Service, begin_request, complete_request, reason, refused};
 
-/// RFC 9207 2.4, RFC 3986 6.2: issuers are compared as strings; what merely looks like one is another.
+/// RFC 9207 2.4, RFC 3986 6.2: issuers are compared as strings, without normalisation.
 #[tokio::test]
 async fn an_issuer_that_merely_looks_alike_is_another() {
     let mut service = Service::start().await;
@@ -56,27 +57,26 @@ async fn an_issuer_that_merely_looks_alike_is_another() {
             "{lookalike:?} of a third party"
         );
     }
-    service.log_in().await.expect("the exact one");
+    service.log_in().await.expect("the exact issuer");
 }
 
-/// RFC 9700 4.4: what one account's IdP says of itself never serves another account, though both name one issuer.
+/// RFC 9700 4.4: the metadata of one account's IdP is never used for another account, even if both
+/// name the same issuer.
 #[tokio::test]
 async fn metadata_of_one_account_never_serves_another() {
     let mut service = Service::start().await;
     let evil = service.with_another_account().await;
     let honest_issuer = service.idp.issuer.clone();
-    // The evil IdP claims to be the honest one: its own keys, its own token endpoint, the honest issuer.
+    // The evil IdP claims to be the honest one: its own keys, its own token endpoint, the honest
+    // issuer.
     evil.behave().metadata =
         json!({ "issuer": honest_issuer, "authorization_response_iss_parameter_supported": null });
     let mut other = service.get("other").await.expect("there");
     let refusal = refused(
         service.begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() }).await,
     );
-    assert_eq!(
-        refusal.reason, "PROVIDER_METADATA_INVALID",
-        "its own URL stands for another issuer"
-    );
-    // Even where support was talked into entering that issuer for the other account:
+    assert_eq!(refusal.reason, "PROVIDER_METADATA_INVALID", "the issuer isn't the one of its URL");
+    // Even if support has entered that issuer for the other account:
     other.issuer.clone_from(&honest_issuer);
     let update_mask = Some(prost_types::FieldMask { paths: vec!["issuer".to_owned()] });
     service
@@ -108,10 +108,7 @@ async fn metadata_of_one_account_never_serves_another() {
         .expect("a login at the other account")
         .identity
         .expect("an Identity");
-    assert_eq!(
-        identity.slug, "other",
-        "a person is of an account: slug, issuer and subject together"
-    );
+    assert_eq!(identity.slug, "other", "a user is identified by slug, issuer and subject together");
     // The honest account's logins go to the honest IdP and are verified by its keys.
     let before = evil.seen().len();
     let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
@@ -124,7 +121,7 @@ async fn metadata_of_one_account_never_serves_another() {
     );
 }
 
-/// RFC 9700 4.4.1: a code and state of one account's login, brought to another account's callback.
+/// RFC 9700 4.4.1: a code and state of one account's login at another account's callback.
 #[tokio::test]
 async fn a_callback_mixed_up_between_accounts_sends_no_code_anywhere() {
     let mut service = Service::start().await;
@@ -150,10 +147,10 @@ async fn a_callback_mixed_up_between_accounts_sends_no_code_anywhere() {
         assert_eq!(reason(service.complete(request).await), expected);
     }
     assert_eq!((evil.count("/token"), service.idp.count("/token")), (0, 0));
-    service.complete(complete_request(&honest)).await.expect("the honest login still ends");
+    service.complete(complete_request(&honest)).await.expect("the honest login still completes");
 }
 
-/// RFC 9700 2.1.1, 4.8: PKCE with S256 is sent whatever the IdP says that it supports, and the verifier with the code.
+/// RFC 9700 2.1.1, 4.8: PKCE with S256 is used whatever the IdP claims to support.
 #[tokio::test]
 async fn pkce_is_never_downgraded() {
     for methods in [json!(null), json!([]), json!(["plain"]), json!("S256"), json!(["S256"])] {
@@ -167,7 +164,7 @@ async fn pkce_is_never_downgraded() {
     }
 }
 
-/// OIDC Core 3.1.2.1, RFC 6749 3.1: no parameter comes twice, nor from where it shouldn't.
+/// OIDC Core 3.1.2.1, RFC 6749 3.1: no parameter is repeated or injected through another.
 #[tokio::test]
 async fn hints_smuggle_no_parameter() {
     let mut service = Service::start().await;
@@ -186,7 +183,7 @@ async fn hints_smuggle_no_parameter() {
             ..begin_request()
         };
         let begun = service.begin(request).await.expect("begun");
-        // It asserts that nothing stands twice.
+        // It asserts that no parameter is repeated.
         service.idp.approve(&begun.redirect_url, "alice");
         let url = Url::parse(&begun.redirect_url).expect("a URL");
         assert_eq!(url.fragment(), None);
@@ -202,7 +199,7 @@ async fn hints_smuggle_no_parameter() {
     }
 }
 
-/// RFC 9700 4.9.1: endpoints that a login must not be led to.
+/// RFC 9700 4.9.1: endpoints that must not be used.
 #[tokio::test]
 async fn malicious_endpoints_are_refused() {
     for name in [

@@ -225,7 +225,7 @@ async fn keys_are_rotated_while_people_log_in() {
     let (is_done, text) = rotate(data.path(), &postgres, &old).await;
     assert!(!is_done && text.contains("a client secret of acme") && !text.contains(&old), "{text}");
     let (is_done, text) = rotate(data.path(), "sqlite://nowhere.db", &old).await;
-    assert!(!is_done && text.contains("nowhere.db, which is not there"), "{text}");
+    assert!(!is_done && text.contains("nowhere.db, which does not exist"), "{text}");
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_shared_store_needs_a_key() {
     ] {
         let (output, text) = output(command(data.path()).arg("serve").envs([setting]));
         assert_eq!(output.status.code(), Some(1));
-        assert!(text.contains("SSO_ENCRYPTION_KEYS must be given"), "{text}");
+        assert!(text.contains("SSO_ENCRYPTION_KEYS must be set"), "{text}");
     }
 }
 
@@ -521,8 +521,7 @@ async fn the_start_waits_for_sql_and_redis_and_says_so() {
     program.log_in(&idp).await.expect("a login");
     let log = locked(&program.log).join("\n");
     assert!(
-        log.matches("a store does not answer").count() <= 2
-            && log.contains("a store answers again"),
+        log.matches("store unavailable").count() <= 2 && log.contains("store available again"),
         "logged once each: {log}"
     );
 }

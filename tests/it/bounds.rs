@@ -1,4 +1,5 @@
-//! What an IdP sends has bounds in size, depth and time. A raw server says what no well-behaved library would.
+//! Bounds on what an IdP sends, in size, depth and time. A raw server sends what no HTTP library
+//! would.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::harness::{Service, begin_request, complete_request, reason, refused};
 
-/// Answers each connection by `answer`, which gets it once a request is there. Gives its address.
+/// Calls `answer` with each connection after a request has arrived. Gives the server's URL.
 async fn raw_server<F>(answer: impl Fn(TcpStream) -> F + Send + 'static) -> String
 where
     F: Future<Output = ()> + Send + 'static,
@@ -43,7 +44,7 @@ fn gzipped(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("compressed")
 }
 
-/// RFC 9110 8.4: an answer that is compressed unasked, and one that is far longer than it looks.
+/// RFC 9110 8.4: an answer that is compressed without being asked for, and a decompression bomb.
 #[tokio::test]
 async fn a_compressed_answer_is_bounded_by_what_comes_out_of_it() {
     let small = gzipped(br#"{"error":"invalid_grant"}"#);
@@ -73,7 +74,7 @@ async fn a_compressed_answer_is_bounded_by_what_comes_out_of_it() {
     }
 }
 
-/// Bounds: header counts and sizes, and bodies that say to be short or never say how long they are.
+/// Bounds: header counts and sizes, and bodies longer than declared or of undeclared length.
 #[tokio::test]
 async fn an_answer_with_endless_headers_or_body_is_given_up() {
     let many = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
@@ -98,7 +99,7 @@ async fn an_answer_with_endless_headers_or_body_is_given_up() {
     }
 }
 
-/// Bounds: the deadline is of the whole answer, however slowly it drips.
+/// Bounds: the deadline is for the whole answer, however slowly it arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_drips_does_not_stretch_the_deadline() {
     let mut logins = Vec::new();
@@ -125,7 +126,7 @@ async fn a_sender_that_drips_does_not_stretch_the_deadline() {
     }
 }
 
-/// Bounds: a server that doesn't even take the connection is given up sooner than one that doesn't answer.
+/// Bounds: connecting times out sooner than waiting for an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_no_connection_is_given_up_soon() {
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -133,7 +134,7 @@ async fn a_server_that_takes_no_connection_is_given_up_soon() {
     let full = socket.listen(1).expect("listening");
     let address = full.local_addr().expect("an address");
     let mut queue = Vec::new();
-    // The queue takes one or two; every further one waits for a room that never comes.
+    // The queue holds one or two; further connections wait forever.
     for _ in 0..8 {
         queue.push(tokio::spawn(TcpStream::connect(address)));
     }
@@ -156,7 +157,7 @@ async fn what_is_too_long_too_many_or_too_deep_is_refused() {
     service.idp.behave().access_token = None;
     let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
     service.idp.behave().claims = json!({ "x": nested(22) });
-    service.log_in().await.expect("deep enough for anybody");
+    service.log_in().await.expect("within the limit");
     service.idp.behave().claims = json!({ "x": nested(24) });
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID");
     service.idp.behave().claims = json!({});
@@ -174,7 +175,7 @@ async fn what_is_too_long_too_many_or_too_deep_is_refused() {
         }
         let begun = service.begin(begin_request()).await;
         if keys == Some(200) {
-            begun.expect("200 keys are read");
+            begun.expect("200 keys are accepted");
         } else {
             assert_eq!(reason(begun), "PROVIDER_METADATA_INVALID");
         }
@@ -184,23 +185,23 @@ async fn what_is_too_long_too_many_or_too_deep_is_refused() {
 /// Bounds: a caller that cancels cancels the call to the IdP too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_cancels_cancels_the_call_to_the_idp() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (events, mut seen) = mpsc::unbounded_channel();
     let url = raw_server(move |mut stream| {
-        let tell = tell.clone();
+        let events = events.clone();
         async move {
-            let _ = tell.send("called");
+            let _ = events.send("called");
             // Until the other side closes.
             while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
-            let _ = tell.send("closed");
+            let _ = events.send("closed");
         }
     });
     let mut service = with_token_endpoint(url.await).await;
     let callback = service.approved().await;
     let mut login = service.login.clone();
     let call = tokio::spawn(async move { login.complete_login(complete_request(&callback)).await });
-    assert_eq!(told.recv().await, Some("called"));
+    assert_eq!(seen.recv().await, Some("called"));
     call.abort();
-    let closed = tokio::time::timeout(Duration::from_secs(5), told.recv()).await;
+    let closed = tokio::time::timeout(Duration::from_secs(5), seen.recv()).await;
     assert_eq!(closed.expect("well before the deadline of the call"), Some("closed"));
 }
 
@@ -231,5 +232,5 @@ async fn a_nested_token_is_refused() {
         "{refusal:?}"
     );
     service.idp.behave().id_token = None;
-    service.log_in().await.expect("and the plain one passes");
+    service.log_in().await.expect("the plain token is accepted");
 }

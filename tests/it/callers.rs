@@ -1,4 +1,5 @@
-//! The listeners closed to strangers: TLS, callers by certificate and token, and what a hostile client can't do.
+//! Authenticating callers: TLS, certificates and bearer tokens; and what hostile clients and
+//! overload do to other callers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,7 @@ use tonic_types::StatusExt;
 
 use crate::binary::Program;
 use crate::harness::{
-    Service, begin_request, channel, complete_request, config, eventually, free_port, key, reason,
-    refused,
+    Service, begin_request, channel, complete_request, config, eventually, key, reason, refused,
 };
 use crate::tls::private_ca;
 
@@ -62,10 +62,10 @@ fn leaf(ca: &CertifiedIssuer<'_, KeyPair>, uri: Option<&str>) -> (String, String
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let file = folder.join(name);
-    // As Kubernetes does: in place of the old one at once.
-    let aside = folder.join(format!("{name}.new"));
-    fs::write(&aside, text).expect("written");
-    fs::rename(aside, &file).expect("renamed");
+    // Atomically, as Kubernetes replaces mounted files.
+    let new = folder.join(format!("{name}.new"));
+    fs::write(&new, text).expect("written");
+    fs::rename(new, &file).expect("renamed");
     file
 }
 
@@ -127,10 +127,10 @@ async fn a_token_opens_what_its_role_is_for_and_changes_without_a_restart() {
         reason(program.admin.get_connection(with_token(get(), "CANARYsupport")).await),
         "CONNECTION_NOT_FOUND"
     );
-    assert!(is_healthy(channel(&program.login_url).await).await, "health is for everybody");
+    assert!(is_healthy(channel(&program.login_url).await).await, "health needs no credentials");
 
     write(data.path(), "callers.toml", "not a callers file");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    has_logged(&program, "failed to reload callers file").await;
     assert_eq!(
         reason(program.login.begin_login(with_token(begin_request(), "CANARYweb1")).await),
         "CONNECTION_NOT_FOUND"
@@ -234,17 +234,28 @@ async fn a_client_certificate_opens_what_its_role_is_for_and_certificates_change
         .get_connection(with_token(get(), "CANARYsupport"))
         .await;
     assert_eq!(reason(answer), "CONNECTION_NOT_FOUND");
-    assert!(channel_without_tls(&program.login_url).await.is_err(), "no plain text beside TLS");
+    assert!(
+        channel_without_tls(&program.login_url).await.is_err(),
+        "no plaintext where TLS is configured"
+    );
 
-    // A new certificate of a new CA: first the key of it alone, which fits nothing and changes nothing.
+    // A new certificate by a new CA. Its key is written first: it doesn't match the old
+    // certificate, and changes nothing.
     let new_ca = private_ca();
     let (new_cert, new_key) = leaf(&new_ca, None);
     file("tls.key", &new_key);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    has_logged(&program, "failed to reload TLS certificate").await;
     assert!(connect(server_ca.pem(), None, url.clone()).await.is_ok());
     file("tls.crt", &new_cert);
-    eventually("the new certificate is shown", || async {
+    eventually("the new certificate is served", || async {
         connect(new_ca.pem(), None, url.clone()).await.is_ok()
+    })
+    .await;
+}
+
+async fn has_logged(program: &Program, text: &str) {
+    eventually(text, || async {
+        crate::fake_idp::locked(&program.log).iter().any(|line| line.contains(text))
     })
     .await;
 }
@@ -267,14 +278,13 @@ async fn others_reach_no_listener_without_tls_and_callers() {
     let (cert, server_key, callers) =
         (file("tls.crt", &cert), file("tls.key", &server_key), file("callers.toml", &web));
     let by_certificate = file("by-certificate.toml", &by_certificate);
-    let listen = format!("0.0.0.0:{}", free_port());
     for (settings, expected) in [
         (vec![], "SSO_ALLOW_INSECURE_LISTEN"),
         (vec![("SSO_CALLERS_FILE", &callers)], "SSO_TLS_CERT_FILE"),
         (vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_TLS_KEY_FILE", &server_key)], "SSO_CALLERS_FILE"),
         (
             vec![("SSO_TLS_CERT_FILE", &cert), ("SSO_CALLERS_FILE", &callers)],
-            "SSO_TLS_KEY_FILE must be given",
+            "SSO_TLS_KEY_FILE must be set",
         ),
         (
             vec![
@@ -302,7 +312,7 @@ async fn others_reach_no_listener_without_tls_and_callers() {
         ),
     ] {
         let mut command = crate::binary::command(data.path());
-        command.arg("serve").env("SSO_LISTEN", &listen).env("SSO_ADMIN_LISTEN", "127.0.0.1:0");
+        command.arg("serve").env("SSO_LISTEN", "0.0.0.0:0").env("SSO_ADMIN_LISTEN", "127.0.0.1:0");
         let output = command
             .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
             .output()
@@ -322,27 +332,27 @@ async fn a_full_house_refuses_at_once_and_still_says_how_it_is() {
             tokio::spawn(async move { login.begin_login(begin_request()).await })
         })
         .collect();
-    eventually("the house is full", || async {
+    eventually("the limit is reached", || async {
         service.idp.count("/.well-known/openid-configuration") == 1
     })
     .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let started = Instant::now();
     let refusal = refused(service.begin(begin_request()).await);
-    assert!(started.elapsed() < Duration::from_secs(2), "at once");
+    assert!(started.elapsed() < Duration::from_secs(2), "without waiting");
     assert_eq!((refusal.code, refusal.reason.as_str()), (Code::ResourceExhausted, "OVERLOADED"));
     assert_eq!(refusal.retry, "call");
     assert!(is_healthy(channel(&service.login_url()).await).await);
     for call in waiting {
         call.await.expect("ended").expect("begun");
     }
-    service.log_in().await.expect("there is room again");
+    service.log_in().await.expect("calls are admitted again");
 }
 
-/// Panics when told to.
-struct Explosive(AtomicBool);
+/// Panics while the flag is set.
+struct Panicking(AtomicBool);
 
-impl Entropy for Explosive {
+impl Entropy for Panicking {
     fn fill(&self, bytes: &mut [u8]) {
         assert!(!self.0.load(Ordering::SeqCst), "as the test demands");
         SystemEntropy.fill(bytes);
@@ -352,7 +362,7 @@ impl Entropy for Explosive {
 #[tokio::test]
 async fn a_defect_in_one_call_is_that_calls_alone() {
     let data = tempfile::tempdir().expect("a directory");
-    let entropy = Arc::new(Explosive(AtomicBool::new(false)));
+    let entropy = Arc::new(Panicking(AtomicBool::new(false)));
     let config: Config = config(Database::Sqlite(data.path().join("sso.db")), None, &key());
     let mut service = Service::over_with(
         config,
@@ -370,8 +380,8 @@ async fn a_defect_in_one_call_is_that_calls_alone() {
         assert!(!refusal.message.contains("demands"), "{}", refusal.message);
     }
     entropy.0.store(false, Ordering::SeqCst);
-    service.complete(complete_request(&under_way)).await.expect("the same connection goes on");
-    service.log_in().await.expect("and so does the service");
+    service.complete(complete_request(&under_way)).await.expect("the same connection still works");
+    service.log_in().await.expect("the service still works");
 }
 
 #[tokio::test]
@@ -393,7 +403,7 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     let address = service.login_url().replace("http://", "");
     // Silence: closed after some seconds.
     let mut silent = TcpStream::connect(&address).await.expect("connected");
-    // Garbage of every kind, among it a good preface with nonsense behind it.
+    // Garbage, some of it after a valid preface.
     let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     for seed in 0..200_u8 {
         let mut stream = TcpStream::connect(&address).await.expect("connected");
@@ -405,7 +415,7 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
         }
         let _ = stream.write_all(&noise).await;
     }
-    // Streams that are opened and reset as fast as they can be.
+    // Streams that are opened and reset as fast as possible.
     let stream = TcpStream::connect(&address).await.expect("connected");
     let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     let connection = tokio::spawn(connection);
@@ -423,13 +433,13 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     }
     drop(sender);
     connection.abort();
-    // Headers longer than they may be.
+    // Headers beyond the limit.
     let mut long = Request::new(begin_request());
     long.metadata_mut().insert("x-long", "x".repeat(40_000).parse().expect("a header"));
     let mut another = LoginServiceClient::new(channel(&service.login_url()).await);
     assert!(another.begin_login(long).await.is_err());
-    service.log_in().await.expect("everybody else logs in");
+    service.log_in().await.expect("other callers log in");
     let closed =
         tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut Vec::new())).await;
-    assert!(closed.is_ok(), "the silent one is closed");
+    assert!(closed.is_ok(), "the silent connection is closed");
 }

@@ -1,6 +1,6 @@
-//! The fault suite: people log in through two replicas of the real program while stores, replicas and IdPs die, hang and
-//! come back; then every login is accounted for. A login is *lost* if its state is still in the store and it was refused
-//! all the same: that must never happen.
+//! The fault suite: users log in through two replicas of the program while stores, replicas and
+//! IdPs die, hang and come back; then every login is accounted for. A login is *lost* if it was
+//! refused though its state is still in the store: that must never happen.
 //!
 //! `tests/faults` runs it and prints the table.
 
@@ -36,30 +36,31 @@ use crate::harness::{
     Postgres, Process, begin_request, complete_request, eventually, free_port, key, own_redis,
 };
 use crate::redis_topologies::{Sentinels, sentinels};
+use crate::servers::listening_ports;
 
-/// One replica of the program, which may be started again at the same place.
+/// One replica of the program, which is restarted on the same ports.
+#[derive(Default)]
 struct Replica {
+    /// 0 before the first start: then the program chooses.
     login_port: u16,
     admin_port: u16,
     process: Option<Process>,
 }
 
 impl Replica {
-    fn new() -> Self {
-        Self { login_port: free_port(), admin_port: free_port(), process: None }
-    }
-
-    fn run(&mut self, folder: &Path, settings: &[(&'static str, String)]) {
+    async fn run(&mut self, folder: &Path, settings: &[(&'static str, String)]) {
         let mut command = command(folder);
         command
             .arg("serve")
             .env("SSO_LISTEN", format!("127.0.0.1:{}", self.login_port))
             .env("SSO_ADMIN_LISTEN", format!("127.0.0.1:{}", self.admin_port))
             .env("SSO_ALLOW_INSECURE_PROVIDERS", "true")
-            .env("RUST_LOG", "error")
+            .env("RUST_LOG", "error,peerpanda_sso::app=info")
             .envs(settings.iter().cloned())
-            .stderr(Stdio::null());
-        self.process = Some(Process(command.spawn().expect("the program runs")));
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        (self.login_port, self.admin_port) = listening_ports(&mut child).await;
+        self.process = Some(Process(child));
     }
 
     async fn is_serving(&self) -> bool {
@@ -71,7 +72,7 @@ impl Replica {
             .is_ok_and(|answer| answer.into_inner().status == 1)
     }
 
-    /// Ends as Kubernetes has it: SIGTERM, and time to finish.
+    /// Ends it as Kubernetes does: SIGTERM, and time to finish.
     async fn terminate(&mut self) {
         let mut process = self.process.take().expect("it runs");
         process.signal("TERM");
@@ -92,7 +93,8 @@ fn endpoint(port: u16) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-/// What gRPC clients call round_robin with health checking: calls go in turn to the replicas that say they serve.
+/// As gRPC's round_robin with health checking: calls go in turn to the replicas that report
+/// SERVING.
 struct Balancer {
     backends: Vec<(Channel, Arc<AtomicBool>)>,
     turn: AtomicUsize,
@@ -145,13 +147,13 @@ async fn watch_health(channel: Channel, serves: Arc<AtomicBool>) {
     }
 }
 
-/// A way to the IdP that can be cut.
+/// A proxy before the IdP, whose connections can be reset.
 struct Front {
     is_cut: watch::Sender<bool>,
 }
 
 impl Front {
-    /// An IdP behind it.
+    /// Starts it and an IdP behind it.
     async fn before_an_idp() -> (Self, FakeIdp) {
         let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let behind = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -161,29 +163,33 @@ impl Front {
         let (is_cut, cut) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((outer, _)) = front.accept().await {
-                tokio::spawn(pass(outer, target, cut.clone()));
+                tokio::spawn(forward(outer, target, cut.clone()));
             }
         });
         (Self { is_cut }, idp)
     }
 }
 
-async fn pass(mut outer: TcpStream, target: std::net::SocketAddr, mut cut: watch::Receiver<bool>) {
-    let passed = async {
+async fn forward(
+    mut outer: TcpStream,
+    target: std::net::SocketAddr,
+    mut cut: watch::Receiver<bool>,
+) {
+    let forwarded = async {
         let mut inner = TcpStream::connect(target).await?;
         tokio::io::copy_bidirectional(&mut outer, &mut inner).await
     };
     let was_cut = tokio::select! {
         _ = cut.wait_for(|cut| *cut) => true,
-        _passed = passed => false,
+        _done = forwarded => false,
     };
     if was_cut {
-        // Closed with a reset.
+        // With a linger of 0, closing sends a reset.
         socket2::SockRef::from(&outer).set_linger(Some(Duration::ZERO)).expect("set");
     }
 }
 
-/// The service as it runs in production, and its customers' IdP.
+/// The service as it runs in production, and a customer's IdP.
 struct Rig {
     folder: TempDir,
     key: MasterKey,
@@ -216,9 +222,9 @@ impl Rig {
             ("SSO_DATABASE_URL", postgres.url.clone()),
             ("SSO_ENCRYPTION_KEYS", key.encoded().to_string()),
         ];
-        let mut replicas = vec![Replica::new(), Replica::new()];
+        let mut replicas = vec![Replica::default(), Replica::default()];
         for replica in &mut replicas {
-            replica.run(folder.path(), &settings);
+            replica.run(folder.path(), &settings).await;
         }
         for replica in &replicas {
             eventually("the replica serves", || replica.is_serving()).await;
@@ -246,7 +252,8 @@ impl Rig {
         rig
     }
 
-    /// Both replicas know the account and its IdP; and what is called lost can be told.
+    /// Makes both replicas cache the account and its IdP, and checks that [`Rig::is_in_store`]
+    /// works.
     async fn warm_up(&self) {
         for (channel, _) in &self.balancer.backends {
             let mut client = LoginServiceClient::new(channel.clone());
@@ -257,9 +264,10 @@ impl Rig {
             );
             let callback = self.idp.approve(&begun.redirect_url, "alice");
             client.complete_login(complete_request(&callback)).await.expect("a login");
-            assert!(!self.is_in_store(&begun.state).await, "one that is spent isn't");
+            assert!(!self.is_in_store(&begun.state).await, "a spent one isn't");
         }
-        // The issuer that was pinned is known everywhere after the next poll.
+        // Both replicas apply the pinned issuer at their next poll. The program's interval of 2 s
+        // is not a setting, and nothing outside of the program shows a poll.
         sleep(Duration::from_millis(2500)).await;
     }
 
@@ -277,11 +285,11 @@ impl Rig {
         redis::cmd("EXISTS").arg(name).query_async(&mut connection).await.expect("answered")
     }
 
-    /// Lets people log in, one every [`PERSON_EVERY`], while `fault` happens; then waits for the last of them.
+    /// Logs a user in every [`USER_EVERY`] while `fault` happens, and waits for the last of them.
     async fn under_load(&mut self, fault: impl AsyncFnOnce(&mut Self)) -> Row {
         let stop = Arc::new(AtomicBool::new(false));
         let ended: Arc<Mutex<Vec<Ended>>> = Arc::default();
-        let load = tokio::spawn(people(
+        let load = tokio::spawn(users(
             Arc::clone(&self.balancer),
             Arc::clone(&self.idp),
             Arc::clone(&stop),
@@ -291,7 +299,7 @@ impl Rig {
         fault(self).await;
         sleep(CALM).await;
         stop.store(true, Ordering::Relaxed);
-        load.await.expect("everybody is through");
+        load.await.expect("all users are done");
         let ended = std::mem::take(&mut *locked(&ended));
         let mut row = Row::default();
         for Ended { state, outcome, repeated, was_in_flight } in ended {
@@ -319,43 +327,44 @@ impl Rig {
     }
 }
 
-/// How one person's login ended.
+/// How one user's login ended.
 struct Ended {
     /// `None`: it never began.
     state: Option<String>,
-    /// The reason of the refusal that couldn't be repeated.
+    /// The reason of the final refusal.
     outcome: Result<(), String>,
-    /// Calls that were repeated, as their refusals said.
+    /// Calls that were repeated because their refusals allowed it.
     repeated: usize,
     /// Whether the connection broke while the callback was being completed.
     was_in_flight: bool,
 }
 
-async fn people(
+async fn users(
     balancer: Arc<Balancer>,
     idp: Arc<FakeIdp>,
     stop: Arc<AtomicBool>,
     ended: Arc<Mutex<Vec<Ended>>>,
 ) {
-    let mut everybody = Vec::new();
-    let mut ticks = tokio::time::interval(PERSON_EVERY);
+    let mut logins = Vec::new();
+    let mut ticks = tokio::time::interval(USER_EVERY);
     for number in 0.. {
         ticks.tick().await;
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let (balancer, idp, ended) = (Arc::clone(&balancer), Arc::clone(&idp), Arc::clone(&ended));
-        everybody.push(tokio::spawn(async move {
+        logins.push(tokio::spawn(async move {
             let end = log_in(&balancer, &idp, number).await;
             locked(&ended).push(end);
         }));
     }
-    for person in everybody {
-        person.await.expect("nobody panics");
+    for login in logins {
+        login.await.expect("no panic");
     }
 }
 
-/// What a web tier does for one person: it repeats the calls whose refusals say so, and no others.
+/// Logs one user in as a web tier does: it repeats the calls whose refusals allow it, and no
+/// others.
 async fn log_in(balancer: &Balancer, idp: &FakeIdp, number: u64) -> Ended {
     let mut ended = Ended { state: None, outcome: Ok(()), repeated: 0, was_in_flight: false };
     let begun = loop_until_done(&mut ended, || {
@@ -367,10 +376,10 @@ async fn log_in(balancer: &Balancer, idp: &FakeIdp, number: u64) -> Ended {
         Ok(begun) => begun,
         Err(reason) => return Ended { outcome: Err(reason), ..ended },
     };
-    // A connection that broke while it began is no matter any more.
+    // Only a connection that breaks during CompleteLogin can spend the state.
     ended.was_in_flight = false;
     ended.state = Some(begun.state.clone());
-    // From a browser that goes there and back by itself to a person who must look for a second factor.
+    // From a browser with a session at the IdP to a user who has to find a second factor.
     sleep(Duration::from_millis(20 + number % 16 * 200)).await;
     let callback = idp.approve(&begun.redirect_url, "alice");
     let completed = loop_until_done(&mut ended, || {
@@ -396,7 +405,7 @@ async fn loop_until_done<T, F: Future<Output = Result<tonic::Response<T>, Status
         let info = status.get_details_error_info();
         let reason =
             info.as_ref().map_or_else(|| "NO_ANSWER".to_owned(), |info| info.reason.clone());
-        // Without ErrorInfo it isn't the service that speaks: the connection broke, or can't be made.
+        // Without ErrorInfo the status is the client's own: the connection broke or can't be made.
         let may_repeat = info
             .as_ref()
             .is_none_or(|info| info.metadata.get("retry").is_some_and(|retry| retry == "call"));
@@ -428,7 +437,7 @@ impl Row {
     }
 }
 
-/// Shows each row, and holds it to what must be true of every fault.
+/// Prints each row and checks what must be true of every fault.
 struct Table;
 
 impl Table {
@@ -455,9 +464,9 @@ impl Table {
         assert_eq!(
             *begun,
             finished + row.refusals(),
-            "{fault}: everybody is accounted for: {row:?}"
+            "{fault}: every login is accounted for: {row:?}"
         );
-        assert!(*begun > 100, "{fault}: people log in: {row:?}");
+        assert!(*begun > 100, "{fault}: users log in: {row:?}");
     }
 }
 
@@ -465,7 +474,7 @@ const HEAD: &str = "| fault | begun | finished | refused | of these dropped by t
                     |---|---|---|---|---|---|---|---|---|\n";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes two minutes and wants the machine for itself: tests/run runs it by itself, after the others"]
+#[ignore = "takes two minutes and needs an idle machine: tests/run runs it after the other tests"]
 async fn no_login_is_lost() {
     let table = Table::begin();
 
@@ -479,7 +488,7 @@ async fn no_login_is_lost() {
             for number in 0..2 {
                 rig.replicas[number].terminate().await;
                 let Rig { folder, settings, replicas, .. } = rig;
-                replicas[number].run(folder.path(), settings);
+                replicas[number].run(folder.path(), settings).await;
                 let replica = &rig.replicas[number];
                 eventually("the replica serves again", || replica.is_serving()).await;
                 sleep(Duration::from_millis(500)).await;
@@ -498,12 +507,12 @@ async fn no_login_is_lost() {
             rig.replicas[0].process = None;
             sleep(Duration::from_secs(2)).await;
             let Rig { folder, settings, replicas, .. } = rig;
-            replicas[0].run(folder.path(), settings);
+            replicas[0].run(folder.path(), settings).await;
             let replica = &rig.replicas[0];
             eventually("the replica serves again", || replica.is_serving()).await;
         })
         .await;
-    assert_eq!(row.refusals(), row.in_flight, "only calls that it was working on: {row:?}");
+    assert_eq!(row.refusals(), row.in_flight, "only calls in flight at this replica: {row:?}");
     table.add("kill -9 of one of two replicas", &row);
 
     let row = rig
@@ -514,7 +523,7 @@ async fn no_login_is_lost() {
             replica.signal("CONT");
         })
         .await;
-    assert_eq!(row.refusals(), row.in_flight, "only calls that it was working on: {row:?}");
+    assert_eq!(row.refusals(), row.in_flight, "only calls in flight at this replica: {row:?}");
     table.add("one of two replicas hangs for 3 s", &row);
 
     let row = rig
@@ -528,7 +537,7 @@ async fn no_login_is_lost() {
     assert_eq!(
         row.refusals(),
         row.dropped + row.in_flight,
-        "only states that Redis took without telling: {row:?}"
+        "only states that Redis took without answering: {row:?}"
     );
     table.add("Redis hangs for 3 s", &row);
 
@@ -544,7 +553,7 @@ async fn no_login_is_lost() {
         row.dropped + row.in_flight,
         "only states that Redis has forgotten: {row:?}"
     );
-    assert!(row.dropped > 0, "a Redis that keeps nothing forgets: {row:?}");
+    assert!(row.dropped > 0, "a Redis without persistence loses states: {row:?}");
     table.add("kill -9 of Redis without persistence, back after 2 s", &row);
 
     let row = rig
@@ -557,7 +566,7 @@ async fn no_login_is_lost() {
     assert_eq!(
         (row.refusals(), row.not_begun.len()),
         (0, 0),
-        "known accounts need no SQL: {row:?}"
+        "cached connections need no SQL: {row:?}"
     );
     table.add("kill -9 of PostgreSQL, back after 3 s", &row);
 
@@ -571,7 +580,7 @@ async fn no_login_is_lost() {
     assert_eq!(
         (row.refusals(), row.not_begun.len()),
         (0, 0),
-        "known accounts need no SQL: {row:?}"
+        "cached connections need no SQL: {row:?}"
     );
     table.add("PostgreSQL hangs for 5 s", &row);
 
@@ -582,7 +591,7 @@ async fn no_login_is_lost() {
             rig.idp.behave().token_delay = Duration::ZERO;
         })
         .await;
-    assert_eq!(row.refusals(), 0, "slow is not wrong: {row:?}");
+    assert_eq!(row.refusals(), 0, "a slow IdP refuses no login: {row:?}");
     table.add("the IdP takes 2 s for each token", &row);
 
     let row = rig
@@ -604,7 +613,7 @@ async fn no_login_is_lost() {
         })
         .await;
     assert!(row.refused.keys().all(|reason| reason == "PROVIDER_UNAVAILABLE"), "{row:?}");
-    assert!(row.refusals() + row.repeated > 0, "it was noticed: {row:?}");
+    assert!(row.refusals() + row.repeated > 0, "logins met the fault: {row:?}");
     table.add("connections to the IdP are reset for 2 s", &row);
     drop(rig);
 
@@ -628,9 +637,9 @@ async fn no_login_is_lost() {
 }
 
 const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";
-const PERSON_EVERY: Duration = Duration::from_millis(25);
+const USER_EVERY: Duration = Duration::from_millis(25);
 /// Before and after each fault.
 const CALM: Duration = Duration::from_millis(1500);
-/// How long a web tier repeats a call for a person who waits.
+/// How long a web tier repeats a call while the user waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,11 +1,13 @@
-//! A service under test and its callers.
+//! A service in the test's process, with clients for it and a fake IdP. Background tasks run at
+//! short intervals, so that no test waits for a real one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerpanda_sso::app::{App, Environment};
 use peerpanda_sso::clock::{Clock, ManualClock};
-use peerpanda_sso::config::{Config, Database};
+use peerpanda_sso::config::{Config, Database, Intervals};
 use peerpanda_sso::entropy::{Entropy, SystemEntropy};
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::pb;
@@ -27,7 +29,7 @@ pub(crate) use crate::servers::{
 pub(crate) const PUBLIC: &str = "https://getpeerpanda.example";
 pub(crate) const BINDING: &str = "CANARYbinding-0123456789";
 
-/// A service in this process, its callers, and one account `acme` at a fake IdP.
+/// A service in this process, clients for it, and a fake IdP.
 pub(crate) struct Service {
     app: App,
     pub(crate) login: LoginServiceClient<Channel>,
@@ -37,7 +39,7 @@ pub(crate) struct Service {
     _data: Option<TempDir>,
 }
 
-/// A key for all replicas of one test.
+/// An encryption key for all replicas of one test.
 pub(crate) fn key() -> MasterKey {
     MasterKey::generate(&SystemEntropy)
 }
@@ -49,6 +51,14 @@ pub(crate) fn config(database: Database, redis_url: Option<String>, key: &Master
         memory_pending_logins: 1000,
         known_connections: 100,
         provider_addresses: AddressPolicy { allow_insecure: true, ..AddressPolicy::default() },
+        intervals: Intervals {
+            store_probe: Duration::from_millis(100),
+            reload: Duration::from_millis(50),
+            identity_keys_read: Duration::from_secs(30),
+            maintenance: Duration::from_millis(500),
+            attempts_write: Duration::from_millis(20),
+            restart_pause: Duration::from_millis(10),
+        },
         ..Config::local(
             PUBLIC.to_owned(),
             database,
@@ -58,7 +68,7 @@ pub(crate) fn config(database: Database, redis_url: Option<String>, key: &Master
 }
 
 impl Service {
-    /// With SQLite and memory, and the account set up.
+    /// Uses SQLite and memory; the account `acme` is set up at the fake IdP.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -74,18 +84,12 @@ impl Service {
         service
     }
 
-    /// For an IdP with a clock of its own. No account but `acme` is set up.
-    pub(crate) async fn start_on_system_time() -> Self {
-        // A manual clock that stands at the present: a test is shorter than the skew that is allowed.
-        Self::start().await
-    }
-
-    /// Over these stores; no account is set up.
+    /// Uses the stores of `config`; no account is set up.
     pub(crate) async fn over(config: Config, clock: Arc<ManualClock>) -> Self {
         Self::over_with(config, clock, Arc::new(SystemEntropy)).await
     }
 
-    /// With chance of its own, too.
+    /// [`Service::over`] with a source of randomness.
     pub(crate) async fn over_with(
         config: Config,
         clock: Arc<ManualClock>,
@@ -107,12 +111,12 @@ impl Service {
         format!("http://{}", self.app.login_addr())
     }
 
-    /// The account `acme` at the fake IdP, by discovery.
+    /// The connection of `acme` to the fake IdP, by discovery.
     pub(crate) fn connection(&self) -> pb::Connection {
         pb::Connection { state: pb::ConnectionState::Active.into(), ..self.idp.connection("acme") }
     }
 
-    /// Sets an account up; an ACTIVE one is activated by force, since what is tested with it isn't that.
+    /// Sets an account up. An ACTIVE one is activated by force: no check or test login is needed.
     pub(crate) async fn create(
         &mut self,
         mut connection: pb::Connection,
@@ -158,7 +162,7 @@ impl Service {
         Ok(self.admin.get_connection(request).await?.into_inner().connection.expect("a connection"))
     }
 
-    /// Changes some fields of `acme`, as it stands now, whether they have passed a check or not.
+    /// Changes some fields of `acme` by force: no check is needed.
     pub(crate) async fn edit(
         &mut self,
         paths: &[&str],
@@ -204,14 +208,14 @@ impl Service {
         self.idp.approve(&begun.redirect_url, "alice")
     }
 
-    /// The account `other`, at an IdP of its own.
+    /// Sets up the account `other` at an IdP of its own.
     pub(crate) async fn with_another_account(&mut self) -> FakeIdp {
         let other = FakeIdp::start(Arc::clone(&self.clock) as Arc<dyn Clock>).await;
         self.create(other.connection("other")).await.expect("created");
         other
     }
 
-    /// A whole login of `bob` at `other`.
+    /// Logs `bob` in at `other`.
     pub(crate) async fn log_in_at_other(
         &mut self,
         idp: &FakeIdp,
@@ -227,7 +231,7 @@ impl Service {
         .await
     }
 
-    /// A whole login of `alice` at `acme`.
+    /// Logs `alice` in at `acme`.
     pub(crate) async fn log_in(&mut self) -> Result<pb::CompleteLoginResponse, Status> {
         let callback = self.approved().await;
         self.complete(complete_request(&callback)).await
@@ -253,7 +257,7 @@ pub(crate) fn complete_request(callback: &Callback) -> pb::CompleteLoginRequest 
     }
 }
 
-/// What a refusal says.
+/// The content of a refusal.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) code: Code,
@@ -292,24 +296,21 @@ pub(crate) fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
     refused(result).reason
 }
 
-/// What `tests/run` tells: where a server is.
-pub(crate) fn told(variable: &str) -> String {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests/run tells by the environment where its servers are"
-    )]
+/// A variable that `tests/run` sets: where a server is.
+pub(crate) fn from_environment(variable: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests/run says where its servers are")]
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: run tests/run, which starts the servers that the tests need")
     })
 }
 
 pub(crate) fn redis_url() -> String {
-    told("SSO_TEST_REDIS_URL")
+    from_environment("SSO_TEST_REDIS_URL")
 }
 
 /// A fresh, empty database on the test run's PostgreSQL.
 pub(crate) async fn postgres_url() -> String {
-    let server = told("SSO_TEST_POSTGRES_URL");
+    let server = from_environment("SSO_TEST_POSTGRES_URL");
     let name = format!("t{}", random().replace(['-', '_'], "x").to_lowercase());
     let mut connection = sqlx::PgConnection::connect(&format!("{server}/postgres"))
         .await
@@ -323,7 +324,7 @@ pub(crate) async fn channel(url: &str) -> Channel {
     Channel::from_shared(url.to_owned()).expect("a URL").connect().await.expect("connected")
 }
 
-/// A program that this build made.
+/// An example program of this build.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test_binary = std::env::current_exe().expect("a path");
     let target = test_binary.parent().and_then(|deps| deps.parent()).expect("target/debug");

@@ -21,8 +21,8 @@ use tonic::Code;
 use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
 use crate::harness::{
-    PUBLIC, Service, begin_request, channel, config, eventually, example, free_port, key,
-    postgres_url, reason, redis_url, refused, told,
+    PUBLIC, Service, begin_request, channel, config, eventually, example, free_port,
+    from_environment, key, postgres_url, reason, redis_url, refused,
 };
 
 const AUDIENCE: &str = "https://backends.getpeerpanda.example";
@@ -289,7 +289,7 @@ async fn the_example_backends_accept_a_person_and_refuse_other_tokens() {
         command
     };
     let python = |audience: &str| {
-        let mut command = Command::new(told("SSO_TEST_PYTHON"));
+        let mut command = Command::new(from_environment("SSO_TEST_PYTHON"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/clients/python/backend.py");
         command.args([
             script,

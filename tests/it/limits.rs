@@ -1,4 +1,5 @@
-//! Limits: how many logins begin, how many wait for one IdP, and what one bad IdP does to the others.
+//! Limits on logins that begin and on calls to one IdP, and the isolation of accounts from an IdP
+//! that fails.
 
 use std::time::Duration;
 
@@ -84,7 +85,10 @@ async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
             login.complete_login(complete_request(&callback)).await
         }));
     }
-    eventually("as many as may wait do", || async { service.idp.count("/token") == 64 }).await;
+    eventually("the limit of waiting calls is reached", || async {
+        service.idp.count("/token") == 64
+    })
+    .await;
     let surplus = service.approved().await;
     let refusal = refused(service.complete(complete_request(&surplus)).await);
     assert_eq!(
@@ -95,7 +99,7 @@ async fn an_idp_that_hangs_holds_up_so_many_logins_and_no_other_account() {
     service.log_in_at_other(&other).await.expect("a login at the other account");
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
     service.idp.behave().token_delay = Duration::ZERO;
-    eventually("callers that went away have left", || {
+    eventually("the calls of clients that left are cancelled", || {
         let mut login = service.login.clone();
         let request = complete_request(&surplus);
         async move { login.complete_login(request).await.is_ok() }

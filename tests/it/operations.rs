@@ -1,4 +1,4 @@
-//! What those who run the service see: metrics and probes.
+//! Metrics and probes, as operators see them.
 
 use std::sync::Arc;
 
@@ -8,8 +8,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::binary::Program;
-use crate::fake_idp::FakeIdp;
+use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{begin_request, eventually, free_port, key, own_redis, reason};
+use crate::servers::logged_port;
+
+/// Waits until the program says where it serves metrics.
+pub(crate) async fn metrics_port(program: &Program) -> u16 {
+    let port = || {
+        let log = locked(&program.log);
+        log.iter().find_map(|line| logged_port(line, "metrics.address"))
+    };
+    eventually("metrics are served", || async { port().is_some() }).await;
+    port().expect("logged")
+}
 
 pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
@@ -21,7 +32,7 @@ pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
     (status, answer)
 }
 
-/// The value of a series, by its name and labels as they stand.
+/// The value of a series, which is given with its labels; 0 if it is missing.
 fn value(metrics: &str, series: &str) -> f64 {
     let line = metrics
         .lines()
@@ -34,18 +45,18 @@ fn value(metrics: &str, series: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_what_happened_and_probes_how_it_is() {
     let data = tempfile::tempdir().expect("a directory");
-    let (port, redis_port, key) = (free_port(), free_port(), key().encoded());
-    let (listen, redis_url) =
-        (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{redis_port}"));
+    let (redis_port, key) = (free_port(), key().encoded());
+    let redis_url = format!("redis://127.0.0.1:{redis_port}");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let settings = [
-        ("SSO_METRICS_LISTEN", listen.as_str()),
+        ("SSO_METRICS_LISTEN", "127.0.0.1:0"),
         ("SSO_METRICS_ACCOUNTS", "1"),
         ("SSO_REDIS_URL", redis_url.as_str()),
         ("SSO_ENCRYPTION_KEYS", key.as_str()),
     ];
     let mut program = Program::serve(data.path(), &settings).await;
-    assert_eq!(get(port, "/livez").await.0, 200, "it lives without any store");
+    let port = metrics_port(&program).await;
+    assert_eq!(get(port, "/livez").await.0, 200, "it is alive without any store");
     assert_eq!(get(port, "/readyz").await.0, 503);
     assert_eq!(get(port, "/elsewhere").await.0, 404);
     let redis = own_redis(redis_port);
@@ -91,10 +102,10 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
     }
     assert!(
         !metrics.contains("CANARY") && !metrics.contains("example.com"),
-        "no secret and no person"
+        "no secret and no personal data"
     );
 
-    // A second account has no label left; the breaker opens and closes.
+    // The second account shares the label of those beyond the limit; the circuit breaker opens.
     let other = FakeIdp::start(Arc::new(SystemClock)).await;
     let connection = Some(other.connection("other"));
     program
@@ -116,7 +127,7 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
     assert!((value(&metrics, "sso_breakers_open") - 1.0).abs() < f64::EPSILON, "{metrics}");
 
     drop(redis);
-    eventually("it is ready no more", || async { get(port, "/readyz").await.0 == 503 }).await;
+    eventually("it is no longer ready", || async { get(port, "/readyz").await.0 == 503 }).await;
     assert_eq!(get(port, "/livez").await.0, 200);
     let (_, metrics) = get(port, "/metrics").await;
     assert!(value(&metrics, r#"sso_store_errors_total{store="redis"}"#) >= 1.0, "{metrics}");

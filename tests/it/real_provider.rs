@@ -8,7 +8,9 @@ use peerpanda_sso::pb;
 use url::Url;
 
 use crate::fake_idp::Callback;
-use crate::harness::{PUBLIC, Process, Service, begin_request, complete_request, reason, told};
+use crate::harness::{
+    PUBLIC, Process, Service, begin_request, complete_request, from_environment, reason,
+};
 use crate::quickstart::{Browser, Page};
 
 struct Provider {
@@ -32,7 +34,7 @@ fn start() -> Provider {
         client("manual", "client_secret_basic", "manual"),
     ]);
     let mut child = Command::new("node")
-        .arg(format!("{}/server.js", told("SSO_TEST_PROVIDER")))
+        .arg(format!("{}/server.js", from_environment("SSO_TEST_PROVIDER")))
         .arg(clients.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -142,7 +144,7 @@ fn callback_of(url: &Url) -> Callback {
 #[tokio::test(flavor = "multi_thread")]
 async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
     let provider = start();
-    let mut service = Service::start_on_system_time().await;
+    let mut service = Service::start().await;
     set_up(&mut service, &provider).await;
     for slug in ["by-basic", "by-post", "manual"] {
         let mut browser = Browser::default();
@@ -188,7 +190,7 @@ async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
     let provider = start();
-    let mut service = Service::start_on_system_time().await;
+    let mut service = Service::start().await;
     set_up(&mut service, &provider).await;
     let mut browser = Browser::default();
     let begin = || pb::BeginLoginRequest { slug: "by-basic".to_owned(), ..begin_request() };
@@ -229,7 +231,7 @@ async fn a_wrong_secret_and_a_used_code_are_the_providers_refusals() {
 async fn checks_find_what_is_wrong_at_a_real_provider() {
     use pb::CheckOutcome::{Fail, Pass, Warn};
     let provider = start();
-    let mut service = Service::start_on_system_time().await;
+    let mut service = Service::start().await;
     set_up(&mut service, &provider).await;
     for slug in ["by-basic", "by-post", "manual"] {
         let checked = service.check(slug).await.expect("checked");

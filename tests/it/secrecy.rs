@@ -1,16 +1,44 @@
-//! What is logged, told and shown of a login holds no secret of it.
+//! No log line, error or Debug output holds a secret of a login.
 
+use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use crate::binary::Program;
 use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{BINDING, begin_request, complete_request, key, postgres_url, redis_url};
+
+/// The names of a JSON object's members, repeated ones included.
+struct MemberNames(Vec<String>);
+
+impl<'de> Deserialize<'de> for MemberNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = MemberNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MemberNames, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = map.next_entry()? {
+                    names.push(name);
+                }
+                Ok(MemberNames(names))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
 
 /// RFC 9700 4.2.4: secrets in logs and errors.
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +77,7 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
         basic(&idp.client_secret)
     )));
 
-    let mut told = Vec::new();
+    let mut errors = Vec::new();
     let mut log_in = async |request: pb::BeginLoginRequest, code: Option<&str>| {
         let begun = program.login.clone().begin_login(request).await.expect("begun").into_inner();
         let url = url::Url::parse(&begun.redirect_url).expect("a URL");
@@ -66,7 +94,7 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
         }
         match program.login.clone().complete_login(request).await {
             Ok(completed) => canaries.push(completed.into_inner().id_token),
-            Err(status) => told.push(format!("{status:?} {status}")),
+            Err(status) => errors.push(format!("{status:?} {status}")),
         }
     };
     log_in(begin_request(), None).await;
@@ -84,24 +112,38 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
         id_token_hint: Some("CANARYhint".to_owned()),
         ..Default::default()
     };
-    told.push(format!("{:?}", program.login.clone().logout_url(hint).await.expect_err("refused")));
-    assert_eq!(told.len(), 6, "the refusals were refusals: {told:?}");
+    errors
+        .push(format!("{:?}", program.login.clone().logout_url(hint).await.expect_err("refused")));
+    assert_eq!(errors.len(), 6, "all of these were refused: {errors:?}");
 
-    // The verifier is never sent but to the token endpoint.
+    // The verifier is sent to the token endpoint only.
     let verifiers: Vec<String> =
         idp.seen().iter().filter_map(|seen| seen.form.get("code_verifier").cloned()).collect();
     assert!(verifiers.len() >= 6);
     canaries.extend(verifiers);
     canaries.push(idp.last_id_token());
     program.process.signal("TERM");
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    crate::harness::eventually("the program has stopped", || async {
+        locked(&program.log).iter().any(|line| line.contains("\"message\":\"stopped\""))
+    })
+    .await;
 
     let log = locked(&program.log).join("\n");
     assert!(
-        log.contains("\"level\":\"TRACE\"") && log.contains("login completed"),
-        "the log is whole"
+        log.contains("\"level\":\"TRACE\"") && log.contains("login completed (acme)"),
+        "the log is complete"
     );
-    let texts = [log, told.join("\n")];
+    for line in log.lines() {
+        let MemberNames(mut names) = serde_json::from_str(line).expect("a JSON object");
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count, "member names are unique: {line}");
+        for name in ["timestamp", "level", "message", "target"] {
+            assert!(names.iter().any(|own| own == name), "{name} is missing: {line}");
+        }
+    }
+    let texts = [log, errors.join("\n")];
     for canary in canaries.iter().filter(|canary| !canary.is_empty()) {
         let bytes: Vec<String> = canary.bytes().take(24).map(|byte| byte.to_string()).collect();
         let forms = [canary.clone(), BASE64_URL_SAFE_NO_PAD.encode(canary), bytes.join(", ")];
@@ -109,7 +151,7 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
         {
             if let Some(at) = text.find(form.as_str()) {
                 let line = text[..at].rfind('\n').map_or(0, |start| start + 1);
-                panic!("a canary is in: {}", text[line..].chars().take(600).collect::<String>());
+                panic!("a canary in: {}", text[line..].chars().take(600).collect::<String>());
             }
         }
     }

@@ -1,5 +1,8 @@
-//! Servers of a test's or a benchmark's own, which it may stop: Redis and PostgreSQL, as Debian has them.
+//! Servers that a test or a benchmark starts for itself, and may stop: Redis and PostgreSQL as
+//! Debian packages them, and the program under test.
 
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -28,15 +31,15 @@ impl Drop for Process {
     }
 }
 
-/// A Redis of a test's own, which it may stop.
+/// Starts a Redis.
 pub(crate) fn own_redis(port: u16) -> Process {
     redis_server(&["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
 }
 
-/// `redis-server` with these arguments, on loopback.
+/// Starts `redis-server` with these arguments on loopback.
 pub(crate) fn redis_server(arguments: &[&str]) -> Process {
     let mut command = Command::new("redis-server");
-    // Whatever it writes, such as what a replica gets of its master, stays out of the checkout.
+    // It writes files, such as a replica's copy of its master, to its working directory.
     command.args(arguments).current_dir(std::env::temp_dir());
     if !arguments.contains(&"--sentinel") {
         command.args(["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"]);
@@ -45,7 +48,7 @@ pub(crate) fn redis_server(arguments: &[&str]) -> Process {
     Process(child.expect("redis-server runs: tests/run installs it"))
 }
 
-/// A PostgreSQL of a test's own, which it may stop. Its processes end with it.
+/// A PostgreSQL. Its processes end when it is dropped.
 pub(crate) struct Postgres {
     pub(crate) url: String,
     pub(crate) folder: PathBuf,
@@ -53,12 +56,12 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// A new, empty one in this directory, with these settings.
+    /// Starts an empty one in this directory with these settings.
     pub(crate) async fn start(data: &TempDir, settings: &[&str]) -> Self {
         use std::os::unix::fs::PermissionsExt;
-        // Its user, who isn't the one that runs the tests, must get there.
+        // PostgreSQL runs as another user than the tests.
         std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(0o755))
-            .expect("opened");
+            .expect("changed");
         let folder = data.path().join("postgres");
         std::fs::create_dir(&folder).expect("a directory");
         let owned =
@@ -84,7 +87,7 @@ impl Postgres {
         postgres
     }
 
-    /// Starts it, at first or again, and waits until it answers.
+    /// Starts it or restarts it, and waits until it answers.
     pub(crate) async fn run(&mut self) {
         let mut command = as_postgres("postgres");
         command
@@ -111,9 +114,9 @@ impl Postgres {
         server.signal(signal);
     }
 
-    /// Kills it, with no time to say goodbye.
+    /// Kills it at once.
     pub(crate) fn kill(&mut self) {
-        // Stopped first, so that it can't begin to recover from what happens to its children.
+        // Stopped first, so that it can't recover while its children are killed.
         self.server.as_ref().expect("it runs").signal("STOP");
         self.signal("KILL");
         self.server = None;
@@ -133,7 +136,7 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// PostgreSQL's newest version of a program; it refuses to run as root.
+/// A program of the newest installed PostgreSQL, as a user other than root.
 fn as_postgres(program: &str) -> Command {
     let versions =
         std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: tests/run installs it");
@@ -153,12 +156,39 @@ fn as_postgres(program: &str) -> Command {
     command
 }
 
+/// Waits until the program under test logs `listening`; gives the ports of its login and admin
+/// listeners. The rest of its log is discarded.
+pub(crate) async fn listening_ports(child: &mut Child) -> (u16, u16) {
+    let stderr = child.stderr.take().expect("piped");
+    let (sender, ports) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut sender = Some(sender);
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let port = |name| logged_port(&line, name);
+            if let (Some(login), Some(admin)) = (port("login.address"), port("admin.address"))
+                && let Some(sender) = sender.take()
+            {
+                let _ = sender.send((login, admin));
+            }
+        }
+    });
+    let ports = tokio::time::timeout(Duration::from_secs(30), ports).await;
+    ports.expect("in time").expect("the program listens")
+}
+
+/// The port of an address in a log line, which is text or JSON.
+pub(crate) fn logged_port(line: &str, name: &str) -> Option<u16> {
+    let value = line.split_once(name)?.1.trim_start_matches(['"', '=', ':']);
+    value.split(['"', ' ']).next()?.parse::<SocketAddr>().ok().map(|address| address.port())
+}
+
+/// For Redis and PostgreSQL, which don't report the port that they chose.
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
 
-/// Waits until something holds, at most ten seconds.
+/// Waits until a condition holds, for at most ten seconds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     for _ in 0..200 {
         if holds().await {

@@ -1,4 +1,4 @@
-//! An IdP over TLS, as all real ones are.
+//! IdPs over TLS: which certificates are accepted.
 
 use std::sync::Arc;
 
@@ -20,8 +20,7 @@ pub(crate) fn private_ca() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
 }
 
-/// A private CA, as PEM, and a fake IdP behind TLS at https://localhost, with a certificate of that CA
-/// for `name`.
+/// A private CA as PEM, and a fake IdP at https://localhost with a certificate of this CA for `name`.
 async fn idp_over_tls(name: &str, is_expired: bool) -> (String, FakeIdp) {
     let ca = private_ca();
     let key = KeyPair::generate().expect("a key");

@@ -1,4 +1,5 @@
-//! Traces: the id in a refusal is the caller's, spans go to a collector, and an IdP is told only where that is wanted.
+//! Traces: a refusal has the caller's trace id, spans go to the collector, and IdPs get the trace
+//! context only if the setting says so.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -82,7 +83,7 @@ async fn every_refusal_names_its_trace() {
         own(refused(service.begin(unknown()).await)),
     );
     assert!(first.len() == 32 && first != second, "{first} {second}");
-    // What is refused before it is read, too.
+    // Also a call that is refused before its message is read.
     let huge = pb::BeginLoginRequest { return_to: Some("x".repeat(300_000)), ..begin_request() };
     assert_eq!(own(refused(service.begin(huge).await)).len(), 32);
 }
@@ -105,12 +106,13 @@ async fn a_login_is_spans_at_the_collector_and_no_secret_is_in_them() {
         (again.reason.as_str(), again.metadata["trace_id"].as_str()),
         ("STATE_USED", TRACE_ID)
     );
-    eventually("the spans are there", || async {
+    eventually("the spans have arrived", || async {
         collector.of_trace().iter().filter(|span| span.kind == 2).count() == 3
     })
     .await;
     let spans = collector.of_trace();
-    let completed = spans.iter().find(|span| span.name == "CompleteLogin").expect("the call's");
+    let completed =
+        spans.iter().find(|span| span.name == "CompleteLogin").expect("the call's span");
     assert_eq!(hex::encode(&completed.parent_span_id), "b7ad6b7169203331");
     let phases = spans
         .iter()
@@ -122,16 +124,16 @@ async fn a_login_is_spans_at_the_collector_and_no_secret_is_in_them() {
     for secret in ["CANARY", callback.state.as_str(), "alice"] {
         assert!(!shown.contains(secret), "{secret}");
     }
-    let told = |path: &str| {
+    let sent_to = |path: &str| {
         idp.seen()
             .iter()
             .filter(|seen| seen.path == path)
             .filter_map(|seen| seen.headers.get("traceparent").cloned())
             .next()
     };
-    assert!(told("/token").is_none(), "the IdP isn't told");
+    assert!(sent_to("/token").is_none(), "the IdP gets no trace context");
 
-    // The last spans are sent at the end.
+    // The last spans are sent at shutdown.
     program.login.begin_login(traced(begin_request())).await.expect("begun");
     program.process.signal("TERM");
     let status = tokio::task::spawn_blocking(move || program.process.0.wait())
@@ -154,12 +156,12 @@ async fn an_idp_is_told_the_trace_where_that_is_wanted_and_a_dead_collector_is_n
         program.login.begin_login(traced(begin_request())).await.expect("begun").into_inner();
     let callback = idp.approve(&begun.redirect_url, "alice");
     program.login.complete_login(traced(complete_request(&callback))).await.expect("a login");
-    let told = idp
+    let sent = idp
         .seen()
         .iter()
         .find(|seen| seen.path == "/token")
         .and_then(|seen| seen.headers.get("traceparent").cloned());
-    assert!(told.expect("told").to_str().expect("ASCII").contains(TRACE_ID));
+    assert!(sent.expect("a trace context").to_str().expect("ASCII").contains(TRACE_ID));
     program.process.signal("TERM");
     let ended = tokio::task::spawn_blocking(move || program.process.0.wait());
     let status = tokio::time::timeout(Duration::from_secs(10), ended)
