@@ -6,7 +6,7 @@
 //! ```text
 //! main -> cli (a client of the service) ; main -> app -> server -> login -> connections
 //! server -> identity_token ; login, connections, identity_token -> store (traits), oidc -> model
-//! clock, entropy, rate_limit, telemetry are leaves; config is read by app, cli and main alone
+//! clock, entropy, rate_limit, tasks, telemetry are leaves; config is read by app, cli and main alone
 //! ```
 //!
 //! Where to find:

@@ -365,7 +365,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[test]
-fn a_reader_that_closes_the_pipe_is_no_error() {
+fn a_reader_that_closes_the_pipe_is_not_an_error() {
     let data = tempfile::tempdir().expect("a directory");
     for arguments in [&["completions", "bash"][..], &["settings"], &["keys", "generate"]] {
         let mut child = command(data.path())

@@ -76,7 +76,7 @@ async fn a_compressed_answer_is_bounded_by_what_comes_out_of_it() {
 
 /// Bounds: header counts and sizes, and bodies longer than declared or of undeclared length.
 #[tokio::test]
-async fn an_answer_with_endless_headers_or_body_is_given_up() {
+async fn an_answer_with_endless_headers_or_body_is_refused() {
     let many = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
     let long = format!("x-long: {}\r\n", "x".repeat(256 * 1024));
     for (head, expected) in [
@@ -128,7 +128,7 @@ async fn a_sender_that_drips_does_not_stretch_the_deadline() {
 
 /// Bounds: connecting times out sooner than waiting for an answer.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_no_connection_is_given_up_soon() {
+async fn a_server_that_accepts_no_connection_times_out_soon() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
     let full = socket.listen(1).expect("listening");

@@ -682,7 +682,7 @@ async fn an_email_from_a_mapped_claim_is_not_verified() {
 
 /// A request has a deadline, however slowly the IdP answers.
 #[tokio::test]
-async fn a_slow_token_endpoint_is_given_up_after_ten_seconds() {
+async fn a_slow_token_endpoint_times_out_after_ten_seconds() {
     let mut service = Service::start().await;
     let callback = service.approved().await;
     service.idp.behave().token_delay = Duration::from_secs(60);

@@ -588,7 +588,7 @@ async fn auth0s_issuer_keeps_its_slash() {
 
 /// Azure AD B2C without a subject sends a placeholder, which must not be taken for a person.
 #[tokio::test]
-async fn b2cs_placeholder_is_no_subject() {
+async fn b2cs_placeholder_subject_is_refused() {
     let mut service = Service::start().await;
     service.idp.behave().claims = json!({ "sub": "Not supported currently. Use oid claim." });
     assert_eq!(reason(service.log_in().await), "ID_TOKEN_INVALID");

@@ -472,7 +472,7 @@ async fn a_dry_run_reports_every_mistake_of_every_entry() {
             "\n  unknown field \"dicovery_url\"; did you mean \"discovery_url\"?",
             "\n  client_secret: can't read nowhere",
             "\n  client_secret_expire_time: must be a time such as",
-            "\n  scopes: must hold \"openid\"",
+            "\n  scopes: must include \"openid\"",
             "\n  client_id: must be",
             "failed    connections[2] (Not A Slug): BAD_REQUEST",
             "\n  slug: must be",

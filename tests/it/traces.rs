@@ -145,7 +145,7 @@ async fn a_login_is_spans_at_the_collector_and_no_secret_is_in_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idp_is_told_the_trace_where_that_is_wanted_and_a_dead_collector_is_no_matter() {
+async fn the_trace_is_sent_to_an_idp_if_configured_and_a_dead_collector_does_not_matter() {
     let data = tempfile::tempdir().expect("a directory");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let settings =
