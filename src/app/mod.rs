@@ -467,5 +467,5 @@ const FIRST_OPEN_PAUSE: Duration = Duration::from_millis(250);
 const MAX_OPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long the start waits for PostgreSQL before it goes on without.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
-/// For tasks that end as soon as they are told to.
+/// For tasks that end as soon as the shutdown begins.
 const END_GRACE: Duration = Duration::from_secs(1);

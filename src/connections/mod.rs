@@ -135,7 +135,7 @@ impl ConnectionAdmin {
     }
 }
 
-/// Cuts the one item too many that tells whether there is a next page.
+/// Removes the one item too many that was read to know whether there is a next page.
 fn page<T, Next>(mut items: Vec<T>, size: u32, position: impl Fn(&T) -> Next) -> Page<T, Next> {
     let has_more = items.len() > size as usize;
     items.truncate(size as usize);
@@ -206,7 +206,7 @@ pub enum MissingProof {
 }
 
 impl ConnectionError {
-    /// What exactly happened; [`ConnectionError::Invalid`] is the door's own to tell by its fields.
+    /// What exactly happened. For [`ConnectionError::Invalid`] the server derives it from the fields.
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {

@@ -75,7 +75,7 @@ impl Login {
         Ok(BegunLogin { redirect_url, state, expire_time: now.after(self.policy.state_ttl) })
     }
 
-    /// The rules that depend on the service's settings; the door has checked the form.
+    /// The rules that depend on the service's settings; the server has checked the form.
     fn check(&self, request: &LoginRequest) -> Result<Option<ReturnTo>, LoginError> {
         let mut violations = Vec::new();
         if self.policy.require_browser_binding && request.browser_binding.is_none() {

@@ -1,5 +1,5 @@
-//! CompleteLogin: who came back. One take from the store, one call to the token endpoint. Records what
-//! became of the login, also where the caller cancels.
+//! CompleteLogin: one take from the store, one call to the token endpoint. Records how the login ended,
+//! also if the caller cancels.
 
 use std::sync::Arc;
 
@@ -155,7 +155,7 @@ impl Login {
         })
     }
 
-    /// The identity that the verified claims are of; asks UserInfo where a claim is missing.
+    /// Maps the verified claims to an identity; requests UserInfo if a claim is missing.
     async fn identify(
         &self,
         slug: &Slug,
@@ -167,8 +167,8 @@ impl Login {
     ) -> Result<Identity, LoginError> {
         let settings = &connection.settings;
         let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
-            let asked = provider.userinfo(tokens, &verified, self.clock.unix_seconds());
-            let answer = progress.phases.timed("userinfo", asked).await;
+            let request = provider.userinfo(tokens, &verified, self.clock.unix_seconds());
+            let answer = progress.phases.timed("userinfo", request).await;
             Some(answer.map_err(LoginError::UserInfo)?)
         } else {
             None

@@ -1,12 +1,12 @@
-//! Logins: a person logs in at the IdP of an account, and out again. A verb is a file. Called by the
-//! door; knows no gRPC, Redis or SQL.
+//! Logins: a person logs in at the IdP of an account, and out again. A verb is a file. Called by
+//! `server`; independent of gRPC, Redis and SQL.
 //!
 //! | step | `begin` | `complete` |
 //! |---|---|---|
 //! | before any I/O | check `return_to` and the rate | check the state: issued here, for this account and browser, in time |
 //! | connection, IdP | cached | cached; a failure here leaves the state usable |
 //! | store | `put` | `take`: from here the state is spent, whatever happens |
-//! | IdP | | exchange the code, verify the ID token, ask UserInfo if a required claim is missing |
+//! | IdP | | exchange the code, verify the ID token, request UserInfo if a required claim is missing |
 //! | answer | where to send the browser | who logged in |
 
 pub mod attempts;

@@ -1,5 +1,5 @@
 //! What exactly happened when a call was refused: finer than its [`Reason`], stable, for programs and
-//! for the support view. Every error enum below the door maps to a cause in its own room; reason,
+//! for the support view. Every error enum below `server` maps to a cause in its own module; reason,
 //! owner and remedy follow from it. `docs/reference/reasons.md` shows this table.
 
 use super::reason::{Owner, Reason};

@@ -1,4 +1,4 @@
-//! Where the web tier sends a person after login. Must never be a URL of a foreign origin, or a link to
+//! Where the web tier sends a person after login. Must never be a URL of another origin, or a link to
 //! the login page would become an open redirect.
 
 use url::Url;

@@ -126,7 +126,7 @@ pub fn identity(
     let (name, preferred_username) = (optional("name"), optional("preferred_username"));
     let (picture, locale) = (optional("picture"), optional("locale"));
     let groups = sources.groups(mapping, &mut claim_sources);
-    // Only the ID token speaks of the session.
+    // Only the ID token describes the session.
     let session_text = |name: &str| all.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(Identity {
         slug: slug.clone(),

@@ -35,7 +35,7 @@ pub(super) struct LogLayer<W> {
 impl LogLayer<fn(&[u8])> {
     pub(super) fn to_stderr(format: LogFormat) -> Self {
         let is_colored = format == LogFormat::Text && std::io::stderr().is_terminal();
-        // Nobody can be told that standard error is gone.
+        // An error of standard error can't be reported anywhere.
         Self { format, is_colored, write: |line| drop(std::io::stderr().lock().write_all(line)) }
     }
 }

@@ -41,7 +41,7 @@ impl Metrics {
         Ok(Self(started.insert(handle).clone()))
     }
 
-    /// Sorts measurements into their buckets: without it they would pile up in memory while nobody
+    /// Sorts measurements into their buckets: without it they would pile up in memory without
     /// scrapes.
     pub async fn upkeep(self) {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);

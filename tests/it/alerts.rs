@@ -97,7 +97,7 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
     let mut known = BTreeMap::new();
     let settings = [("SSO_METRICS_LISTEN", "127.0.0.1:0")];
     let mut program = Program::serve(data.path(), &settings).await;
-    let port = metrics_port(&program).await;
+    let port = metrics_port(&program);
     // These must exist before their first event, which `rate` and `increase` would miss otherwise.
     emitted(&get(port, "/metrics").await.1, &mut known);
     for counter in [
@@ -135,7 +135,7 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
         ("SSO_TLS_KEY_FILE", key_file.to_str().expect("UTF-8")),
     ];
     let program = Program::start(data.path(), &settings).await;
-    let port = metrics_port(&program).await;
+    let port = metrics_port(&program);
     assert_eq!(get(port, "/livez").await.0, 200);
     emitted(&get(port, "/metrics").await.1, &mut known);
 

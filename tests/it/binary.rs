@@ -20,8 +20,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{
-    Process, begin_request, channel, complete_request, eventually, free_port, key, own_redis,
-    postgres_url, reason,
+    Process, begin_request, channel, complete_request, eventually, free_port, key, logged_port,
+    own_redis, postgres_url, reason,
 };
 
 /// The running program, its log so far, and clients of it.
@@ -69,9 +69,13 @@ impl Program {
                 .for_each(|line| locked(&lines).push(line))
         });
         let process = Process(child);
-        let address = |name: &str| locked(&log).iter().find_map(|line| logged_address(line, name));
-        eventually("the program listens", || async { address("login.address").is_some() }).await;
-        let url = |name: &str| format!("http://{}", address(name).expect("logged"));
+        eventually("the program listens", || async {
+            logged_port(&locked(&log), "login.address").is_some()
+        })
+        .await;
+        let url = |name: &str| {
+            format!("http://127.0.0.1:{}", logged_port(&locked(&log), name).expect("logged"))
+        };
         let (login_url, admin_url) = (url("login.address"), url("admin.address"));
         let lazily =
             |url: &str| Channel::from_shared(url.to_owned()).expect("a URL").connect_lazy();
@@ -111,12 +115,6 @@ pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerpanda-sso"));
     command.current_dir(data).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
     command
-}
-
-/// An address that a log line names, in text or in JSON.
-fn logged_address(line: &str, name: &str) -> Option<String> {
-    let value = line.split_once(name)?.1.trim_start_matches(['"', '=', ':']);
-    value.split(['"', ' ']).next().map(str::to_owned)
 }
 
 fn output(command: &mut Command) -> (Output, String) {

@@ -21,9 +21,10 @@ use tonic::Code;
 use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
 use crate::harness::{
-    PUBLIC, Service, begin_request, channel, config, eventually, example, free_port,
-    from_environment, key, postgres_url, reason, redis_url, refused,
+    PUBLIC, Service, begin_request, channel, config, eventually, example, from_environment, key,
+    postgres_url, reason, redis_url, refused,
 };
+use crate::operations::metrics_port;
 
 const AUDIENCE: &str = "https://backends.getpeerpanda.example";
 
@@ -269,13 +270,13 @@ async fn backend(mut command: Command, token: String) -> (bool, String) {
 async fn the_example_backends_accept_a_person_and_refuse_other_tokens() {
     let data = tempfile::tempdir().expect("a directory");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
-    let metrics = format!("127.0.0.1:{}", free_port());
     let settings = [
         ("SSO_IDENTITY_AUDIENCE", AUDIENCE),
         ("SSO_PUBLIC_URL", PUBLIC),
-        ("SSO_METRICS_LISTEN", metrics.as_str()),
+        ("SSO_METRICS_LISTEN", "127.0.0.1:0"),
     ];
     let mut program = Program::serve(data.path(), &settings).await;
+    let metrics = format!("127.0.0.1:{}", metrics_port(&program));
     program.set_up(&idp).await;
     eventually("a signing key is made", || {
         let mut login = program.login.clone();

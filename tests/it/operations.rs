@@ -9,17 +9,10 @@ use tokio::net::TcpStream;
 
 use crate::binary::Program;
 use crate::fake_idp::{FakeIdp, locked};
-use crate::harness::{begin_request, eventually, free_port, key, own_redis, reason};
-use crate::servers::logged_port;
+use crate::harness::{begin_request, eventually, free_port, key, logged_port, own_redis, reason};
 
-/// Waits until the program says where it serves metrics.
-pub(crate) async fn metrics_port(program: &Program) -> u16 {
-    let port = || {
-        let log = locked(&program.log);
-        log.iter().find_map(|line| logged_port(line, "metrics.address"))
-    };
-    eventually("metrics are served", || async { port().is_some() }).await;
-    port().expect("logged")
+pub(crate) fn metrics_port(program: &Program) -> u16 {
+    logged_port(&locked(&program.log), "metrics.address").expect("logged")
 }
 
 pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
@@ -55,7 +48,7 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
         ("SSO_ENCRYPTION_KEYS", key.as_str()),
     ];
     let mut program = Program::serve(data.path(), &settings).await;
-    let port = metrics_port(&program).await;
+    let port = metrics_port(&program);
     assert_eq!(get(port, "/livez").await.0, 200, "it is alive without any store");
     assert_eq!(get(port, "/readyz").await.0, 503);
     assert_eq!(get(port, "/elsewhere").await.0, 404);

@@ -164,7 +164,7 @@ pub(crate) async fn listening_ports(child: &mut Child) -> (u16, u16) {
     std::thread::spawn(move || {
         let mut sender = Some(sender);
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let port = |name| logged_port(&line, name);
+            let port = |name| logged_port(std::slice::from_ref(&line), name);
             if let (Some(login), Some(admin)) = (port("login.address"), port("admin.address"))
                 && let Some(sender) = sender.take()
             {
@@ -176,10 +176,14 @@ pub(crate) async fn listening_ports(child: &mut Child) -> (u16, u16) {
     ports.expect("in time").expect("the program listens")
 }
 
-/// The port of an address in a log line, which is text or JSON.
-pub(crate) fn logged_port(line: &str, name: &str) -> Option<u16> {
-    let value = line.split_once(name)?.1.trim_start_matches(['"', '=', ':']);
-    value.split(['"', ' ']).next()?.parse::<SocketAddr>().ok().map(|address| address.port())
+/// The port of an address that a log names. The log's lines are text or JSON.
+pub(crate) fn logged_port(log: &[String], name: &str) -> Option<u16> {
+    let port = |line: &String| {
+        let value = line.split_once(name)?.1.trim_start_matches(['"', '=', ':']);
+        let address: SocketAddr = value.split(['"', ' ']).next()?.parse().ok()?;
+        Some(address.port())
+    };
+    log.iter().find_map(port)
 }
 
 /// For Redis and PostgreSQL, which don't report the port that they chose.

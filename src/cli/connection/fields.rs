@@ -57,7 +57,7 @@ const ALIASES: [(&str, &str); 3] = [
     ("standby-client-secret-expire-time", "standby-client-secret-expires"),
 ];
 
-/// The word of the proto, without the message around it.
+/// The name of the field in the proto, without that of its message.
 fn flag(path: &str) -> String {
     let name = match path.split_once('.') {
         Some((_, "groups")) => "groups_claim".to_owned(),

@@ -27,14 +27,14 @@ pub(super) struct SecretArgs {
 pub(super) type Secrets = Vec<(&'static str, SecretString)>;
 
 impl SecretArgs {
-    /// `is_required`: ask for the client secret if no flag names one.
+    /// `is_required`: prompt for the client secret if no flag names one.
     pub(super) fn read(self, is_required: bool) -> Result<Secrets, Failure> {
         let read = |file: &Path| read_file(file).map_err(Failure::Usage);
         let mut secrets = Secrets::new();
         match &self.client_secret_file {
             Some(file) => secrets.push(("client_secret", read(file)?)),
             None if is_required || self.ask_client_secret => {
-                secrets.push(("client_secret", ask()?));
+                secrets.push(("client_secret", prompt()?));
             }
             None => {}
         }
@@ -65,7 +65,7 @@ pub(super) fn read_text(file: &Path) -> std::io::Result<String> {
     }
 }
 
-fn ask() -> Result<SecretString, Failure> {
+fn prompt() -> Result<SecretString, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(
             "missing client secret: name its file with --client-secret-file (- is standard input)"
