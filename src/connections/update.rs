@@ -85,7 +85,7 @@ impl ConnectionAdmin {
         let change = ConnectionChange {
             slug: &edit.slug,
             revision: edit.revision,
-            keep_pin: new.pinned_issuer.is_some(),
+            keep_pin: new.settings.has_idp_of(&old.settings),
             settings: &new.settings,
             secrets: &new.secrets,
             details: &details,

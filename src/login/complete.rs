@@ -17,6 +17,7 @@ use crate::oidc::claims::{self, ClaimsError};
 use crate::oidc::error::{CallError, ExchangeError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
+use crate::telemetry::call::within_current;
 use crate::telemetry::{Phases, secret_switched};
 
 /// A finished login.
@@ -77,7 +78,8 @@ impl RecordOnDrop<'_> {
 impl Drop for RecordOnDrop<'_> {
     fn drop(&mut self) {
         if !self.is_recorded && self.progress.is_ours {
-            self.record(&Ending { cause: Some(Cause::Canceled), idp_error: None });
+            let cause = if std::thread::panicking() { Cause::Defect } else { Cause::Canceled };
+            self.record(&Ending { cause: Some(cause), idp_error: None });
         }
     }
 }
@@ -186,7 +188,7 @@ impl Login {
     /// this login is spent, so it is never tried again.
     fn switch_secret(&self, connection: &Arc<Connection>) {
         let (changes, connection) = (Arc::clone(&self.changes), Arc::clone(connection));
-        tokio::spawn(async move {
+        tokio::spawn(within_current(async move {
             let slug = &connection.slug;
             match changes.switch_secret(&connection).await {
                 Ok(true) => {
@@ -198,7 +200,7 @@ impl Login {
                     tracing::warn!(account.slug = %slug, %error, "failed to switch to standby secret");
                 }
             }
-        });
+        }));
     }
 }
 

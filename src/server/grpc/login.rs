@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Parsed};
-use super::refusal::reject;
+use super::refusal::{Refusal, reject};
 use crate::identity_token::IdentityTokens;
 use crate::login::Login;
 use crate::model::login::{Callback, LoginRequest};
@@ -52,7 +52,8 @@ impl LoginService for LoginRpc {
         let completed = self.login.complete(callback).await.map_err(reject)?;
         let identity = &completed.identity;
         let token = self.identity_tokens.as_ref().map(|tokens| tokens.issue(identity)).transpose();
-        let identity_token = token.map_err(reject)?.unwrap_or_default();
+        let identity_token =
+            token.map_err(|error| reject(Refusal::of_spent_login(error)))?.unwrap_or_default();
         telemetry::login_completed(identity.slug.as_str());
         tracing::info!(idp.issuer = %identity.issuer, "login completed ({})", identity.slug);
         Ok(Response::new(pb::CompleteLoginResponse { identity_token, ..completed.into() }))

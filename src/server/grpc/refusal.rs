@@ -54,6 +54,11 @@ impl Refusal {
         }
     }
 
+    /// After the state was spent: the same call never succeeds.
+    pub(in crate::server) fn of_spent_login(error: impl Into<Self>) -> Self {
+        Self { is_spent: true, ..error.into() }
+    }
+
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.metadata.push((name, value.into()));
         self

@@ -54,6 +54,7 @@ pub(in crate::server) fn connection_edit(
     let paths = message.update_mask.unwrap_or_default().paths;
     let fields = form.fields(&paths);
     let secrets = form.secrets(&mut connection, |name| paths.iter().any(|path| path == name));
+    clear_unnamed_enums(&mut connection, &paths);
     let draft = form.draft(connection);
     form.done(slug, |slug| ConnectionEdit {
         slug,
@@ -64,6 +65,19 @@ pub(in crate::server) fn connection_edit(
         force: message.force,
         validate_only: message.validate_only,
     })
+}
+
+/// A number that this version doesn't know matters only where the mask names its field.
+fn clear_unnamed_enums(connection: &mut pb::Connection, paths: &[String]) {
+    for (name, number) in [
+        ("state", &mut connection.state),
+        ("token_endpoint_auth_method", &mut connection.token_endpoint_auth_method),
+        ("logout_style", &mut connection.logout_style),
+    ] {
+        if !paths.iter().any(|path| path == name) {
+            *number = 0;
+        }
+    }
 }
 
 pub(in crate::server) fn check_request(
@@ -78,6 +92,7 @@ pub(in crate::server) fn check_request(
             let fields = form.fields(&paths);
             let mut proposal = proposal;
             let secrets = form.secrets(&mut proposal, |name| paths.iter().any(|path| path == name));
+            clear_unnamed_enums(&mut proposal, &paths);
             Some(Proposal { fields, draft: form.draft(proposal), secrets })
         }
         _ => {
@@ -366,6 +381,8 @@ mod tests {
                 vec!["connection.revision"],
             ),
             (with(|connection| connection.state = 99), vec!["state"], vec!["state"]),
+            (with(|connection| connection.state = 99), vec!["display_name"], vec![]),
+            (with(|connection| connection.logout_style = 99), vec!["scopes"], vec![]),
             (
                 with(|connection| connection.token_endpoint_auth_method = -1),
                 vec!["token_endpoint_auth_method"],
