@@ -400,7 +400,7 @@ mod tests {
             ),
             (
                 pb::Connection { slug: String::new(), revision: 0, state: 99, ..connection() },
-                vec![],
+                vec!["nothing", "state"],
                 vec!["slug", "connection.revision", "update_mask", "state"],
             ),
         ] {
