@@ -1,12 +1,12 @@
 //! peerpanda-sso logs the customers of PeerPanda in through their own identity providers (IdPs): a gRPC
 //! service for the relying party's side of OpenID Connect, with a client at its own IdP for each account.
 //!
-//! The rooms; each imports only rooms below it:
+//! The modules; each imports only modules below it:
 //!
 //! ```text
 //! main -> cli (a client of the service) ; main -> app -> server -> login -> connections
 //! server -> identity_token ; login, connections, identity_token -> store (traits), oidc -> model
-//! clock, entropy, rate_limit, tasks, telemetry are leaves; config is read by app, cli and main alone
+//! clock, entropy, rate_limit, tasks, telemetry import only model; config is read by app, cli and main alone
 //! ```
 //!
 //! Where to find:
@@ -21,7 +21,7 @@
 //! | what a check asks an IdP | [`oidc::probe`] |
 //! | a verb of the API | `login/`, `connections/`: a file each |
 //!
-//! `docs/architecture.md` draws the rooms and walks through the calls; `docs/decisions.md` gives the
+//! `docs/architecture.md` shows the modules and follows four calls through them; `docs/decisions.md` gives the
 //! reasons.
 
 pub mod app;

@@ -1,6 +1,6 @@
 //! Background tasks of one service: each is tracked, ends at shutdown, and is noticed if it panics
-//! or ends by itself. Everything that runs longer than its caller is started here, by `app` and
-//! `server`.
+//! or ends by itself. Used by `app` and `server`; fetches from an IdP and the connection to Redis are
+//! spawned where they are needed and have deadlines of their own.
 
 use std::any::Any;
 use std::future::Future;

@@ -21,7 +21,7 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Works until it is cancelled. If SQL is unavailable, the next turn is soon enough.
+    /// Works until it is cancelled. If SQL is unavailable, it tries again at the next interval.
     pub(super) async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
 //! The one HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy,
-//! bounded bodies and deadlines. Every call of this room goes through it; its connector is the
+//! bounded bodies and deadlines. Every call of this module goes through it; its connector is the
 //! address guard in `oidc/address.rs`.
 
 use std::error::Error;

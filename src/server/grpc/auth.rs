@@ -197,7 +197,7 @@ pub enum CallersError {
         /// What to fix.
         problem: &'static str,
     },
-    /// Nobody could call.
+    /// The file has no entry: every call would be refused.
     #[error("no [[caller]] entry")]
     Empty,
 }
