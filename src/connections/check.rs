@@ -51,8 +51,8 @@ impl ConnectionAdmin {
     ) -> Result<CheckTarget, ConnectionError> {
         let mut connection = self.get(&request.slug).await?;
         let is_proposal = request.proposal.is_some();
-        if let Some(Proposal { fields, draft, secrets }) = request.proposal {
-            connection = self.edited(&connection, &fields, draft, secrets)?;
+        if let Some(proposal) = request.proposal {
+            connection = self.edited(&connection, proposal)?;
         }
         let limited = |retry_after| ConnectionError::RateLimited { retry_after };
         self.check_rate.admit(&request.slug).map_err(limited)?;

@@ -2,11 +2,10 @@
 //! only after a check of the change has passed, or by force. An update that changes nothing writes
 //! nothing.
 
+use super::check::Proposal;
 use super::{ConnectionAdmin, ConnectionError, changes};
 use crate::model::check::CheckRecord;
 use crate::model::connection::{Connection, ConnectionState};
-use crate::model::draft::{Draft, DraftField};
-use crate::model::secret::SecretsEdit;
 use crate::model::slug::Slug;
 use crate::store::{ChangeDetails, ConnectionChange};
 
@@ -17,12 +16,8 @@ pub struct ConnectionEdit {
     pub slug: Slug,
     /// The revision that was read.
     pub revision: u64,
-    /// Which settings to take from `draft`.
-    pub fields: Vec<DraftField>,
-    /// The new settings, unchecked.
-    pub draft: Draft,
-    /// The new secrets.
-    pub secrets: SecretsEdit,
+    /// What to replace.
+    pub proposal: Proposal,
     /// Whether a check may be skipped.
     pub force: bool,
     /// Whether to write nothing.
@@ -55,7 +50,7 @@ impl ConnectionAdmin {
             return Err(ConnectionError::Conflict { current: old.revision });
         }
         let (force, validate_only) = (edit.force, edit.validate_only);
-        let new = self.edited(&old, &edit.fields, edit.draft, edit.secrets)?;
+        let new = self.edited(&old, edit.proposal)?;
         let was_active = old.settings.state == ConnectionState::Active;
         let is_active = new.settings.state == ConnectionState::Active;
         if is_active && !was_active {
@@ -108,11 +103,9 @@ impl ConnectionAdmin {
     pub(super) fn edited(
         &self,
         old: &Connection,
-        fields: &[DraftField],
-        draft: Draft,
-        secrets: SecretsEdit,
+        Proposal { fields, draft, secrets }: Proposal,
     ) -> Result<Connection, ConnectionError> {
-        let settings = draft.apply(Some((&old.settings, fields)), self.addresses());
+        let settings = draft.apply(Some((&old.settings, &fields)), self.addresses());
         let (settings, secrets) = match (settings, secrets.apply_to(Some(&old.secrets))) {
             (Ok(settings), Ok(secrets)) => (settings, secrets),
             (settings, secrets) => {

@@ -33,7 +33,7 @@ pub(in crate::server) fn new_connection(
     let mut connection = message.connection.unwrap_or_default();
     let slug = form.slug(&connection.slug);
     let secrets = form.secrets(&mut connection, |_| true).apply_to(None);
-    let settings = form.draft(connection).apply(None, addresses);
+    let settings = form.draft(connection, |_| true).apply(None, addresses);
     let (settings, secrets) = (form.valid(settings), form.valid(secrets));
     let whole = slug.zip(settings).zip(secrets);
     form.done(whole, |((slug, settings), secrets)| NewConnection {
@@ -48,36 +48,18 @@ pub(in crate::server) fn connection_edit(
     message: pb::UpdateConnectionRequest,
 ) -> Checked<ConnectionEdit> {
     let mut form = Form::default();
-    let mut connection = message.connection.unwrap_or_default();
+    let connection = message.connection.unwrap_or_default();
     let slug = form.slug(&connection.slug);
     let revision = form.revision("connection.revision", connection.revision);
     let paths = message.update_mask.unwrap_or_default().paths;
-    let fields = form.fields(&paths);
-    let secrets = form.secrets(&mut connection, |name| paths.iter().any(|path| path == name));
-    clear_unnamed_enums(&mut connection, &paths);
-    let draft = form.draft(connection);
+    let proposal = form.proposal(connection, &paths);
     form.done(slug, |slug| ConnectionEdit {
         slug,
         revision,
-        fields,
-        draft,
-        secrets,
+        proposal,
         force: message.force,
         validate_only: message.validate_only,
     })
-}
-
-/// A number that this version doesn't know matters only where the mask names its field.
-fn clear_unnamed_enums(connection: &mut pb::Connection, paths: &[String]) {
-    for (name, number) in [
-        ("state", &mut connection.state),
-        ("token_endpoint_auth_method", &mut connection.token_endpoint_auth_method),
-        ("logout_style", &mut connection.logout_style),
-    ] {
-        if !paths.iter().any(|path| path == name) {
-            *number = 0;
-        }
-    }
 }
 
 pub(in crate::server) fn check_request(
@@ -87,14 +69,7 @@ pub(in crate::server) fn check_request(
     let slug = form.slug(&message.slug);
     let proposal = match (message.proposal, message.update_mask) {
         (None, None) => None,
-        (Some(proposal), Some(mask)) => {
-            let paths = mask.paths;
-            let fields = form.fields(&paths);
-            let mut proposal = proposal;
-            let secrets = form.secrets(&mut proposal, |name| paths.iter().any(|path| path == name));
-            clear_unnamed_enums(&mut proposal, &paths);
-            Some(Proposal { fields, draft: form.draft(proposal), secrets })
-        }
+        (Some(proposal), Some(mask)) => Some(form.proposal(proposal, &mask.paths)),
         _ => {
             form.violation("proposal", "must be set together with update_mask");
             None
@@ -191,6 +166,14 @@ pub(in crate::server) fn page_token(last: &Slug) -> String {
 }
 
 impl Form {
+    /// What an update mask names of a connection.
+    fn proposal(&mut self, mut connection: pb::Connection, paths: &[String]) -> Proposal {
+        let is_named = |name: &str| paths.iter().any(|path| path == name);
+        let fields = self.fields(paths);
+        let secrets = self.secrets(&mut connection, is_named);
+        Proposal { fields, draft: self.draft(connection, is_named), secrets }
+    }
+
     /// The settings that an update mask names. It may also name the secrets.
     fn fields(&mut self, paths: &[String]) -> Vec<DraftField> {
         let mut fields = Vec::new();
@@ -241,13 +224,18 @@ impl Form {
         }
     }
 
-    fn draft(&mut self, message: pb::Connection) -> Draft {
+    fn draft(&mut self, message: pb::Connection, is_named: impl Fn(&str) -> bool) -> Draft {
+        // A number that this version doesn't know matters only where its field is named.
+        let number = |name, number| if is_named(name) { number } else { 0 };
         let mapping = message.claim_mapping.unwrap_or_default();
         let endpoints = message.endpoints.unwrap_or_default();
         Draft {
-            state: self.state(message.state),
-            auth_method: self.auth_method(message.token_endpoint_auth_method),
-            logout_style: self.logout_style(message.logout_style),
+            state: self.state(number("state", message.state)),
+            auth_method: self.auth_method(number(
+                "token_endpoint_auth_method",
+                message.token_endpoint_auth_method,
+            )),
+            logout_style: self.logout_style(number("logout_style", message.logout_style)),
             display_name: message.display_name,
             issuer: message.issuer,
             discovery_url: message.discovery_url,
@@ -415,7 +403,7 @@ mod tests {
             standby_client_secret: String::new(),
             ..connection()
         };
-        let secrets = |mask: &[&str]| edit(sent(), mask).expect("valid").secrets;
+        let secrets = |mask: &[&str]| edit(sent(), mask).expect("valid").proposal.secrets;
         let unnamed = secrets(&["scopes"]);
         assert!(unnamed.active.is_none());
         assert!(matches!(unnamed.standby, Change::Keep));
