@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::model::change::FieldChange;
 use crate::model::connection::ConnectionSettings;
 use crate::model::secret::{ClientSecret, ClientSecrets};
+use crate::model::text::truncate_with_length;
 use crate::model::time::UnixMillis;
 
 /// Which logins a change of the settings affects.
@@ -69,8 +70,13 @@ pub(super) fn fields(
     let after = texts(new.0, new.1).into_iter();
     let changes = after.map(|(field, after)| (value_before(&field), field, after));
     let changes = changes.filter(|(before, _, after)| before != after);
+    let kept = |text| truncate_with_length(text, MAX_KEPT);
     changes
-        .map(|(before, field, after)| FieldChange { field, before: cut(before), after: cut(after) })
+        .map(|(before, field, after)| FieldChange {
+            field,
+            before: kept(before),
+            after: kept(after),
+        })
         .collect()
 }
 
@@ -110,14 +116,6 @@ fn text(value: &Value) -> String {
         Value::Array(items) if items.is_empty() => String::new(),
         Value::Object(object) if object.is_empty() => String::new(),
         other => other.to_string(),
-    }
-}
-
-/// The beginning of a value that is too long to keep, and its length.
-fn cut(text: String) -> String {
-    match text.char_indices().nth(MAX_KEPT) {
-        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
-        None => text,
     }
 }
 
@@ -195,8 +193,8 @@ mod tests {
         assert_eq!(change.field, "client_secret");
         assert_eq!(change.before, old.active.fingerprint());
         assert_eq!(change.after, new.active.fingerprint());
-        assert!(cut("ä".repeat(501)).ends_with("ä… (501 characters)"));
-        assert_eq!(cut("ä".repeat(500)), "ä".repeat(500));
+        assert!(truncate_with_length("ä".repeat(501), MAX_KEPT).ends_with("ä… (501 characters)"));
+        assert_eq!(truncate_with_length("ä".repeat(500), MAX_KEPT), "ä".repeat(500));
     }
 
     #[test]

@@ -30,6 +30,15 @@ pub fn truncate(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(max_bytes)]))
 }
 
+/// The first `max_chars` characters of a text that is longer, and its length in characters.
+#[must_use]
+pub fn truncate_with_length(text: String, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text,
+    }
+}
+
 /// `text` with every occurrence of `secrets` replaced. Empty secrets are ignored.
 #[must_use]
 pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {

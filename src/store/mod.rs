@@ -106,8 +106,8 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<(), ChangeError>;
 
-    /// Swaps the two secrets of exactly this revision, unless there is no usable standby secret or they
-    /// were swapped after `not_since`. Returns whether it did.
+    /// Swaps the two secrets of exactly this revision if the standby secret is usable and they were not
+    /// swapped after `not_since`. Returns whether it did.
     async fn switch_secret(
         &self,
         slug: &Slug,
