@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(target), Some(issuer), Some(audience)) =
         (arguments.next(), arguments.next(), arguments.next())
     else {
-        return Err("usage: backend http://HOST:PORT ISSUER AUDIENCE <TOKEN".into());
+        return Err("usage: backend http[s]://HOST:PORT ISSUER AUDIENCE < FILE_WITH_TOKEN".into());
     };
     let mut sso = IdentityServiceClient::connect(target).await?;
     let keys = sso.list_signing_keys(pb::ListSigningKeysRequest {}).await?.into_inner().jwks;

@@ -438,7 +438,7 @@ async fn open_sql(
         let _ = done.send(());
     });
     // If the database is available, the service is ready when its listeners answer.
-    let _ = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+    let _ = tokio::time::timeout(OPEN_TIMEOUT, opened).await;
     Ok(())
 }
 
@@ -466,6 +466,6 @@ fn open_pending_logins(
 const FIRST_OPEN_PAUSE: Duration = Duration::from_millis(250);
 const MAX_OPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long the start waits for PostgreSQL before it goes on without.
-const OPEN_PATIENCE: Duration = Duration::from_secs(2);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// For tasks that end as soon as the shutdown begins.
 const END_GRACE: Duration = Duration::from_secs(1);

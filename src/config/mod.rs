@@ -1,6 +1,5 @@
 //! Checks the settings and makes the configuration of them; all problems are reported at once.
-//! Called by
-//! `main`. Secrets are read here and never shown.
+//! Called by `main`. Secrets are read here and never shown.
 
 mod key_file;
 mod parsing;

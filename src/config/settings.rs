@@ -1,6 +1,5 @@
 //! The flags and environment variables of `serve`, with their documentation and defaults. The help,
-//! the
-//! `settings` command and the reference documentation are made from them.
+//! the `settings` command and the reference documentation are made from them.
 
 use std::path::PathBuf;
 

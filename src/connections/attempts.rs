@@ -13,7 +13,7 @@ use crate::model::slug::Slug;
 pub struct AttemptList {
     /// Newest first.
     pub attempts: Vec<Attempt>,
-    /// All of them in short.
+    /// Numbers and latest outcomes of all the account's logins.
     pub summary: LoginSummary,
     /// The account's connection, for the remedies.
     pub connection: Connection,

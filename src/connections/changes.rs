@@ -14,18 +14,19 @@ use crate::model::time::UnixMillis;
 /// Which logins a change of the settings affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// None.
+    /// No login.
     None,
     /// Logins that end from now on.
     NewRules,
     /// Logins that are under way can't be finished.
     OtherClient,
-    /// In addition, the IdP's people are other people than before.
+    /// Logins that are under way can't be finished, and the IdP's users count as new users, since the
+    /// issuer is part of a person's key.
     OtherIdp,
 }
 
 impl Effect {
-    /// Of a change from `old` to `new`.
+    /// The effect of a change from `old` to `new`.
     #[must_use]
     pub fn of(old: &ConnectionSettings, new: &ConnectionSettings) -> Self {
         if old.login_digest() == new.login_digest() {
@@ -51,7 +52,7 @@ impl fmt::Display for Effect {
             }
             Self::OtherIdp => {
                 "logins that began before the change end with CONNECTION_CHANGED if issuer or client \
-                 differ, and people of another issuer are other people"
+                 differ, and users of the new issuer count as new users"
             }
         })
     }

@@ -81,8 +81,8 @@ pub struct Login {
 }
 
 impl Login {
-    /// Wires the verbs to what they work with.
-    #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
+    /// Joins the verbs with the parts that they use.
+    #[expect(clippy::too_many_arguments, reason = "each is a separate part of the service")]
     pub fn new(
         policy: LoginPolicy,
         keyring: &Keyring,

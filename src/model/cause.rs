@@ -92,7 +92,7 @@ causes! {
     IssDiffers = "iss_differs": IssuerMismatch, CustomerIdpAdmin,
         Text("compare the connection's issuer with the issuer in the IdP's metadata document");
     AccessDenied = "access_denied": IdpRefused, EndUser,
-        Text("the IdP refused the person: they canceled, are not assigned to the application, or a \
+        Text("the IdP refused the person: they cancelled, are not assigned to the application, or a \
          policy refused them");
     LoginRequired = "login_required": IdpRefused, EndUser,
         Text("the person has no session at the IdP: begin a login without prompt=none");
@@ -262,7 +262,7 @@ causes! {
     Deadline = "deadline": ProviderUnavailable, Transient,
         Text("the login took longer than a call may: ask whether the IdP is slow");
     Canceled = "canceled": ProviderUnavailable, Transient,
-        Text("the caller canceled before the IdP had answered: ask whether the IdP is slow");
+        Text("the caller cancelled before the IdP had answered: ask whether the IdP is slow");
     StoreUnavailable = "store_unavailable": StoreUnavailable, Transient,
         Text("try again; the operator finds the store's error in the log");
     SigningKeyUnavailable = "signing_key_unavailable": StoreUnavailable, Transient,

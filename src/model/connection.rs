@@ -280,7 +280,7 @@ pub struct RequiredClaim {
     pub values: Vec<String>,
 }
 
-/// An issuer identifier (OIDC Core 1.2): an exact string, never normalised.
+/// An issuer identifier (OIDC Core 1.2): an exact string, never normalized.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Issuer(String);

@@ -11,7 +11,7 @@ use super::slug::Slug;
 use super::stable_names;
 use super::time::UnixSeconds;
 
-/// A person at an account. The key is (slug, issuer, subject), never the e-mail address. The serialised
+/// A person at an account. The key is (slug, issuer, subject), never the e-mail address. The serialized
 /// names are the claims of an identity token and therefore part of the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {

@@ -173,6 +173,6 @@ secret_text! {
     PkceVerifier
 }
 secret_text! {
-    /// An ID token in compact serialisation.
+    /// An ID token in compact serialization.
     RawIdToken
 }

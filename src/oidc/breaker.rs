@@ -85,7 +85,7 @@ impl Permit {
     }
 }
 
-/// A trial call without an outcome, since its caller canceled or its state was spent, lets the next
+/// A trial call without an outcome, since its caller cancelled or its state was spent, lets the next
 /// call be the trial.
 impl Drop for Permit {
     fn drop(&mut self) {

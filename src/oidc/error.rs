@@ -22,9 +22,9 @@ pub enum Document {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Problem {
-    /// For programs.
+    /// The stable code for programs.
     pub cause: Cause,
-    /// For a person: what was expected and what was received.
+    /// The text for a person: what was expected and what was received.
     pub text: String,
 }
 

@@ -1,5 +1,5 @@
 //! Entry points for the fuzzer, one for each kind of input from an IdP. Each takes the bytes as
-//! they are received, and panics if an invariant is broken. The fixtures also serve this room's
+//! they are received, and panics if an invariant is broken. The fixtures also serve this module's
 //! unit tests.
 
 use std::collections::BTreeMap;

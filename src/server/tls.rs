@@ -167,7 +167,7 @@ pub(super) fn accept(
             let (sender, tls) = (sender.clone(), tls.as_ref().map(|tls| tls.current()));
             handshakes.spawn(BackgroundTask::Accept, async move {
                 let Some(stream) = handshake(stream, tls).await else { return };
-                let first_byte = Some(Box::pin(tokio::time::sleep(PATIENCE)));
+                let first_byte = Some(Box::pin(tokio::time::sleep(HANDSHAKE_TIMEOUT)));
                 let _ = sender.send(Ok(Incoming { stream, first_byte, _permit: permit })).await;
             });
         }
@@ -178,7 +178,7 @@ pub(super) fn accept(
 /// `None`: the other end spoke no TLS, or none that we accept.
 async fn handshake(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<Stream> {
     let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
-    match tokio::time::timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
@@ -270,6 +270,6 @@ impl AsyncWrite for Incoming {
 /// Connections of one listener at once.
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a connection may take for its handshake, and again for its first byte.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failure to accept a connection, such as "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

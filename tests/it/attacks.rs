@@ -8,7 +8,7 @@ use url::Url;
 use crate::fake_idp::Signer;
 use crate::harness::{PUBLIC, Service, begin_request, complete_request, reason, refused};
 
-/// RFC 9207 2.4, RFC 3986 6.2: issuers are compared as strings, without normalisation.
+/// RFC 9207 2.4, RFC 3986 6.2: issuers are compared as strings, without normalization.
 #[tokio::test]
 async fn an_issuer_that_merely_looks_alike_is_another() {
     let mut service = Service::start().await;

@@ -631,7 +631,7 @@ async fn attempts_show_the_outcome_of_each_login_and_no_values() {
     let callback = service.approved().await;
     let mut request = tonic::Request::new(complete_request(&callback));
     request.set_timeout(Duration::from_millis(300));
-    service.login.complete_login(request).await.expect_err("canceled");
+    service.login.complete_login(request).await.expect_err("cancelled");
     service.idp.behave().token_delay = Duration::ZERO;
     eventually("it is recorded", || {
         let mut admin = service.admin.clone();

@@ -410,9 +410,9 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     }
 }
 
-/// The service normalises what it stores; the same file must not differ from it the second time.
+/// The service normalizes what it stores; the same file must not differ from it the second time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_the_service_normalises_is_unchanged_the_second_time() {
+async fn a_file_that_the_service_normalizes_is_unchanged_the_second_time() {
     let data = tempfile::tempdir().expect("a directory");
     let program = program(data.path()).await;
     let terminal = Terminal::at(&program);

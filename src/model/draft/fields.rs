@@ -1,4 +1,4 @@
-//! The checks of a draft's fields: each adds its violations and returns the normalised value. Pure, and
+//! The checks of a draft's fields: each adds its violations and returns the normalized value. Pure, and
 //! used only by [`Draft::apply`].
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! What is known of each IdP product, one product a file: how it is recognised, what its admin does
+//! What is known of each IdP product, one product a file: how it is recognized, what its admin does
 //! there, what its error codes mean, and where it departs from the standard. A new product is a
 //! file and a line in `products!`. Used for texts and checks; no login is accepted or refused by
 //! it.
@@ -77,7 +77,7 @@ macro_rules! products {
         }
 
         impl IdpProduct {
-            /// Every product, in the order in which they are recognised.
+            /// Every product, in the order in which they are recognized.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             fn facts(self) -> &'static Facts {
@@ -104,12 +104,12 @@ products! {
     Adfs = adfs;
     /// Keycloak.
     Keycloak = keycloak;
-    /// Any other product; every URL is recognised as one of it.
+    /// Any other product; every URL is recognized as one of it.
     Generic = generic;
 }
 
 impl IdpProduct {
-    /// Recognises the product by its issuer or by the URL of its metadata document.
+    /// Recognizes the product by its issuer or by the URL of its metadata document.
     #[must_use]
     pub fn of(url: &str) -> Self {
         let Ok(url) = Url::parse(url) else { return Self::Generic };
@@ -193,7 +193,7 @@ pub fn remedy(remedy: Remedy, product: IdpProduct, redirect_uri: &str, method: &
 }
 
 /// The error that a message or page names, of whichever product: an IdP on a host name of the
-/// customer's own is not recognised by its URL.
+/// customer's own is not recognized by its URL.
 pub(super) fn known_error(text: &str) -> Option<&'static KnownError> {
     let errors = IdpProduct::ALL.iter().flat_map(|product| product.facts().errors);
     errors.into_iter().find(|error| text.contains(error.code))
@@ -216,7 +216,7 @@ mod tests {
     use crate::model::slug::Slug;
 
     #[test]
-    fn products_are_recognised_by_their_issuers() {
+    fn products_are_recognized_by_their_issuers() {
         for (issuer, expected) in [
             ("https://login.microsoftonline.com/0000/v2.0", IdpProduct::Entra),
             ("https://sts.windows.net/0000/", IdpProduct::Entra),

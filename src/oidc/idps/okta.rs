@@ -36,7 +36,7 @@ pub(super) const FACTS: Facts = Facts {
     client_credentials_scope: None,
 };
 
-/// Whether this logout endpoint refuses requests without an ID token. Recognised by its path, since
+/// Whether this logout endpoint refuses requests without an ID token. Recognized by its path, since
 /// customers use host names of their own.
 pub(in crate::oidc) fn requires_id_token_hint(end_session: &Url) -> bool {
     end_session.path().starts_with("/oauth2/") && end_session.path().ends_with("/v1/logout")

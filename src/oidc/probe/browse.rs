@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn our_callback_is_recognised_whatever_its_query() {
+    fn our_callback_is_recognized_whatever_its_query() {
         let ours = "https://a.example/app/accounts/oidc/acme/login/callback/";
         for (target, expected) in [
             ("https://a.example/app/accounts/oidc/acme/login/callback/?error=login_required", true),

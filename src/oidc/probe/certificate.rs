@@ -23,7 +23,7 @@ impl Run<'_, '_> {
     fn judge(&self, expiry: Result<i64, CallError>) -> Verdict {
         let expiry = match expiry {
             Ok(expiry) => expiry,
-            Err(error) => return Verdict::inconclusive(self.redacted(&error.to_string())),
+            Err(error) => return Verdict::inconclusive(self.redact(&error.to_string())),
         };
         let now = i64::try_from(self.probe.clock.unix_seconds().0).unwrap_or(i64::MAX);
         let days = (expiry - now).div_euclid(DAY);

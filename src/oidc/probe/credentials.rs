@@ -64,8 +64,8 @@ impl Run<'_, '_> {
         // Once, and only now: a wrong secret can count towards a lockout.
         let control = self.token_answer(wrong.code_request(&code, &verifier)).await;
         let control =
-            control.map_err(|error| Verdict::inconclusive(self.redacted(&error.to_string())))?;
-        let said = self.redacted(&answer.to_string());
+            control.map_err(|error| Verdict::inconclusive(self.redact(&error.to_string())))?;
+        let said = self.redact(&answer.to_string());
         let is_told_apart = (control.status, &control.error) != (answer.status, &answer.error)
             && control.rejects_by_name()
             && !answer.error.is_empty();
@@ -82,7 +82,7 @@ impl Run<'_, '_> {
             );
             return Ok(Verdict::warn(found).for_idp_admin(self.product.allow_code_flow()));
         }
-        let control = self.redacted(&control.to_string());
+        let control = self.redact(&control.to_string());
         let found = format!(
             "the IdP refuses a made-up code ({said}), and a wrong secret in another way ({control})"
         );
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rejections_of_the_client_are_recognised_in_the_words_of_each_product() {
+    fn rejections_of_the_client_are_recognized_in_the_words_of_each_product() {
         for (status, error, description, expected) in [
             (401, "invalid_client", "", true),
             (401, "", "", true),

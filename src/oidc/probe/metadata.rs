@@ -94,7 +94,7 @@ impl Run<'_, '_> {
     fn issuer(&mut self, discovery: &Discovery, url: &Url) {
         let expected = self.probe.connection.issuer();
         let expected = expected.map_or_else(|| issuer_of(url), ToString::to_string);
-        let named = self.redacted(&discovery.named_issuer);
+        let named = self.redact(&discovery.named_issuer);
         let verdict = match &discovery.issuer {
             Ok(_) => Verdict::pass(format!("it is {named:?}")),
             Err(Problem { cause, text }) => {
@@ -274,7 +274,7 @@ impl Run<'_, '_> {
     }
 
     fn lists_only(&self, listed: &[String]) -> String {
-        self.redacted(&format!("the document lists only {}", listed.join(", ")))
+        self.redact(&format!("the document lists only {}", listed.join(", ")))
     }
 }
 

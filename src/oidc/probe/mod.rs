@@ -146,12 +146,12 @@ impl Run<'_, '_> {
         (self.report)(CheckResult { id, outcome, expected: expected.into(), found, remedy });
     }
 
-    /// A failure with the remedy of its cause. What passes by itself for a login is for the IdP's
-    /// admin to look at if it fails a check.
+    /// A failure with the remedy of its cause. A fault that is transient for a login is assigned to the
+    /// IdP's admin here, since it also made the check fail.
     fn failure(&self, cause: Cause, text: &str) -> Verdict {
         let method = self.probe.connection.settings.auth_method.name();
         let remedy = idps::remedy(cause.remedy(), self.product, self.probe.redirect_uri, method);
-        let verdict = Verdict::fail(self.redacted(text));
+        let verdict = Verdict::fail(self.redact(text));
         match cause.owner() {
             Owner::Support | Owner::Operator => verdict.for_support(remedy),
             Owner::CustomerIdpAdmin | Owner::EndUser | Owner::Transient => {
@@ -168,7 +168,7 @@ impl Run<'_, '_> {
 
     /// An IdP's text for a person: shortened, on one line, and without our secrets in any of the
     /// forms in which they are sent.
-    fn redacted(&self, text: &str) -> String {
+    fn redact(&self, text: &str) -> String {
         let Connection { secrets, settings, .. } = self.probe.connection;
         let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect();
         let mut forms: Vec<String> = Vec::new();

@@ -27,7 +27,7 @@ impl Run<'_, '_> {
     async fn find_registration(&mut self, authorization: &Url) -> Verdict {
         let redirect_uri = self.probe.redirect_uri;
         match self.authorize(authorization, redirect_uri).await {
-            Err(error) => Verdict::inconclusive(self.redacted(&error.to_string())),
+            Err(error) => Verdict::inconclusive(self.redact(&error.to_string())),
             Ok(End::Callback { error }) => self.answered(authorization, error).await,
             Ok(End::Page { status, text }) => {
                 let status_text = status.as_u16();
@@ -39,7 +39,7 @@ impl Run<'_, '_> {
                 }
                 let meaning = known_error(&text).map(|error| error.meaning);
                 let meaning = meaning.map_or_else(String::new, |meaning| format!(": {meaning}"));
-                let text = self.redacted(&text);
+                let text = self.redact(&text);
                 let found =
                     format!("the IdP shows an error page (HTTP {status_text}): {text}{meaning}");
                 Verdict::fail(found).for_idp_admin(self.product.register_redirect_uri(redirect_uri))
@@ -57,7 +57,7 @@ impl Run<'_, '_> {
         let control = self.authorize(authorization, &unregistered).await;
         let is_refused =
             matches!(&control, Ok(End::Page { status, text }) if is_error_page(*status, text));
-        let said = self.redacted(error.as_deref().unwrap_or("neither a code nor an error"));
+        let said = self.redact(error.as_deref().unwrap_or("neither a code nor an error"));
         let found = format!("the IdP answers there with {said}");
         let Some(error) = error.filter(|_| is_refused) else {
             return Verdict::inconclusive(format!(

@@ -21,12 +21,12 @@ use crate::telemetry::{CallTimer, panicked};
 /// Bounds the calls in flight at both listeners together.
 #[derive(Clone)]
 pub(in crate::server) struct AdmissionLayer {
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl AdmissionLayer {
     pub(in crate::server) fn new(max_in_flight: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(max_in_flight)) }
+        Self { permits: Arc::new(Semaphore::new(max_in_flight)) }
     }
 }
 
@@ -34,14 +34,14 @@ impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { inner, room: Arc::clone(&self.room) }
+        Admission { inner, permits: Arc::clone(&self.permits) }
     }
 }
 
 #[derive(Clone)]
 pub(in crate::server) struct Admission<S> {
     inner: S,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl<S, B, R> Service<Request<B>> for Admission<S>
@@ -66,7 +66,7 @@ where
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);
         let timer = CallTimer::start(call.method());
-        Box::pin(call.run(admit(inner, request, timer, Arc::clone(&self.room))))
+        Box::pin(call.run(admit(inner, request, timer, Arc::clone(&self.permits))))
     }
 }
 
@@ -74,7 +74,7 @@ async fn admit<S, B, R>(
     mut inner: S,
     request: Request<B>,
     _timer: CallTimer,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 ) -> Result<Response<R>, S::Error>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -83,8 +83,8 @@ where
     let respond = |refusal: Refusal| Ok(reject(refusal).into_http());
     // Probes must be answered under overload too.
     let is_exempt = request.uri().path().starts_with("/grpc.health.");
-    let room = if is_exempt { None } else { Some(room.try_acquire_owned()) };
-    let Ok(_room) = room.transpose() else {
+    let permit = if is_exempt { None } else { Some(permits.try_acquire_owned()) };
+    let Ok(_permit) = permit.transpose() else {
         return respond(Refusal::new(Cause::InFlightLimit, "too many calls are in flight"));
     };
     // Called within the future, so that a panic before the first await is caught too.

@@ -81,7 +81,7 @@ impl Form {
     }
 }
 
-/// Times beyond i64 are cut: none of ours is.
+/// A time beyond the range of i64, which no clock returns, becomes the latest time.
 fn timestamp(time: UnixSeconds) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: i64::try_from(time.0).unwrap_or(i64::MAX), nanos: 0 }
 }
