@@ -1,4 +1,4 @@
-//! A rate limit per key, on the service's clock: `login` limits begun logins with it, and
+//! A rate limit per key, on the monotonic clock: `login` limits begun logins with it, and
 //! `connections` limits checks.
 
 use std::hash::Hash;
@@ -64,7 +64,7 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
     }
 }
 
-/// The service's clock as governor's trait.
+/// The monotonic clock as governor's trait.
 #[derive(Clone)]
 struct SharedClock(Arc<dyn Clock>);
 
@@ -72,6 +72,6 @@ impl GovernorClock for SharedClock {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
-        Duration::from_millis(self.0.unix_millis().0)
+        Duration::from_millis(self.0.monotonic().0)
     }
 }

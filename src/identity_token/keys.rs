@@ -19,8 +19,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{ALG, IdentityTokenError, IdentityTokenPolicy, IdentityTokens};
-use crate::model::time::UnixSeconds;
+use super::{ALG, IdentityTokenError, IdentityTokenPolicy, IdentityTokens, NEVER};
+use crate::model::time::{MonotonicMillis, UnixSeconds};
 use crate::store::{StoreError, StoredSigningKey};
 
 /// The keys in use.
@@ -47,10 +47,11 @@ impl IdentityTokens {
     /// # Errors
     /// The store failed. The keys that are known stay in use.
     pub async fn keep_keys(&self) -> Result<(), IdentityTokenError> {
-        let read_at = UnixSeconds(self.read_at.load(Ordering::Acquire));
-        let age = self.clock.unix_seconds().since(read_at);
-        let is_recent = age < self.policy.read_interval && self.ready().is_ok();
-        if is_recent { Ok(()) } else { self.read_keys().await }
+        if self.was_read_within(self.policy.read_interval) && self.ready().is_ok() {
+            Ok(())
+        } else {
+            self.read_keys().await
+        }
     }
 
     /// The published key with this id. Another replica may just have made it, so an unknown one is looked
@@ -63,18 +64,21 @@ impl IdentityTokens {
         if let Some(key) = find() {
             return Ok(Some(key));
         }
-        let now = self.clock.unix_seconds();
-        let read_at = UnixSeconds(self.read_at.load(Ordering::Acquire));
-        if now < read_at.after(UNKNOWN_KEY_INTERVAL) {
+        if self.was_read_within(UNKNOWN_KEY_INTERVAL) {
             return Ok(None);
         }
         self.read_keys().await?;
         Ok(find())
     }
 
+    fn was_read_within(&self, interval: Duration) -> bool {
+        let read_at = self.read_at.load(Ordering::Acquire);
+        read_at != NEVER && self.clock.monotonic().since(MonotonicMillis(read_at)) < interval
+    }
+
     async fn read_keys(&self) -> Result<(), IdentityTokenError> {
         let now = self.clock.unix_seconds();
-        self.read_at.store(now.0, Ordering::Release);
+        self.read_at.store(self.clock.monotonic().0, Ordering::Release);
         let mut keys = self.stored_keys().await?;
         // Published before anything is written: a failed write must not hold back good keys.
         self.publish(&keys, now);

@@ -74,9 +74,13 @@ pub struct IdentityTokens {
     entropy: Arc<dyn Entropy>,
     stored: Arc<DeferredStore<dyn SigningKeys>>,
     keys: ArcSwap<Keys>,
-    /// When the keys were last read, in seconds since the Unix epoch.
+    /// When the keys were last read, in [`MonotonicMillis`](crate::model::time::MonotonicMillis), or
+    /// [`NEVER`].
     read_at: AtomicU64,
 }
+
+/// A time at which nothing was read.
+const NEVER: u64 = u64::MAX;
 
 /// The registered claims (RFC 7519 4.1) and the Identity's fields.
 #[derive(Serialize, Deserialize)]
@@ -101,7 +105,7 @@ impl IdentityTokens {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let keys = ArcSwap::from_pointee(Keys::new(None, Vec::new()));
-        Self { policy, clock, entropy, stored, keys, read_at: AtomicU64::new(0) }
+        Self { policy, clock, entropy, stored, keys, read_at: AtomicU64::new(NEVER) }
     }
 
     /// Whether a token can be issued now. Asked before a login is completed, so that no state is spent in

@@ -115,7 +115,7 @@ impl Login {
         let (connection, provider) = self.resolve(&slug, &mut progress.phases).await?;
         progress.connection = Some(Arc::clone(&connection));
         progress.issuer = Some(provider.issuer().to_string());
-        let permit = provider.acquire_permit(self.clock.unix_millis());
+        let permit = provider.acquire_permit(self.clock.monotonic());
         let mut permit = permit.map_err(LoginError::Provider)?;
         let taken = progress.phases.timed("store", self.pending.take(&ticket.key)).await?;
         progress.is_spent = true;
@@ -128,7 +128,7 @@ impl Login {
         let exchanged = progress.phases.timed("token", exchange).await;
         let has_answered =
             !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
-        permit.record_outcome(has_answered, self.clock.unix_millis());
+        permit.record_outcome(has_answered, self.clock.monotonic());
         let is_client_rejected = matches!(exchanged, Err(ExchangeError::ClientRejected { .. }));
         if is_client_rejected && connection.secrets.standby.is_some() {
             self.switch_secret(&connection);

@@ -1,5 +1,5 @@
-//! Points in time as types, so that seconds and milliseconds can't be confused. Both count from the Unix
-//! epoch and saturate: an overflow never wraps into the past.
+//! Points in time as types, so that seconds and milliseconds, and the wall clock and the monotonic clock,
+//! can't be confused. All saturate: an overflow never wraps into the past.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,6 +19,25 @@ pub struct UnixSeconds(pub u64);
 )]
 #[serde(transparent)]
 pub struct UnixMillis(pub u64);
+
+/// Milliseconds since an arbitrary moment, of a clock that nobody sets. For intervals within one process,
+/// which a change of the wall clock must neither stretch nor end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MonotonicMillis(pub u64);
+
+impl MonotonicMillis {
+    /// This time later by `duration`.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// How long ago `earlier` was; zero if it lies in the future.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
 
 impl UnixSeconds {
     /// This time later by `duration`; parts of a second are dropped.

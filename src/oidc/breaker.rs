@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Outage;
-use crate::model::time::UnixMillis;
+use crate::model::time::MonotonicMillis;
 use crate::telemetry::breaker_turned;
 
 /// The limits of one connection.
@@ -22,7 +22,7 @@ pub(super) struct CircuitBreaker {
 struct State {
     failures_in_a_row: u32,
     /// `Some`: open until then, and half open afterwards: one trial call at a time.
-    open_until: Option<UnixMillis>,
+    open_until: Option<MonotonicMillis>,
 }
 
 /// Permission for one call to the IdP; its place is free again when it is dropped.
@@ -42,7 +42,7 @@ impl Default for CircuitBreaker {
 
 impl CircuitBreaker {
     /// Permission for a call that begins now, or why there is none.
-    pub(super) fn acquire(self: &Arc<Self>, now: UnixMillis) -> Result<Permit, Outage> {
+    pub(super) fn acquire(self: &Arc<Self>, now: MonotonicMillis) -> Result<Permit, Outage> {
         let permit = Arc::clone(&self.in_flight).try_acquire_owned();
         let permit = permit.map_err(|_| Outage::TooManyWaiting)?;
         let mut state = self.lock();
@@ -52,7 +52,7 @@ impl CircuitBreaker {
                 return Err(Outage::CircuitOpen);
             }
             // No other trial until the outcome of this one is recorded.
-            state.open_until = Some(UnixMillis(u64::MAX));
+            state.open_until = Some(MonotonicMillis(u64::MAX));
         }
         Ok(Permit { _permit: permit, breaker: Arc::clone(self), is_trial })
     }
@@ -64,7 +64,7 @@ impl CircuitBreaker {
 
 impl Permit {
     /// Records whether the IdP answered, whatever the answer was.
-    pub fn record_outcome(&mut self, has_answered: bool, now: UnixMillis) {
+    pub fn record_outcome(&mut self, has_answered: bool, now: MonotonicMillis) {
         self.is_trial = false;
         let mut state = self.breaker.lock();
         let was_open = state.open_until.is_some();
@@ -90,7 +90,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_trial {
-            self.breaker.lock().open_until = Some(UnixMillis(0));
+            self.breaker.lock().open_until = Some(MonotonicMillis(0));
         }
     }
 }
@@ -117,19 +117,20 @@ mod tests {
     #[test]
     fn calls_in_flight_are_limited() {
         let breaker = Arc::new(CircuitBreaker::default());
-        let mut permits: Vec<_> =
-            (0..MAX_IN_FLIGHT).map(|_| breaker.acquire(UnixMillis(0)).expect("room")).collect();
-        assert_eq!(breaker.acquire(UnixMillis(0)).expect_err("full"), Outage::TooManyWaiting);
+        let mut permits: Vec<_> = (0..MAX_IN_FLIGHT)
+            .map(|_| breaker.acquire(MonotonicMillis(0)).expect("room"))
+            .collect();
+        assert_eq!(breaker.acquire(MonotonicMillis(0)).expect_err("full"), Outage::TooManyWaiting);
         permits.pop();
-        assert!(breaker.acquire(UnixMillis(0)).is_ok());
+        assert!(breaker.acquire(MonotonicMillis(0)).is_ok());
     }
 
     #[test]
     fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_good_trial() {
         let breaker = Arc::new(CircuitBreaker::default());
-        let acquire = |now| breaker.acquire(UnixMillis(now));
+        let acquire = |now| breaker.acquire(MonotonicMillis(now));
         let record = |now, has_answered| {
-            acquire(now).expect("a permit").record_outcome(has_answered, UnixMillis(now));
+            acquire(now).expect("a permit").record_outcome(has_answered, MonotonicMillis(now));
         };
         for _ in 1..FAILURES_TO_OPEN {
             record(0, false);
@@ -143,7 +144,7 @@ mod tests {
         drop(acquire(10_000).expect("a trial whose caller cancels"));
         let mut trial = acquire(10_000).expect("the next trial");
         assert_eq!(acquire(10_000).expect_err("one trial at a time"), Outage::CircuitOpen);
-        trial.record_outcome(false, UnixMillis(10_500));
+        trial.record_outcome(false, MonotonicMillis(10_500));
         assert!(acquire(20_499).is_err(), "open again");
         record(20_500, true);
         let both = (acquire(20_500), acquire(20_500));

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::slug::Slug;
-use crate::model::time::UnixMillis;
+use crate::model::time::MonotonicMillis;
 use crate::telemetry;
 
 /// The cache.
@@ -43,13 +43,13 @@ struct State {
     in_flight: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
     /// The last failed fetch. Its error is the answer for [`COOL_DOWN`], so that many logins don't
     /// become many calls.
-    failed: Option<(UnixMillis, ProviderError)>,
-    keys_refetched_at: Option<UnixMillis>,
+    failed: Option<(MonotonicMillis, ProviderError)>,
+    keys_refetched_at: Option<MonotonicMillis>,
 }
 
 struct Current {
     provider: Arc<Provider>,
-    fetched_at: UnixMillis,
+    fetched_at: MonotonicMillis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +86,7 @@ impl Providers {
             |other| other.revision != connection.revision,
         );
         let entry = entry.into_value();
-        let now = self.clock.unix_millis();
+        let now = self.clock.monotonic();
         let receiver = {
             let mut state = entry.lock();
             let (usable, is_fresh) = (state.usable(now), state.is_fresh(now));
@@ -122,7 +122,7 @@ impl Providers {
             .entries
             .get(&connection.slug)
             .filter(|entry| entry.revision == connection.revision)?;
-        let now = self.clock.unix_millis();
+        let now = self.clock.monotonic();
         let receiver = {
             let mut state = entry.lock();
             let current = state.current.as_ref().map(|current| Arc::clone(&current.provider))?;
@@ -184,7 +184,7 @@ impl Providers {
                     "failed to fetch metadata or keys of IdP"
                 );
             }
-            entry.lock().apply_fetch(fetch, &outcome, clock.unix_millis());
+            entry.lock().apply_fetch(fetch, &outcome, clock.monotonic());
             sender.send_replace(Some(outcome));
         });
         receiver
@@ -198,31 +198,31 @@ impl Entry {
 }
 
 impl State {
-    fn usable(&self, now: UnixMillis) -> Option<Arc<Provider>> {
+    fn usable(&self, now: MonotonicMillis) -> Option<Arc<Provider>> {
         let current = self.current.as_ref()?;
         let stale_from = current.fetched_at.after(current.provider.fresh_for);
         (now < stale_from.after(KEEP_STALE)).then(|| Arc::clone(&current.provider))
     }
 
-    fn age_seconds(&self, now: UnixMillis) -> f64 {
+    fn age_seconds(&self, now: MonotonicMillis) -> f64 {
         let fetched_at = self.current.as_ref().map_or(now, |current| current.fetched_at);
         now.since(fetched_at).as_secs_f64()
     }
 
-    fn is_fresh(&self, now: UnixMillis) -> bool {
+    fn is_fresh(&self, now: MonotonicMillis) -> bool {
         // The last fifth is left for the renewal, so that no login waits for it.
         let renewal =
             |current: &Current| current.fetched_at.after(current.provider.fresh_for / 5 * 4);
         self.current.as_ref().is_some_and(|current| now < renewal(current))
     }
 
-    fn recent_failure(&self, now: UnixMillis) -> Option<ProviderError> {
+    fn recent_failure(&self, now: MonotonicMillis) -> Option<ProviderError> {
         let (at, error) = self.failed.as_ref()?;
         (now < at.after(COOL_DOWN)).then(|| error.clone())
     }
 
     /// Stores the outcome of a fetch. A failed one never replaces a usable provider.
-    fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: UnixMillis) {
+    fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: MonotonicMillis) {
         self.in_flight.remove(&fetch);
         match (outcome, fetch, self.current.as_mut()) {
             (Ok(provider), Fetch::KeysOnly, Some(current)) => {

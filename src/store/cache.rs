@@ -12,7 +12,7 @@ use super::{Connections, DeferredStore, SlugChange, StoreError};
 use crate::clock::Clock;
 use crate::model::connection::Connection;
 use crate::model::slug::Slug;
-use crate::model::time::UnixMillis;
+use crate::model::time::MonotonicMillis;
 
 /// The cache of one process.
 pub struct ConnectionCache {
@@ -30,7 +30,7 @@ pub struct ConnectionCache {
 enum Entry {
     Present(Arc<Connection>),
     /// There was no connection at this time.
-    Absent(UnixMillis),
+    Absent(MonotonicMillis),
 }
 
 impl ConnectionCache {
@@ -52,7 +52,7 @@ impl ConnectionCache {
     pub async fn get(&self, slug: &Slug) -> Result<Option<Arc<Connection>>, StoreError> {
         match self.entries.get(slug).await {
             Some(Entry::Present(connection)) => return Ok(Some(connection)),
-            Some(Entry::Absent(since)) if self.clock.unix_millis() < since.after(ABSENT_FOR) => {
+            Some(Entry::Absent(since)) if self.clock.monotonic() < since.after(ABSENT_FOR) => {
                 return Ok(None);
             }
             _ => {}
@@ -125,7 +125,7 @@ impl ConnectionCache {
     }
 
     async fn insert(&self, slug: &Slug, found: Option<Arc<Connection>>) {
-        let absent = || Entry::Absent(self.clock.unix_millis());
+        let absent = || Entry::Absent(self.clock.monotonic());
         let entry = found.map_or_else(absent, Entry::Present);
         self.entries.insert(slug.clone(), entry).await;
     }

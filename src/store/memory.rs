@@ -1,5 +1,5 @@
 //! Pending logins in this process's memory: for development, tests, and a single small replica. Bounded,
-//! expires by the Clock. Refuses new logins when it is full: must never evict a login under way.
+//! expires by the monotonic clock. Refuses new logins when it is full: must never evict a login under way.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{PendingKey, PendingLogins, StoreError};
 use crate::clock::Clock;
-use crate::model::time::UnixMillis;
+use crate::model::time::MonotonicMillis;
 
 /// [`PendingLogins`] in memory.
 pub struct MemoryPendingLogins {
@@ -20,9 +20,9 @@ pub struct MemoryPendingLogins {
 
 #[derive(Default)]
 struct Inner {
-    values: HashMap<PendingKey, (UnixMillis, Vec<u8>)>,
+    values: HashMap<PendingKey, (MonotonicMillis, Vec<u8>)>,
     /// Expiry and key, to find expired logins without a scan.
-    by_expiry: BTreeSet<(UnixMillis, String)>,
+    by_expiry: BTreeSet<(MonotonicMillis, String)>,
 }
 
 impl MemoryPendingLogins {
@@ -32,20 +32,20 @@ impl MemoryPendingLogins {
         Self { clock, limit, inner: Mutex::default() }
     }
 
-    fn locked<T>(&self, act: impl FnOnce(&mut Inner, UnixMillis) -> T) -> T {
-        let now = self.clock.unix_millis();
+    fn locked<T>(&self, act: impl FnOnce(&mut Inner, MonotonicMillis) -> T) -> T {
+        let now = self.clock.monotonic();
         act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 }
 
 impl Inner {
-    fn remove(&mut self, key: &PendingKey) -> Option<(UnixMillis, Vec<u8>)> {
+    fn remove(&mut self, key: &PendingKey) -> Option<(MonotonicMillis, Vec<u8>)> {
         let (expiry, value) = self.values.remove(key)?;
         self.by_expiry.remove(&(expiry, key.0.clone()));
         Some((expiry, value))
     }
 
-    fn drop_expired(&mut self, now: UnixMillis) {
+    fn drop_expired(&mut self, now: MonotonicMillis) {
         while self.by_expiry.first().is_some_and(|(expiry, _)| *expiry <= now) {
             if let Some((_, key)) = self.by_expiry.pop_first() {
                 self.values.remove(&PendingKey(key));

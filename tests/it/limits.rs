@@ -137,3 +137,29 @@ async fn an_idp_that_does_not_answer_is_left_alone_for_a_while() {
         .expect("the same callback, when the IdP is asked again");
     service.log_in().await.expect("and everybody else");
 }
+
+/// Intervals are measured on the monotonic clock: NTP or an operator may set the wall clock back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_clock_that_is_set_back_refuses_nobody() {
+    let mut service =
+        Service::start_with(|config| config.begin_rate = Rate::parse("60/1m").expect("a rate"))
+            .await;
+    let other = service.with_another_account().await;
+    service.log_in().await.expect("a login before");
+    for _ in 0..5 {
+        service.idp.behave().token_answer = Some((503, String::new()));
+        assert_eq!(reason(service.log_in().await), "PROVIDER_UNAVAILABLE");
+    }
+    service.idp.behave().token_answer = None;
+    other
+        .behave()
+        .answers
+        .insert("/.well-known/openid-configuration", (503, String::new(), String::new()));
+    assert_eq!(reason(service.log_in_at_other(&other).await), "PROVIDER_UNAVAILABLE");
+    other.behave().answers.clear();
+    service.clock.set_back(Duration::from_secs(60 * 60));
+    // The open breaker ends after 10 s, and the pause after a failed fetch of metadata after 1 s.
+    service.clock.advance(Duration::from_secs(11));
+    service.log_in().await.expect("neither a rate limit nor a breaker lasts longer");
+    service.log_in_at_other(&other).await.expect("nor the pause after a failed fetch");
+}

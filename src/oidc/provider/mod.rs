@@ -33,7 +33,7 @@ use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, Issuer, LogoutStyle, TENANT_PLACEHOLDER};
 use crate::model::login::{AuthorizationCode, Nonce, PkceVerifier};
-use crate::model::time::{UnixMillis, UnixSeconds};
+use crate::model::time::{MonotonicMillis, UnixSeconds};
 
 /// An IdP for one revision of one connection. Immutable; fresh keys make a new one.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ impl Provider {
     ///
     /// # Errors
     /// Too many logins of the connection wait for the IdP, or it has not answered lately.
-    pub fn acquire_permit(&self, now: UnixMillis) -> Result<Permit, ProviderError> {
+    pub fn acquire_permit(&self, now: MonotonicMillis) -> Result<Permit, ProviderError> {
         self.fixed.breaker.acquire(now).map_err(|outage| {
             let host = host_of(&self.fixed.metadata.endpoints.token);
             let error = CallError::Unavailable { host, outage };
