@@ -102,6 +102,19 @@ impl Tasks {
         }));
     }
 
+    /// Runs a task that ends by itself, also during a shutdown; it is aborted when the grace is over.
+    pub fn spawn_draining(
+        &self,
+        task: BackgroundTask,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tracker.spawn(self.abort.clone().run_until_cancelled_owned(async move {
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                report(task, Some(panic));
+            }
+        }));
+    }
+
     /// Waits until an essential task fails.
     pub async fn failed(&self) -> TaskFailure {
         let mut failures = self.failure.subscribe();
@@ -112,7 +125,7 @@ impl Tasks {
         }
     }
 
-    /// Ends all tasks; essential ones have `grace` to end by themselves. Returns whether they did.
+    /// Ends all tasks; essential and draining ones have `grace` to end by themselves. Returns whether they did.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();

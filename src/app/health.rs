@@ -55,7 +55,7 @@ impl StoreWatch {
             None => (Ok(()), true),
         };
         let can_log_in = pinged.is_ok() && self.connections.was_read() && can_sign;
-        self.health.set(can_log_in, polled.is_ok()).await;
+        self.health.set(can_log_in, polled.is_ok());
         let mut failing = self.failing.lock().await;
         log_transition("signing keys", &mut failing.keys, kept.err());
         log_transition("connections", &mut failing.connections, polled.err());

@@ -190,7 +190,14 @@ impl App {
         ));
         let health = Health::new();
         if let Some(((listener, _), metrics)) = metrics_listener.zip(metrics) {
-            http::serve(listener, metrics, health.clone(), identity_tokens.clone(), &tasks);
+            http::serve(
+                listener,
+                metrics,
+                health.clone(),
+                identity_tokens.clone(),
+                Arc::clone(&environment.clock),
+                &tasks,
+            );
         }
         let writer = Arc::clone(&attempts);
         tasks.spawn_restarting(BackgroundTask::AttemptsWriter, move || {
@@ -224,7 +231,9 @@ impl App {
             callers,
             reflection: config.reflection,
             max_in_flight: config.max_in_flight,
+            limits: config.listener_limits,
             drain_timeout: config.drain_timeout,
+            clock: Arc::clone(&environment.clock),
         };
         let services = Services {
             login,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -101,8 +102,10 @@ impl ClientArgs {
     /// # Errors
     /// The token file can't be used, or see [`EndpointArgs::connect`].
     pub async fn admin(&self) -> Result<Admin, Failure> {
-        let operator =
-            Some(&self.operator).filter(|name| !name.is_empty()).and_then(|name| name.parse().ok());
+        // Metadata is ASCII; a name need not be.
+        let operator = utf8_percent_encode(&self.operator, RESERVED).to_string();
+        let operator = Some(operator).filter(|name| !name.is_empty());
+        let operator = operator.and_then(|name| name.parse().ok());
         let credentials = Credentials { authorization: self.authorization()?, operator };
         let channel = self.endpoint.connect().await?;
         Ok(ConnectionServiceClient::with_interceptor(channel, credentials)
@@ -120,6 +123,9 @@ impl ClientArgs {
         Ok(Some(value))
     }
 }
+
+/// What is encoded in the operator's name besides what isn't ASCII.
+const RESERVED: &AsciiSet = &CONTROLS.add(b'%');
 
 impl EndpointArgs {
     /// Connects to the service.

@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 use crate::model::address::AddressPolicy;
+use crate::model::limits::ListenerLimits;
 use crate::model::rate::Rate;
 use crate::store::redis::url::RedisUrl;
 use crate::store::seal::{Keyring, MasterKey};
@@ -66,6 +67,8 @@ pub struct Config {
     pub reflection: bool,
     /// Calls in flight.
     pub max_in_flight: usize,
+    /// Connections of each gRPC listener. Not a setting: a test lowers it.
+    pub listener_limits: ListenerLimits,
     /// `aud` of identity tokens; `None`: none are issued.
     pub identity_audience: Option<String>,
     /// How long an identity token is valid.
@@ -148,6 +151,7 @@ impl Config {
             callers_file: None,
             reflection: true,
             max_in_flight: count(DEFAULT_MAX_IN_FLIGHT),
+            listener_limits: ListenerLimits::default(),
             identity_audience: None,
             identity_ttl: 60 * MINUTE,
             identity_key_lifetime: 30 * DAY,
@@ -294,6 +298,7 @@ impl Settings {
             reflection,
             max_in_flight: check
                 .count("SSO_MAX_IN_FLIGHT", or_default(&self.max_in_flight, DEFAULT_MAX_IN_FLIGHT)),
+            listener_limits: ListenerLimits::default(),
             identity_audience: check
                 .audience("SSO_IDENTITY_AUDIENCE", self.identity_audience.as_deref()),
             identity_ttl: check.duration(

@@ -89,7 +89,8 @@ pub struct Settings {
     /// addresses.
     #[arg(long, env = "SSO_REFLECTION", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub reflection: Option<String>,
-    /// Limit the calls in flight; further ones are refused with OVERLOADED: 1 to 10000000.
+    /// Limit the open calls of LoginService; further ones are refused with OVERLOADED. Half as many may
+    /// be open of IdentityService, and a sixteenth, at least 16, of ConnectionService: 1 to 10000000.
     #[arg(long, env = "SSO_MAX_IN_FLIGHT", value_name = "N", default_value = DEFAULT_MAX_IN_FLIGHT)]
     pub max_in_flight: String,
     /// Allow a non-loopback address without TLS or without SSO_CALLERS_FILE, for use behind a

@@ -75,6 +75,9 @@ causes! {
     FieldInvalid = "field_invalid": BadRequest, Support,
         Text("correct the fields that the refusal names");
     MessageTooLarge = "message_too_large": BadRequest, Support, Text("send a smaller request");
+    HeadersTooLarge = "headers_too_large": BadRequest, Support, Text("send less metadata");
+    RequestIncomplete = "request_incomplete": BadRequest, Support,
+        Text("send the whole message at once: it must arrive within seconds");
     ConnectionNotSetUp = "not_set_up": ConnectionNotFound, Support,
         Text("create a connection for the account, or correct the slug");
     ConnectionDisabled = "disabled": ConnectionDisabled, Support,
@@ -275,6 +278,13 @@ causes! {
         Text("wait: an account is checked at most 6 times a minute");
     InFlightLimit = "in_flight_limit": Overloaded, Transient,
         Text("try again; the operator sets the limit by SSO_MAX_IN_FLIGHT");
+    CallerInFlightLimit = "caller_in_flight_limit": Overloaded, Transient,
+        Text("try again, with fewer calls at once; three quarters of SSO_MAX_IN_FLIGHT's calls are the \
+              most that one of several callers may have open");
+    RequestBytesLimit = "request_bytes_limit": Overloaded, Transient,
+        Text("try again, with fewer or smaller calls at once");
+    StreamLimit = "stream_limit": Overloaded, Transient,
+        Text("close other health watches or reflection streams, then try again");
     CallDeadline = "call_deadline": Overloaded, Transient, Text("try again");
     PendingLoginsFull = "pending_logins_full": Overloaded, Transient,
         Text("try again; the operator sets the limit by SSO_MEMORY_PENDING_LOGINS, or uses Redis");
@@ -282,6 +292,8 @@ causes! {
         Text("list the token's SHA-256 in SSO_CALLERS_FILE");
     CredentialsMissing = "credentials_missing": CallerUnknown, Operator,
         Text("send a bearer token or a client certificate listed in SSO_CALLERS_FILE");
+    ClientCertificateExpired = "client_certificate_expired": CallerUnknown, Operator,
+        Text("renew the client certificate, and let the caller connect again");
     AuthorizationMalformed = "authorization_malformed": CallerUnknown, Support,
         Text("send authorization: Bearer TOKEN");
     RoleMissing = "role_missing": CallerNotAllowed, Operator,

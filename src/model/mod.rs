@@ -10,6 +10,7 @@ pub mod connection;
 pub mod draft;
 pub mod endpoint_url;
 pub mod identity;
+pub mod limits;
 pub mod login;
 pub mod rate;
 pub mod reason;

@@ -2,6 +2,7 @@
 //! identity tokens. Plaintext and open to all, so it must never serve a secret or change anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -12,9 +13,13 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::Health;
+use super::listener::{accept, serve_http1};
+use super::pool::Pool;
+use crate::clock::Clock;
 use crate::identity_token::IdentityTokens;
+use crate::model::limits::ListenerLimits;
 use crate::tasks::Tasks;
-use crate::telemetry::{BackgroundTask, Metrics};
+use crate::telemetry::{BackgroundTask, Listener, Metrics};
 
 #[derive(Clone)]
 struct Sources {
@@ -29,6 +34,7 @@ pub fn serve(
     metrics: Metrics,
     health: Health,
     identity_tokens: Option<Arc<IdentityTokens>>,
+    clock: Arc<dyn Clock>,
     tasks: &Tasks,
 ) {
     let upkeep = metrics.clone();
@@ -39,13 +45,13 @@ pub fn serve(
         .route("/readyz", get(ready))
         .route("/.well-known/jwks.json", get(jwks))
         .with_state(Sources { metrics, health, identity_tokens });
+    let pool = Arc::new(Pool::new(Listener::Metrics, LIMITS, clock));
     let stopping = tasks.stopping();
-    tasks.spawn_essential(BackgroundTask::MetricsListener, async move {
-        let serving = axum::serve(listener, routes).into_future();
-        if let Some(Err(error)) = stopping.run_until_cancelled_owned(serving).await {
-            tracing::error!(%error, "metrics listener failed");
-        }
-    });
+    let serve = move |stream, _place| {
+        serve_http1(stream, routes.clone(), LIMITS.handshake, stopping.clone())
+    };
+    let accepting = accept(listener, None, pool, |_| {}, tasks.clone(), serve);
+    tasks.spawn_essential(BackgroundTask::MetricsListener, accepting);
 }
 
 async fn render_metrics(State(sources): State<Sources>) -> Response {
@@ -72,7 +78,23 @@ async fn ready(State(sources): State<Sources>) -> Response {
     if sources.health.is_ready() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining, or a store is unavailable\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: draining, a store is unavailable, or no connection is free\n",
+        )
             .into_response()
     }
 }
+
+/// Everybody is a stranger here: probes, scrapers and backends that read the key set. A newcomer takes
+/// the place of the oldest.
+const LIMITS: ListenerLimits = ListenerLimits {
+    connections: 256,
+    unknown: 64,
+    unknown_per_network: 16,
+    handshake: Duration::from_secs(5),
+    unknown_idle: Duration::from_secs(60),
+    known_idle: Duration::from_secs(60),
+    stranger_message: Duration::from_secs(2),
+    caller_message: Duration::from_secs(2),
+};

@@ -4,6 +4,9 @@
 pub mod grpc;
 mod health;
 pub mod http;
+mod listener;
+mod peer;
+mod pool;
 pub mod reload;
 pub mod tls;
 
@@ -11,18 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
+use crate::clock::Clock;
+use crate::model::limits::ListenerLimits;
 use crate::tasks::Tasks;
-use crate::telemetry::BackgroundTask;
+use crate::telemetry::{BackgroundTask, Listener};
 use grpc::admission::AdmissionLayer;
-use grpc::auth::WatchedCallers;
+use grpc::auth::{Authorizer, WatchedCallers};
 use grpc::refusal::name_reason;
 use grpc::routes::{Services, routes};
 pub use health::Health;
-use tls::{Incoming, WatchedTls, accept};
+use listener::{accept, serve_http2};
+use pool::Pool;
+use tls::WatchedTls;
 
 /// Where the gRPC server listens, and who may call it.
 pub struct ServerConfig {
@@ -36,10 +40,14 @@ pub struct ServerConfig {
     pub callers: Option<Arc<WatchedCallers>>,
     /// Whether grpc.reflection is offered.
     pub reflection: bool,
-    /// Calls at once, on both listeners together.
+    /// Calls of LoginService at once.
     pub max_in_flight: usize,
+    /// Connections of each listener.
+    pub limits: ListenerLimits,
     /// How long calls in flight may take after the shutdown has begun.
     pub drain_timeout: Duration,
+    /// For intervals and for the expiry of certificates.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The running gRPC server.
@@ -53,30 +61,44 @@ impl Server {
     /// Serves on both listeners. A listener that ends is a failure of `tasks`.
     #[must_use]
     pub fn start(config: ServerConfig, services: Services, health: Health, tasks: &Tasks) -> Self {
-        let ServerConfig { login_listener, admin_listener, tls, callers, .. } = config;
-        let [login_routes, admin_routes] =
-            routes(services, callers.as_ref(), &health.service(), config.reflection, tasks);
-        let admission = AdmissionLayer::new(config.max_in_flight);
+        let ServerConfig { login_listener, admin_listener, tls, callers, limits, clock, .. } =
+            config;
+        let [login_routes, admin_routes] = routes(services, &health, config.reflection, tasks);
+        let authorizer = Authorizer::new(callers, Arc::clone(&clock));
+        let admission = AdmissionLayer::new(authorizer, config.max_in_flight, limits);
         let listeners = tasks.group();
-        for (task, listener, routes) in [
-            (BackgroundTask::LoginListener, login_listener, login_routes),
-            (BackgroundTask::AdminListener, admin_listener, admin_routes),
+        for (task, name, listener, routes) in [
+            (BackgroundTask::LoginListener, Listener::Login, login_listener, login_routes),
+            (BackgroundTask::AdminListener, Listener::Admin, admin_listener, admin_routes),
         ] {
-            let incoming = accept(listener, tls.clone(), tasks);
-            let serving = serve(incoming, routes, admission.clone(), listeners.stopping());
-            listeners.spawn_essential(task, serving);
+            let pool = Arc::new(Pool::new(name, limits, Arc::clone(&clock)));
+            let service = tower::ServiceBuilder::new()
+                .layer(admission.clone())
+                .map_response(name_reason)
+                .service(routes.prepare());
+            let (tls, health, calls) = (tls.clone(), health.clone(), listeners.clone());
+            let on_room = move |has_room: bool| {
+                if name == Listener::Login {
+                    health.set_full(!has_room);
+                }
+            };
+            let serve = move |stream, place| {
+                serve_http2(stream, place, service.clone(), limits.handshake, calls.clone())
+            };
+            let accepting = accept(listener, tls, pool, on_room, listeners.clone(), serve);
+            listeners.spawn_essential(task, accepting);
         }
         Self { health, listeners, drain_timeout: config.drain_timeout }
     }
 
     /// Reports NOT_SERVING, accepts no more calls, and waits for those in flight for at most the
     /// drain timeout.
-    pub async fn shutdown(mut self) {
-        self.health.drain().await;
+    pub async fn shutdown(self) {
+        self.health.drain();
         tokio::time::sleep(WATCH_GRACE).await;
         // Stopped before the watches end: a client that watches again would delay the shutdown.
         self.listeners.stopping().cancel();
-        self.health.end_watches().await;
+        self.health.end_watches();
         if !self.listeners.shutdown(self.drain_timeout).await {
             let timeout = self.drain_timeout;
             tracing::warn!(?timeout, "cancelled calls that were in flight after the drain timeout");
@@ -84,42 +106,5 @@ impl Server {
     }
 }
 
-async fn serve(
-    incoming: ReceiverStream<std::io::Result<Incoming>>,
-    routes: Routes,
-    admission: AdmissionLayer,
-    stopping: CancellationToken,
-) {
-    let layers =
-        tower::ServiceBuilder::new().layer(admission).map_response(name_reason).into_inner();
-    let served = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_connection_age(MAX_CONNECTION_AGE)
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_header_list_size(MAX_HEADERS)
-        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
-        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
-        .layer(layers)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "listener failed");
-    }
-}
-
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// A client that doesn't answer a ping within this time is disconnected.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Clients have to reconnect from time to time, so that new replicas get their share.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
-/// Calls at once on one connection.
-const MAX_STREAMS: u32 = 512;
-/// Bytes of one call's headers: a bearer token and a trace context.
-const MAX_HEADERS: u32 = 16 * 1024;
-/// Streams that a client may open and reset before it is disconnected (CVE-2023-44487,
-/// CVE-2025-8671).
-const MAX_RESETS: usize = 32;
 /// Time for clients that watch the health to read NOT_SERVING before their streams end.
 const WATCH_GRACE: Duration = Duration::from_millis(100);

@@ -5,6 +5,8 @@
 
 use std::cell::OnceCell;
 use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use opentelemetry::Context;
@@ -21,6 +23,9 @@ use crate::model::slug::Slug;
 pub struct Call {
     method: &'static str,
     account: OnceCell<Slug>,
+    peer: Option<IpAddr>,
+    /// The calling program, and the person who uses it.
+    caller: OnceCell<(Arc<str>, Option<String>)>,
     trace: SpanContext,
     span: Span,
 }
@@ -44,7 +49,14 @@ impl Call {
         );
         let exported = if span.is_disabled() { None } else { export(&span, callers.as_ref()) };
         let trace = exported.or(callers).unwrap_or_else(traces::new_trace);
-        Self { method, account: OnceCell::new(), trace, span }
+        let (account, caller) = (OnceCell::new(), OnceCell::new());
+        Self { method, account, peer: None, caller, trace, span }
+    }
+
+    /// Says where the call comes from.
+    #[must_use]
+    pub fn from_peer(self, address: IpAddr) -> Self {
+        Self { peer: Some(address), ..self }
     }
 
     /// Does the call's work: within it, the functions of this module speak of this call.
@@ -63,6 +75,24 @@ impl Call {
     #[must_use]
     pub fn account(&self) -> Option<&Slug> {
         self.account.get()
+    }
+
+    /// Where the call comes from.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// The name of the calling program, once it is authenticated.
+    #[must_use]
+    pub fn caller(&self) -> Option<&str> {
+        self.caller.get().map(|(caller, _)| &**caller)
+    }
+
+    /// The person who uses the calling program, if it names one.
+    #[must_use]
+    pub fn operator(&self) -> Option<&str> {
+        self.caller.get().and_then(|(_, operator)| operator.as_deref())
     }
 
     /// 32 hex digits.
@@ -100,6 +130,11 @@ pub fn set_account(slug: &Slug) {
             call.span.record("account.slug", slug.as_str());
         }
     });
+}
+
+/// Says who made the current call; only the first time counts.
+pub fn set_caller(caller: &Arc<str>, operator: Option<&str>) {
+    let _ = current(|call| call.caller.set((Arc::clone(caller), operator.map(str::to_owned))));
 }
 
 /// Runs work in another task as a part of the current call.

@@ -129,6 +129,15 @@ impl Line<'_> {
         if let Some(account) = call.account() {
             self.add("account.slug", &account.as_str(), &account);
         }
+        if let Some(caller) = call.caller() {
+            self.add("caller", &caller, &format_args!("{caller:?}"));
+        }
+        if let Some(operator) = call.operator() {
+            self.add("operator", &operator, &format_args!("{operator:?}"));
+        }
+        if let Some(peer) = call.peer() {
+            self.add("network.peer.address", &peer, &peer);
+        }
         let trace_id = call.trace_id();
         self.add("trace_id", &trace_id, &trace_id);
     }

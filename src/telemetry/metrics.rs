@@ -80,8 +80,8 @@ pub enum BackgroundTask {
     AttemptsWriter,
     /// Waits for a database that was unavailable at start.
     DatabaseOpening,
-    /// Accepts connections, or does the TLS handshake of one.
-    Accept,
+    /// Serves one connection, or one call.
+    Connection,
     /// CheckConnection's check of one connection.
     ConnectionCheck,
 }
@@ -98,7 +98,7 @@ impl BackgroundTask {
         Self::Reload,
         Self::AttemptsWriter,
         Self::DatabaseOpening,
-        Self::Accept,
+        Self::Connection,
         Self::ConnectionCheck,
     ];
 
@@ -115,10 +115,73 @@ impl BackgroundTask {
             Self::Reload => "reload",
             Self::AttemptsWriter => "attempts_writer",
             Self::DatabaseOpening => "database_opening",
-            Self::Accept => "accept",
+            Self::Connection => "connection",
             Self::ConnectionCheck => "connection_check",
         }
     }
+}
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// LoginService's.
+    Login,
+    /// ConnectionService's.
+    Admin,
+    /// The one for metrics and probes.
+    Metrics,
+}
+
+impl Listener {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Login, Self::Admin, Self::Metrics];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// How many connections a listener holds now.
+pub fn connections_open(listener: Listener, count: usize) {
+    // Exact: far below 2^52.
+    #[expect(clippy::cast_precision_loss, reason = "a number of connections fits")]
+    gauge!(CONNECTIONS, "listener" => listener.name()).set(count as f64);
+}
+
+/// Why a listener closes a connection, or refuses one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// A new connection took its place.
+    Displaced,
+    /// It had been without a call for too long.
+    Idle,
+    /// It had not said what it wants in time.
+    HandshakeTimeout,
+    /// There was no place for it: known callers use all.
+    Refused,
+}
+
+impl Closed {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Displaced, Self::Idle, Self::HandshakeTimeout, Self::Refused];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Displaced => "displaced",
+            Self::Idle => "idle",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A listener closed a connection, or refused one.
+pub fn connection_closed(listener: Listener, why: Closed) {
+    counter!(CONNECTIONS_CLOSED, "listener" => listener.name(), "why" => why.name()).increment(1);
 }
 
 /// A background task panicked or ended early.
@@ -320,6 +383,13 @@ fn begin_at_zero() {
     }
     gauge!(BREAKERS_OPEN).set(0.0);
     gauge!(IN_FLIGHT).set(0.0);
+    for listener in Listener::ALL {
+        connections_open(listener, 0);
+        for why in Closed::ALL {
+            counter!(CONNECTIONS_CLOSED, "listener" => listener.name(), "why" => why.name())
+                .absolute(0);
+        }
+    }
     ready(false);
 }
 
@@ -367,7 +437,13 @@ fn describe() {
     );
     describe_histogram!(PHASE, Unit::Seconds, "duration of one phase of a login");
     describe_histogram!(CALL, Unit::Seconds, "duration of a whole call");
-    describe_gauge!(IN_FLIGHT, "calls in flight");
+    describe_gauge!(IN_FLIGHT, "calls whose answer hasn't been sent completely");
+    describe_gauge!(CONNECTIONS, "open connections, by listener");
+    describe_counter!(
+        CONNECTIONS_CLOSED,
+        "connections that a listener closed or refused, by listener: displaced (a new connection took \
+         its place), idle, handshake_timeout, refused (known callers use all)"
+    );
 }
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -390,6 +466,8 @@ const BREAKERS_OPEN: &str = "sso_breakers_open";
 const PHASE: &str = "sso_phase_seconds";
 const CALL: &str = "sso_call_seconds";
 const IN_FLIGHT: &str = "sso_calls_in_flight";
+const CONNECTIONS: &str = "sso_connections_open";
+const CONNECTIONS_CLOSED: &str = "sso_connections_closed_total";
 const LATENCY_BUCKETS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const AGE_BUCKETS: [f64; 6] = [300.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0];

@@ -6,6 +6,7 @@
 pub mod call;
 mod log;
 mod metrics;
+mod throttle;
 pub mod traces;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,6 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 pub use log::LogFormat;
 pub use metrics::*;
+pub use throttle::LogThrottle;
 pub use traces::Traces;
 
 /// Sends the process's log lines to standard error and, if there is a collector (an OTLP URL), its

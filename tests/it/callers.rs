@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use peerpanda_sso::clock::ManualClock;
+use peerpanda_sso::clock::{Clock, ManualClock, SystemClock};
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::entropy::{Entropy, SystemEntropy};
 use peerpanda_sso::pb;
@@ -31,22 +31,22 @@ use crate::harness::{
 };
 use crate::tls::private_ca;
 
-fn hash(token: &str) -> String {
+pub(crate) fn hash(token: &str) -> String {
     hex::encode(digest::digest(&digest::SHA256, token.as_bytes()))
 }
 
-fn caller(name: &str, role: &str, credential: &str) -> String {
+pub(crate) fn caller(name: &str, role: &str, credential: &str) -> String {
     format!("[[caller]]\nname = \"{name}\"\nroles = [\"{role}\"]\n{credential}\n")
 }
 
-fn with_token<T>(message: T, token: &str) -> Request<T> {
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a header");
     request.metadata_mut().insert("authorization", value);
     request
 }
 
-fn get() -> pb::GetConnectionRequest {
+pub(crate) fn get() -> pb::GetConnectionRequest {
     pb::GetConnectionRequest { slug: "nobody".to_owned() }
 }
 
@@ -442,4 +442,63 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     let closed =
         tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut Vec::new())).await;
     assert!(closed.is_ok(), "the silent connection is closed");
+}
+
+/// Reads the text of a refusal, or why no answer came.
+async fn begin_over(channel: &Channel) -> String {
+    let status = LoginServiceClient::new(channel.clone()).begin_login(begin_request()).await;
+    let status = status.expect_err("refused");
+    let info = status.get_details_error_info();
+    info.map_or_else(|| "no answer".to_owned(), |info| info.reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_connection_outlives_neither_its_certificate_nor_its_ca() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (server_ca, client_ca) = (private_ca(), private_ca());
+    let (cert, server_key) = leaf(&server_ca, None);
+    let file =
+        |name: &str, text: &str| write(data.path(), name, text).to_str().expect("UTF-8").to_owned();
+    let settings = [
+        ("SSO_TLS_CERT_FILE", file("tls.crt", &cert)),
+        ("SSO_TLS_KEY_FILE", file("tls.key", &server_key)),
+        ("SSO_TLS_CLIENT_CA_FILE", file("client-ca.crt", &client_ca.pem())),
+        (
+            "SSO_CALLERS_FILE",
+            file("callers.toml", &caller("web", "login", "san = [\"spiffe://web\"]")),
+        ),
+    ];
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let program = Program::start(data.path(), &settings).await;
+    let url = program.login_url.replace("http://127.0.0.1", "https://localhost");
+    let connect = |lifetime: Duration| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.subject_alt_names = vec![SanType::URI("spiffe://web".try_into().expect("ASCII"))];
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_after = epoch + Duration::from_secs(SystemClock.unix_seconds().0) + lifetime;
+        let cert = params.signed_by(&key, &client_ca).expect("signed").pem();
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(server_ca.pem()))
+            .identity(Identity::from_pem(cert, key.serialize_pem()));
+        let endpoint = Channel::from_shared(url.clone()).expect("a URL").tls_config(tls);
+        async move { endpoint.expect("TLS").connect().await.expect("connected") }
+    };
+    let short = connect(Duration::from_secs(4)).await;
+    let long = connect(Duration::from_secs(3600)).await;
+    assert_eq!(begin_over(&short).await, "CONNECTION_NOT_FOUND");
+    assert_eq!(begin_over(&long).await, "CONNECTION_NOT_FOUND");
+    // Refused on the open connection, or when the client connects again.
+    eventually("the certificate has expired", || async {
+        begin_over(&short).await != "CONNECTION_NOT_FOUND"
+    })
+    .await;
+    assert_eq!(begin_over(&long).await, "CONNECTION_NOT_FOUND");
+
+    file("client-ca.crt", &private_ca().pem());
+    has_logged(&program, "reloaded TLS certificate").await;
+    eventually("connections by the old CA end", || async {
+        begin_over(&long).await != "CONNECTION_NOT_FOUND"
+    })
+    .await;
 }

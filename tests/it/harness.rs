@@ -111,6 +111,10 @@ impl Service {
         format!("http://{}", self.app.login_addr())
     }
 
+    pub(crate) fn metrics_port(&self) -> u16 {
+        self.app.metrics_addr().expect("SSO_METRICS_LISTEN is set").port()
+    }
+
     /// The connection of `acme` to the fake IdP, by discovery.
     pub(crate) fn connection(&self) -> pb::Connection {
         pb::Connection { state: pb::ConnectionState::Active.into(), ..self.idp.connection("acme") }

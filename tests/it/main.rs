@@ -18,6 +18,7 @@ mod connections;
 mod fake_idp;
 mod faults;
 mod harness;
+mod hostile;
 mod identities;
 mod idps;
 mod limits;

@@ -1,5 +1,5 @@
 //! Authenticates and authorizes callers: programs that are known by client certificate or bearer
-//! token and have roles. An interceptor before every service but health and reflection, which are
+//! token and have roles. Called by `admission` for every service but health and reflection, which are
 //! open to all. A token never appears in an error or a log line.
 
 use std::collections::{HashMap, HashSet};
@@ -9,19 +9,21 @@ use std::sync::Arc;
 use aws_lc_rs::{constant_time, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode;
 use serde::Deserialize;
-use tonic::service::Interceptor;
-use tonic::{Request, Status};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::refusal::{Refusal, reject};
+use super::refusal::Refusal;
+use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::cause::Cause;
 use crate::model::text::quotable;
+use crate::server::peer::Peer;
 use crate::server::reload::{Contents, FileError, Watched};
-use crate::server::tls::Peer;
+use crate::telemetry::call;
 
 /// Which service a caller may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -62,7 +64,7 @@ pub struct Callers {
 
 #[derive(Debug)]
 struct Caller {
-    name: String,
+    name: Arc<str>,
     roles: HashSet<Role>,
 }
 
@@ -119,7 +121,7 @@ impl Callers {
             let invalid = |problem| CallersError::Caller { name: name.to_owned(), problem };
             if name.is_empty()
                 || name.len() > 64
-                || callers.callers.iter().any(|known| known.name == name)
+                || callers.callers.iter().any(|known| &*known.name == name)
             {
                 return Err(invalid("needs a unique name of 1 to 64 bytes"));
             }
@@ -163,8 +165,7 @@ impl Callers {
         self.callers.get(found?)
     }
 
-    fn by_certificate(&self, peer: &Peer) -> Option<&Caller> {
-        let leaf = peer.certificates.as_ref()?.first()?;
+    fn by_certificate(&self, leaf: &[u8]) -> Option<&Caller> {
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
         let names = certificate.subject_alternative_name().ok()??;
         let index = names.value.general_names.iter().find_map(|name| match name {
@@ -212,42 +213,43 @@ pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
     (token, hex::encode(hash))
 }
 
-/// The authenticated caller of a request.
-#[derive(Clone)]
-struct CallerName(Arc<str>);
-
-/// Who a change is recorded for: the calling program and, if it names one in the `sso-operator`
-/// metadata, the person who uses it.
-pub(in crate::server) fn actor<T>(request: &Request<T>) -> String {
-    let caller = request.extensions().get::<CallerName>().map_or("anybody", |name| &name.0);
-    let operator = request.metadata().get("sso-operator").and_then(|value| value.to_str().ok());
-    match operator.map(|operator| quotable(operator.trim())).filter(|operator| !operator.is_empty())
-    {
-        Some(operator) => format!("{caller} ({operator})"),
-        None => caller.to_owned(),
-    }
+/// Who calls.
+pub(super) struct Authenticated {
+    /// The calling program's name in the callers file.
+    pub(super) name: Arc<str>,
+    /// The person who uses it, if the program names one in the `sso-operator` metadata.
+    pub(super) operator: Option<String>,
+    /// Whether other callers have the role, too.
+    pub(super) shares_role: bool,
 }
 
 /// Lets callers with one role call a service.
-#[derive(Clone)]
 pub(in crate::server) struct Authorizer {
     callers: Option<Arc<WatchedCallers>>,
-    role: Role,
+    clock: Arc<dyn Clock>,
 }
 
 impl Authorizer {
     /// `callers`: `None` lets everybody call.
-    pub(in crate::server) fn new(callers: Option<Arc<WatchedCallers>>, role: Role) -> Self {
-        Self { callers, role }
+    pub(in crate::server) fn new(
+        callers: Option<Arc<WatchedCallers>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { callers, clock }
     }
-}
 
-impl Interceptor for Authorizer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+    /// Finds out who calls a service that this role is for.
+    pub(super) fn authenticate(
+        &self,
+        role: Role,
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<Authenticated, Box<Refusal>> {
+        let operator = operator(headers);
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else {
-            return Ok(request);
+            return Ok(Authenticated { name: "anybody".into(), operator, shares_role: false });
         };
-        let token = match request.metadata().get("authorization").map(|value| value.to_str()) {
+        let token = match headers.get("authorization").map(HeaderValue::to_str) {
             None => None,
             Some(Ok(value))
                 if value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) =>
@@ -255,41 +257,68 @@ impl Interceptor for Authorizer {
                 Some(value[7..].trim())
             }
             Some(_) => {
-                return Err(reject(Refusal::new(
+                return Err(Refusal::boxed(
                     Cause::AuthorizationMalformed,
                     "the authorization header is not a bearer token",
-                )));
+                ));
             }
         };
         let caller = match token {
             // A wrong token is refused even if the certificate is known.
-            Some(token) => {
-                callers.by_token(token).ok_or((Cause::BearerTokenUnknown, "unknown bearer token"))
-            }
-            None => {
-                let peer = request.extensions().get::<Peer>();
-                let caller = peer.and_then(|peer| callers.by_certificate(peer));
-                caller.ok_or((
-                    Cause::CredentialsMissing,
-                    "neither a bearer token nor a known client certificate was sent",
-                ))
-            }
-        };
-        let caller = caller.map_err(|(cause, text)| reject(Refusal::new(cause, text)))?;
-        if !caller.roles.contains(&self.role) {
-            return Err(reject(Refusal::new(
+            Some(token) => callers
+                .by_token(token)
+                .ok_or_else(|| Refusal::boxed(Cause::BearerTokenUnknown, "unknown bearer token")),
+            None => self.by_certificate(&callers, peer),
+        }?;
+        if !caller.roles.contains(&role) {
+            return Err(Refusal::boxed(
                 Cause::RoleMissing,
                 format!(
                     "the caller {:?} lacks the role {:?} that this service needs",
                     caller.name,
-                    self.role.name()
+                    role.name()
                 ),
-            )));
+            ));
         }
-        let name = CallerName(caller.name.as_str().into());
-        request.extensions_mut().insert(name);
-        Ok(request)
+        let with_role = callers.callers.iter().filter(|other| other.roles.contains(&role));
+        let shares_role = with_role.count() > 1;
+        Ok(Authenticated { name: Arc::clone(&caller.name), operator, shares_role })
     }
+
+    fn by_certificate<'a>(
+        &self,
+        callers: &'a Callers,
+        peer: &Peer,
+    ) -> Result<&'a Caller, Box<Refusal>> {
+        let certificate = peer.certificate();
+        // A connection can outlive the certificate that it was opened with.
+        if certificate.as_ref().is_some_and(|found| found.has_expired(self.clock.unix_seconds())) {
+            let text = "the client certificate has expired since the connection was opened";
+            return Err(Refusal::boxed(Cause::ClientCertificateExpired, text));
+        }
+        let caller = certificate.and_then(|certificate| callers.by_certificate(&certificate.leaf));
+        caller.ok_or_else(|| {
+            let text = "neither a bearer token nor a known client certificate was sent";
+            Refusal::boxed(Cause::CredentialsMissing, text)
+        })
+    }
+}
+
+/// Who a change is recorded for: the calling program and, if it names one, the person who uses it.
+pub(in crate::server) fn actor() -> String {
+    call::current(|call| match (call.caller(), call.operator()) {
+        (Some(caller), Some(operator)) => format!("{caller} ({operator})"),
+        (Some(caller), None) => caller.to_owned(),
+        (None, _) => "anybody".to_owned(),
+    })
+    .unwrap_or_default()
+}
+
+/// The `sso-operator` metadata: UTF-8, percent-encoded where it isn't ASCII.
+fn operator(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("sso-operator")?.as_bytes();
+    let decoded = percent_decode(value).decode_utf8_lossy();
+    Some(quotable(decoded.trim())).filter(|operator| !operator.is_empty())
 }
 
 #[cfg(test)]
@@ -303,7 +332,7 @@ mod tests {
             "[[caller]]\nname = \"web\"\nroles = [\"login\"]\ntoken_sha256 = [\"{hash}\"]\n"
         );
         let callers = Callers::parse(&file).expect("read");
-        assert!(callers.by_token(&token).is_some_and(|caller| caller.name == "web"));
+        assert!(callers.by_token(&token).is_some_and(|caller| &*caller.name == "web"));
         assert!(callers.by_token(&hash).is_none());
     }
 

@@ -54,7 +54,7 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::CreateConnectionRequest>,
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
-        let actor = actor(&request);
+        let actor = actor();
         let request = request.into_inner();
         let new = convert::new_connection(request, self.admin.addresses()).map_err(reject)?;
         let is_written = !new.validate_only;
@@ -102,7 +102,7 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
-        let actor = actor(&request);
+        let actor = actor();
         let edit = convert::connection_edit(request.into_inner()).map_err(reject)?;
         let is_written = !edit.validate_only;
         let updated = self.admin.update(edit, &actor).await.map_err(reject)?;
@@ -120,7 +120,7 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::DeleteConnectionRequest>,
     ) -> Result<Response<pb::DeleteConnectionResponse>, Status> {
-        let actor = actor(&request);
+        let actor = actor();
         let request = request.into_inner();
         let parsed = convert::slug_and_revision(&request.slug, request.revision);
         let (slug, revision) = parsed.map_err(reject)?;
@@ -163,7 +163,7 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::ActivateConnectionRequest>,
     ) -> Result<Response<pb::ActivateConnectionResponse>, Status> {
-        let actor = actor(&request);
+        let actor = actor();
         let request = request.into_inner();
         let parsed = convert::slug_and_revision(&request.slug, request.revision);
         let (slug, revision) = parsed.map_err(reject)?;

@@ -4,10 +4,13 @@
 
 pub(super) mod admission;
 pub mod auth;
+mod body;
+mod capacity;
 mod connections;
 mod convert;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod health;
 mod identity;
 mod login;
 pub(super) mod refusal;

@@ -22,7 +22,7 @@ use crate::oidc::error::ExchangeError;
 use crate::oidc::idps::{self, IdpProduct};
 use crate::store::StoreError;
 use crate::telemetry::call::{self, Call};
-use crate::telemetry::refused;
+use crate::telemetry::{LogThrottle, refused};
 
 /// Why a call is refused.
 pub(in crate::server) struct Refusal {
@@ -52,6 +52,11 @@ impl Refusal {
             retry_after: None,
             detail: None,
         }
+    }
+
+    /// [`Refusal::new`] where a result would become large.
+    pub(super) fn boxed(cause: Cause, text: impl Into<String>) -> Box<Self> {
+        Box::new(Self::new(cause, text))
     }
 
     /// After the state was spent: the same call never succeeds.
@@ -101,8 +106,17 @@ pub(in crate::server) fn log_change(revision: u64) {
 }
 
 impl Refusal {
-    /// The one event of a refusal; the formatter adds the method, the account and the trace id.
+    /// The one event of a refusal; the formatter adds the method, the account, the caller and the trace
+    /// id. What a stranger can cause is throttled.
     fn log(&self, account: Option<&Slug>) {
+        static STRANGERS: LogThrottle = LogThrottle::new();
+        match call::current(|call| call.caller().is_some()) {
+            Some(false) => STRANGERS.warn(|suppressed| self.log_with(account, suppressed)),
+            Some(true) | None => self.log_with(account, 0),
+        }
+    }
+
+    fn log_with(&self, account: Option<&Slug>, suppressed: u64) {
         let (reason, owner) = (self.cause.reason(), self.cause.owner());
         let what = match call::current(Call::method) {
             Some("BeginLogin" | "CompleteLogin") => "login",
@@ -119,6 +133,7 @@ impl Refusal {
                     owner = owner.name(),
                     refusal = &*truncate(&self.text, MAX_TEXT),
                     detail = self.detail.as_deref().unwrap_or_default(),
+                    suppressed = (suppressed > 0).then_some(suppressed),
                     "{what} refused: {reason} ({account})"
                 )
             };
@@ -177,6 +192,12 @@ impl Refusal {
 impl From<Vec<Violation>> for Refusal {
     fn from(violations: Vec<Violation>) -> Self {
         Self::violations(violations)
+    }
+}
+
+impl From<Box<Self>> for Refusal {
+    fn from(refusal: Box<Self>) -> Self {
+        *refusal
     }
 }
 

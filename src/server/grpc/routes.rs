@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
 use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::HealthService;
 
-use super::auth::{Authorizer, Role, WatchedCallers};
 use super::connections::ConnectionRpc;
+use super::health::HealthRpc;
 use super::identity::IdentityRpc;
 use super::login::LoginRpc;
 use crate::connections::ConnectionAdmin;
@@ -21,6 +20,7 @@ use crate::pb;
 use crate::pb::connection_service_server::ConnectionServiceServer;
 use crate::pb::identity_service_server::IdentityServiceServer;
 use crate::pb::login_service_server::LoginServiceServer;
+use crate::server::Health;
 use crate::tasks::Tasks;
 
 /// What the services call.
@@ -40,30 +40,31 @@ pub struct Services {
 /// The routes of the login and the admin listener.
 pub(in crate::server) fn routes(
     services: Services,
-    callers: Option<&Arc<WatchedCallers>>,
-    health: &HealthServer<HealthService>,
+    health: &Health,
     has_reflection: bool,
     tasks: &Tasks,
 ) -> [Routes; 2] {
     let Services { login, identity_tokens, admin, attempts, public_origin } = services;
-    let authorizer = |role| Authorizer::new(callers.cloned(), role);
     let mut login_names = vec![LOGIN_SERVICE];
     let service = LoginServiceServer::new(LoginRpc::new(login, identity_tokens.clone()))
+        .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_LOGIN_MESSAGE);
-    let mut login_routes = Routes::new(InterceptedService::new(service, authorizer(Role::Login)));
+    let mut login_routes = Routes::new(service);
     if let Some(identity_tokens) = identity_tokens {
         let service = IdentityServiceServer::new(IdentityRpc::new(identity_tokens))
+            .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_LOGIN_MESSAGE);
-        login_routes =
-            login_routes.add_service(InterceptedService::new(service, authorizer(Role::Identity)));
+        login_routes = login_routes.add_service(service);
         login_names.push(IDENTITY_SERVICE);
     }
     let service = ConnectionRpc::new(admin, attempts, public_origin, tasks.clone());
-    let service =
-        ConnectionServiceServer::new(service).max_decoding_message_size(MAX_ADMIN_MESSAGE);
-    let admin_routes = Routes::new(InterceptedService::new(service, authorizer(Role::Admin)));
+    let service = ConnectionServiceServer::new(service)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(MAX_ADMIN_MESSAGE);
+    let admin_routes = Routes::new(service);
     let complete = |routes: Routes, names: &[&'static str]| {
-        let routes = routes.add_service(health.clone());
+        let health = HealthServer::new(HealthRpc::new(health.clone()));
+        let routes = routes.add_service(health.max_decoding_message_size(MAX_HEALTH_MESSAGE));
         if has_reflection { with_reflection(routes, names) } else { routes }
     };
     [complete(login_routes, &login_names), complete(admin_routes, &[CONNECTION_SERVICE])]
@@ -81,7 +82,9 @@ fn with_reflection(routes: Routes, services: &[&'static str]) -> Routes {
         services.iter().fold(builder, |builder, service| builder.with_service_name(*service))
     };
     match (builder().build_v1(), builder().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        (Ok(v1), Ok(v1alpha)) => routes
+            .add_service(v1.max_decoding_message_size(MAX_REFLECTION_MESSAGE))
+            .add_service(v1alpha.max_decoding_message_size(MAX_REFLECTION_MESSAGE)),
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "failed to set up server reflection");
             routes
@@ -93,7 +96,12 @@ fn with_reflection(routes: Routes, services: &[&'static str]) -> Routes {
 pub(in crate::server) const LOGIN_SERVICE: &str = pb::login_service_server::SERVICE_NAME;
 /// Name in health checks.
 pub(in crate::server) const CONNECTION_SERVICE: &str = pb::connection_service_server::SERVICE_NAME;
-const IDENTITY_SERVICE: &str = pb::identity_service_server::SERVICE_NAME;
-/// An id_token_hint has at most 64 KiB, and everything else in a request is smaller.
+/// The service for other backends.
+pub(in crate::server) const IDENTITY_SERVICE: &str = pb::identity_service_server::SERVICE_NAME;
+/// Bytes, after decompression. An id_token_hint has at most 64 KiB, and everything else in a request is
+/// smaller.
 const MAX_LOGIN_MESSAGE: usize = 256 * 1024;
 const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
+/// The names of a service and of a symbol.
+const MAX_HEALTH_MESSAGE: usize = 1024;
+const MAX_REFLECTION_MESSAGE: usize = 4 * 1024;
