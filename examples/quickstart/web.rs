@@ -324,7 +324,7 @@ fn refused_page(slug: &str, status: &tonic::Status) -> Response {
         "BAD_REQUEST" => (StatusCode::BAD_REQUEST, "This address is invalid"),
         "CONNECTION_NOT_FOUND" => (StatusCode::NOT_FOUND, "There is no login page at this address"),
         "CONNECTION_DISABLED" => (StatusCode::FORBIDDEN, "Login is disabled for this account"),
-        _ if status.code() == tonic::Code::Unavailable => {
+        "PROVIDER_UNAVAILABLE" | "STORE_UNAVAILABLE" | "OVERLOADED" => {
             (StatusCode::SERVICE_UNAVAILABLE, "Login is unavailable at the moment")
         }
         _ => (StatusCode::FORBIDDEN, "The login was refused"),

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pool_of_callers_gives_up_only_idle_ones() {
+    fn a_full_pool_of_callers_closes_only_idle_ones() {
         let clock = Arc::new(ManualClock::starting_now());
         let pool = pool(&clock);
         let callers: Vec<_> = (0..4)

@@ -218,24 +218,24 @@ async fn the_token_endpoints_refusals_are_told_apart() {
             Code::PermissionDenied,
             "CODE_REJECTED",
         ),
-        (400, r#"{"errorCode":"E0000011"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
-        (200, html, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
-        (200, "[]", Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
-        (200, r#"{"access_token":"a"}"#, Code::Unavailable, "TOKEN_RESPONSE_INVALID"),
+        (400, r#"{"errorCode":"E0000011"}"#, Code::FailedPrecondition, "TOKEN_RESPONSE_INVALID"),
+        (200, html, Code::FailedPrecondition, "TOKEN_RESPONSE_INVALID"),
+        (200, "[]", Code::FailedPrecondition, "TOKEN_RESPONSE_INVALID"),
+        (200, r#"{"access_token":"a"}"#, Code::FailedPrecondition, "TOKEN_RESPONSE_INVALID"),
         (
             200,
             r#"{"access_token":"a","id_token":"b","id_token":"c"}"#,
-            Code::Unavailable,
+            Code::FailedPrecondition,
             "TOKEN_RESPONSE_INVALID",
         ),
         (
             200,
             "{\"access_token\":\"a\\nb\",\"id_token\":\"b\"}",
-            Code::Unavailable,
+            Code::FailedPrecondition,
             "TOKEN_RESPONSE_INVALID",
         ),
-        (500, html, Code::Unavailable, "PROVIDER_UNAVAILABLE"),
-        (429, html, Code::Unavailable, "PROVIDER_UNAVAILABLE"),
+        (500, html, Code::Aborted, "PROVIDER_UNAVAILABLE"),
+        (429, html, Code::Aborted, "PROVIDER_UNAVAILABLE"),
     ] {
         let callback = service.approved().await;
         service.idp.behave().token_answer = Some((status, body.to_owned()));

@@ -27,6 +27,7 @@ fn the_table_of_reasons_is_the_enum() {
     };
     let rows = Reason::ALL.iter().map(|reason| {
         let (code, retry) = of_contract(reason);
+        let code = code.replace(", or ", "`, or `");
         format!("| `{reason}` | `{code}` | {} | {retry} |\n", owners(reason))
     });
     let head = "| reason | gRPC code | owner | retry |\n|---|---|---|---|\n";

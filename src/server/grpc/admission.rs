@@ -243,7 +243,11 @@ impl Admitted {
                             ));
                         }
                         let refusal = Refusal::new(Cause::CallDeadline, "the call took too long");
-                        return cancelled.end(refusal);
+                        // A login's state may be spent: the call must not be repeated.
+                        return cancelled.end(match call::current(Call::method) {
+                            Some("CompleteLogin") => Refusal::of_spent_login(refusal),
+                            _ => refusal,
+                        });
                     }
                     if !meter.is_complete() {
                         let text = format!("the request's message didn't arrive within {message_timeout:?}");

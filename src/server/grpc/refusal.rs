@@ -185,7 +185,7 @@ impl Refusal {
             details.add_help_link(description, url);
         }
         let text = truncate(&text, MAX_TEXT);
-        Status::with_error_details(code(reason), text, details)
+        Status::with_error_details(code(reason, retry), text, details)
     }
 }
 
