@@ -172,11 +172,8 @@ impl App {
             config.public_origin.clone(),
             config.known_connections,
         );
-        let changes = Arc::new(AutomaticChanges::new(
-            Arc::clone(&sql.connections),
-            Arc::clone(&connections),
-            Arc::clone(clock),
-        ));
+        let changes =
+            Arc::new(AutomaticChanges::new(Arc::clone(&sql.connections), Arc::clone(&connections)));
         let login = Arc::new(Login::new(
             login_policy(&config),
             &config.keyring,
@@ -187,6 +184,7 @@ impl App {
             Arc::new(providers),
             Arc::clone(clock),
             Arc::clone(&environment.entropy),
+            tasks.clone(),
         ));
         let health = Health::new();
         if let Some(((listener, _), metrics)) = metrics_listener.zip(metrics) {

@@ -1,9 +1,7 @@
 //! Changes of a connection that the service makes by itself while people log in; called by `login`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::model::change::FieldChange;
 use crate::model::connection::{Connection, Issuer};
 use crate::store::cache::ConnectionCache;
@@ -13,18 +11,13 @@ use crate::store::{ChangeDetails, Connections, DeferredStore, StoreError};
 pub struct AutomaticChanges {
     store: Arc<DeferredStore<dyn Connections>>,
     cache: Arc<ConnectionCache>,
-    clock: Arc<dyn Clock>,
 }
 
 impl AutomaticChanges {
     /// Writes to `store`, and drops what `cache` holds of a changed account.
     #[must_use]
-    pub fn new(
-        store: Arc<DeferredStore<dyn Connections>>,
-        cache: Arc<ConnectionCache>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        Self { store, cache, clock }
+    pub fn new(store: Arc<DeferredStore<dyn Connections>>, cache: Arc<ConnectionCache>) -> Self {
+        Self { store, cache }
     }
 
     /// Keeps the issuer that the metadata named at first use, and returns the connection as it is
@@ -49,8 +42,8 @@ impl AutomaticChanges {
         self.cache.get(slug).await
     }
 
-    /// Lets the standby secret of a connection whose client the IdP has rejected take the place of the
-    /// active one, for the next login, at most once per 10 minutes. Returns whether it did.
+    /// Lets the standby secret take the place of the active one, for the next login. The caller has
+    /// proven it. Returns whether it did: another replica may have been faster.
     ///
     /// # Errors
     /// The store is unavailable.
@@ -63,9 +56,7 @@ impl AutomaticChanges {
             after: standby.fingerprint(),
         };
         let details = ChangeDetails::new(ACTOR, "switch_secret", vec![change]);
-        let not_since = self.clock.unix_millis().before(SWITCH_INTERVAL);
-        let switch =
-            self.store.call(|store| store.switch_secret(slug, *revision, not_since, &details));
+        let switch = self.store.call(|store| store.switch_secret(slug, *revision, &details));
         let has_switched = switch.await?;
         self.cache.forget(slug).await;
         Ok(has_switched)
@@ -74,5 +65,3 @@ impl AutomaticChanges {
 
 /// Recorded as the actor of these changes.
 const ACTOR: &str = "the service";
-/// How often the two secrets of a connection may change places.
-const SWITCH_INTERVAL: Duration = Duration::from_secs(10 * 60);

@@ -7,7 +7,7 @@ use super::attempts::Ending;
 use super::state::relying_party;
 use super::{Login, LoginError, StateError, within_deadline};
 use crate::model::cause::Cause;
-use crate::model::connection::{Connection, ConnectionState};
+use crate::model::connection::{Connection, ConnectionState, CustomerUris};
 use crate::model::identity::{Identity, IdentityClaim};
 use crate::model::login::{Callback, PendingLogin, RawIdToken};
 use crate::model::return_to::ReturnTo;
@@ -18,7 +18,7 @@ use crate::oidc::error::{CallError, ExchangeError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::call::within_current;
-use crate::telemetry::{Phases, secret_switched};
+use crate::telemetry::{BackgroundTask, Phases, secret_switched};
 
 /// A finished login.
 #[derive(Debug)]
@@ -129,11 +129,13 @@ impl Login {
         let has_answered =
             !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
         permit.record_outcome(has_answered, self.clock.monotonic());
-        let is_client_rejected = matches!(exchanged, Err(ExchangeError::ClientRejected { .. }));
-        if is_client_rejected && connection.secrets.standby.is_some() {
-            self.switch_secret(&connection);
-        }
-        let tokens = exchanged.map_err(LoginError::Exchange)?;
+        let tokens = exchanged.map_err(|error| {
+            if error.rejects_secret() && self.switch_secret(&connection, &provider) {
+                LoginError::SecretSwitch(error)
+            } else {
+                LoginError::Exchange(error)
+            }
+        })?;
         let verify = |provider: &Provider| {
             provider.verify(&tokens, &nonce, max_age, self.clock.unix_seconds())
         };
@@ -184,23 +186,35 @@ impl Login {
         identity.map_err(|error| LoginError::Claims { error, issuer: issuer() })
     }
 
-    /// Lets the connection's standby secret serve the next login, in a task of its own: the code of
-    /// this login is spent, so it is never tried again.
-    fn switch_secret(&self, connection: &Arc<Connection>) {
+    /// Lets the connection's standby secret serve the next login if the IdP accepts it, in a task of its
+    /// own: the code of this login is spent, so it is never tried again. Returns whether it is tried.
+    fn switch_secret(&self, connection: &Arc<Connection>, provider: &Arc<Provider>) -> bool {
+        let slug = &connection.slug;
+        if connection.secrets.standby.is_none() || self.limits.admit_switch(slug).is_err() {
+            return false;
+        }
         let (changes, connection) = (Arc::clone(&self.changes), Arc::clone(connection));
-        tokio::spawn(within_current(async move {
-            let slug = &connection.slug;
-            match changes.switch_secret(&connection).await {
-                Ok(true) => {
-                    secret_switched();
-                    tracing::warn!(account.slug = %slug, "client rejected: switched to standby secret");
+        let (provider, entropy) = (Arc::clone(provider), Arc::clone(&self.entropy));
+        let redirect_uri = CustomerUris::new(&self.policy.public_origin, slug).redirect_uri();
+        self.tasks.spawn(
+            BackgroundTask::SecretSwitch,
+            within_current(async move {
+                if !provider.accepts_standby(&connection, &redirect_uri, entropy.as_ref()).await {
+                    return tracing::warn!(
+                        "client rejected: the standby secret is not proven, so the active one stays"
+                    );
                 }
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(account.slug = %slug, %error, "failed to switch to standby secret");
+                match changes.switch_secret(&connection).await {
+                    Ok(true) => {
+                        secret_switched();
+                        tracing::warn!("client rejected: switched to standby secret");
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%error, "failed to switch to standby secret"),
                 }
-            }
-        }));
+            }),
+        );
+        true
     }
 }
 

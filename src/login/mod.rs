@@ -38,6 +38,7 @@ use crate::oidc::providers::Providers;
 use crate::store::cache::ConnectionCache;
 use crate::store::seal::Keyring;
 use crate::store::{PendingLogins, StoreError};
+use crate::tasks::Tasks;
 use crate::telemetry::Phases;
 
 pub use begin::BegunLogin;
@@ -46,7 +47,7 @@ pub use logout::{LogoutRequest, LogoutTarget};
 pub use state::StateError;
 
 use attempts::AttemptLog;
-use limits::BeginLimits;
+use limits::LoginLimits;
 use state::StateKeys;
 
 /// The operator's choices for logins.
@@ -70,7 +71,7 @@ pub struct LoginPolicy {
 pub struct Login {
     policy: LoginPolicy,
     state_keys: StateKeys,
-    limits: BeginLimits,
+    limits: LoginLimits,
     connections: Arc<ConnectionCache>,
     changes: Arc<AutomaticChanges>,
     attempts: Arc<AttemptLog>,
@@ -78,6 +79,7 @@ pub struct Login {
     providers: Arc<Providers>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    tasks: Tasks,
 }
 
 impl Login {
@@ -93,10 +95,11 @@ impl Login {
         providers: Arc<Providers>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
+        tasks: Tasks,
     ) -> Self {
         let state_keys = StateKeys::new(keyring, policy.state_ttl);
         let limits =
-            BeginLimits::new(policy.begin_rate_per_client, policy.begin_rate, Arc::clone(&clock));
+            LoginLimits::new(policy.begin_rate_per_client, policy.begin_rate, Arc::clone(&clock));
         Self {
             policy,
             state_keys,
@@ -108,6 +111,7 @@ impl Login {
             providers,
             clock,
             entropy,
+            tasks,
         }
     }
 
@@ -205,6 +209,9 @@ pub enum LoginError {
     /// The code was not exchanged for tokens.
     #[error(transparent)]
     Exchange(ExchangeError),
+    /// The active client secret was rejected, and the standby secret is being proven to take its place.
+    #[error("{0}; the standby secret takes the place of the active one if the IdP accepts it")]
+    SecretSwitch(ExchangeError),
     /// The ID token proves nothing.
     #[error(transparent)]
     IdToken(IdTokenError),
@@ -257,7 +264,7 @@ impl LoginError {
             Self::IssuerMismatch { actual: Some(_), .. } => Cause::IssDiffers,
             Self::IdpRefused(refusal) => refusal.cause(),
             Self::Provider(error) => error.cause(),
-            Self::Exchange(error) => error.cause(),
+            Self::Exchange(error) | Self::SecretSwitch(error) => error.cause(),
             Self::IdToken(error) => error.cause(),
             Self::UserInfo(error) => error.cause(),
             Self::Claims { error, .. } => error.cause(),
@@ -271,7 +278,7 @@ impl LoginError {
     pub fn idp_error(&self) -> Option<&str> {
         match self {
             Self::IdpRefused(refusal) => Some(&refusal.error),
-            Self::Exchange(error) => error.idp_error(),
+            Self::Exchange(error) | Self::SecretSwitch(error) => error.idp_error(),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::idps::{Refuses, known_error};
 use crate::model::cause::Cause;
 
 /// Which of an IdP's answers a failure is about.
@@ -264,6 +265,19 @@ impl ExchangeError {
             Self::CodeRejected { .. } => Cause::InvalidGrant,
             Self::ResponseInvalid(problem) => problem.cause,
         }
+    }
+
+    /// Whether the IdP rejects the client's secret. Not every rejection of a client does: it may lack a
+    /// grant, or a gateway may answer in the IdP's place.
+    #[must_use]
+    pub fn rejects_secret(&self) -> bool {
+        let Self::ClientRejected { cause, description, .. } = self else { return false };
+        // Keycloak says unauthorized_client, and means the secret by its description.
+        let by_description = || {
+            let known = description.as_deref().and_then(known_error);
+            known.is_some_and(|error| error.refuses == Refuses::Client)
+        };
+        *cause == Cause::InvalidClient || *cause == Cause::ClientNotAuthorized && by_description()
     }
 
     /// The IdP's error code.

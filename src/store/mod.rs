@@ -106,13 +106,12 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<(), ChangeError>;
 
-    /// Swaps the two secrets of exactly this revision if the standby secret is usable and they were not
-    /// swapped after `not_since`. Returns whether it did.
+    /// Swaps the two secrets of exactly this revision if the standby secret has not expired. Returns whether
+    /// it did. The swap is a new revision, so replicas that try at the same time swap once.
     async fn switch_secret(
         &self,
         slug: &Slug,
         revision: u64,
-        not_since: UnixMillis,
         details: &ChangeDetails,
     ) -> Result<bool, StoreError>;
 

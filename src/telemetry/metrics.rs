@@ -84,11 +84,13 @@ pub enum BackgroundTask {
     Connection,
     /// CheckConnection's check of one connection.
     ConnectionCheck,
+    /// Proves a standby secret and puts it into use.
+    SecretSwitch,
 }
 
 impl BackgroundTask {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LoginListener,
         Self::AdminListener,
         Self::MetricsListener,
@@ -100,6 +102,7 @@ impl BackgroundTask {
         Self::DatabaseOpening,
         Self::Connection,
         Self::ConnectionCheck,
+        Self::SecretSwitch,
     ];
 
     /// Its name in metrics and log lines.
@@ -117,6 +120,7 @@ impl BackgroundTask {
             Self::DatabaseOpening => "database_opening",
             Self::Connection => "connection",
             Self::ConnectionCheck => "connection_check",
+            Self::SecretSwitch => "secret_switch",
         }
     }
 }

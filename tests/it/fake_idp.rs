@@ -63,6 +63,8 @@ pub(crate) struct Behaviour {
     pub(crate) client_credentials: bool,
     /// Checks no client credentials, only codes.
     pub(crate) trusts_everybody: bool,
+    /// Accepted in place of the client secret that was given at the start.
+    pub(crate) accepted_secret: Option<String>,
     /// The registered redirect URI; the authorization endpoint shows an error page for any other.
     pub(crate) registered_redirect: Option<String>,
     /// Paths of a product's IdP, with the paths of this one that serve them.
@@ -165,6 +167,7 @@ impl Default for Behaviour {
             expects_post: false,
             client_credentials: false,
             trusts_everybody: false,
+            accepted_secret: None,
             registered_redirect: None,
             routes: HashMap::new(),
             document: None,
@@ -278,6 +281,11 @@ impl FakeIdp {
 
     pub(crate) fn count(&self, path: &str) -> usize {
         self.seen().iter().filter(|seen| seen.path == path).count()
+    }
+
+    /// The codes that were sent to the token endpoint.
+    pub(crate) fn codes(&self) -> Vec<String> {
+        self.seen().iter().filter_map(|seen| seen.form.get("code").cloned()).collect()
     }
 
     pub(crate) fn last_id_token(&self) -> String {
@@ -490,8 +498,7 @@ impl Inner {
         let refused = |status: StatusCode, error: &str| {
             (status, axum_json(&json!({ "error": error }))).into_response()
         };
-        if !behaviour.trusts_everybody && !self.knows_client(headers, form, behaviour.expects_post)
-        {
+        if !behaviour.trusts_everybody && !self.knows_client(headers, form, &behaviour) {
             return refused(StatusCode::UNAUTHORIZED, "invalid_client");
         }
         let field = |name: &str| form.get(name).map_or("", String::as_str);
@@ -534,22 +541,22 @@ impl Inner {
         &self,
         headers: &HeaderMap,
         form: &HashMap<String, String>,
-        expects_post: bool,
+        behaviour: &Behaviour,
     ) -> bool {
+        let secret = behaviour.accepted_secret.as_ref().unwrap_or(&self.client_secret);
         let basic =
             headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned());
-        if expects_post {
+        if behaviour.expects_post {
             return basic.is_none()
                 && form.get("client_id") == Some(&self.client_id)
-                && form.get("client_secret") == Some(&self.client_secret);
+                && form.get("client_secret") == Some(secret);
         }
         let pair = basic
             .and_then(|basic| BASE64_STANDARD.decode(basic.strip_prefix("Basic ")?).ok())
             .unwrap_or_default();
         let pair = String::from_utf8(pair).unwrap_or_default();
         let decoded: Vec<String> = pair.split(':').map(form_decoded).collect();
-        decoded == [self.client_id.clone(), self.client_secret.clone()]
-            && !form.contains_key("client_secret")
+        decoded == [self.client_id.clone(), secret.clone()] && !form.contains_key("client_secret")
     }
 
     fn id_token(&self, behaviour: &Behaviour, granted: &Granted, access_token: &str) -> String {

@@ -3,6 +3,7 @@
 
 pub(super) mod authorization;
 pub(super) mod logout;
+mod standby;
 pub(super) mod token;
 pub(super) mod userinfo;
 

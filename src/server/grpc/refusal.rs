@@ -33,6 +33,8 @@ pub(in crate::server) struct Refusal {
     help: Option<(&'static str, &'static str)>,
     /// The login's state is spent, so repeating the call can't help.
     is_spent: bool,
+    /// `None`: the reason's.
+    retry: Option<Retry>,
     /// For RetryInfo; `None`: [`RETRY_DELAY`].
     retry_after: Option<Duration>,
     /// Only logged.
@@ -49,6 +51,7 @@ impl Refusal {
             metadata: Vec::new(),
             help: None,
             is_spent: false,
+            retry: None,
             retry_after: None,
             detail: None,
         }
@@ -146,10 +149,10 @@ impl Refusal {
     }
 
     fn into_status(self, account: Option<&Slug>, trace_id: String) -> Status {
-        let Self { cause, text, violations, metadata, help, is_spent, retry_after, detail: _ } =
+        let Self { cause, text, violations, metadata, help, is_spent, retry, retry_after, .. } =
             self;
         let (reason, owner) = (cause.reason(), cause.owner());
-        let retry = match reason.retry() {
+        let retry = match retry.unwrap_or(reason.retry()) {
             Retry::Call if is_spent => Retry::Login,
             retry => retry,
         };
@@ -229,6 +232,9 @@ impl From<LoginError> for Refusal {
                 Self { retry_after: Some(retry_after), ..refusal }
             }
             LoginError::IdpRefused(idp) => Self { detail: idp.description, ..refusal },
+            LoginError::SecretSwitch(ExchangeError::ClientRejected { description, .. }) => {
+                Self { detail: description, retry: Some(Retry::Login), ..refusal }
+            }
             LoginError::Exchange(
                 ExchangeError::ClientRejected { description, .. }
                 | ExchangeError::CodeRejected { description, .. },

@@ -209,7 +209,6 @@ impl<D: Backend> Connections for SqlStore<D> {
         &self,
         slug: &Slug,
         revision: u64,
-        not_since: UnixMillis,
         details: &ChangeDetails,
     ) -> Result<bool, StoreError> {
         let (mut tx, number) = self.begin_change().await?;
@@ -224,14 +223,12 @@ impl<D: Backend> Connections for SqlStore<D> {
                  revision = $2 \
              WHERE slug = $3 AND revision = $4 \
                  AND standby_secret IS NOT NULL \
-                 AND (standby_expire IS NULL OR standby_expire > $1) \
-                 AND (secret_switched IS NULL OR secret_switched <= $5)",
+                 AND (standby_expire IS NULL OR standby_expire > $1)",
         )
         .bind(self.codec.now())
         .bind(number)
         .bind(slug)
-        .bind(revision)
-        .bind(not_since);
+        .bind(revision);
         if D::execute(&mut tx, switch).await? == 0 {
             tx.rollback().await.map_err(unavailable(D::STORE))?;
             return Ok(false);

@@ -1,0 +1,44 @@
+//! Proves a standby secret before it takes the place of the active one: both are tried with a made-up
+//! code. So neither a gateway's error nor a stranger's code puts a secret into use that the IdP doesn't
+//! know.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::Provider;
+use super::token::TokenEndpoint;
+use crate::entropy::Entropy;
+use crate::model::connection::Connection;
+use crate::model::login::{AuthorizationCode, PkceVerifier};
+use crate::oidc::error::ExchangeError;
+
+impl Provider {
+    /// Whether the IdP rejects the active secret and accepts the standby secret, by two requests to the
+    /// token endpoint.
+    pub async fn accepts_standby(
+        &self,
+        connection: &Connection,
+        redirect_uri: &str,
+        entropy: &dyn Entropy,
+    ) -> bool {
+        let random = || {
+            let mut bytes = [0; 32];
+            entropy.fill(&mut bytes);
+            BASE64_URL_SAFE_NO_PAD.encode(bytes)
+        };
+        let (endpoint, http) = (&self.fixed.metadata.endpoints.token, &self.fixed.http);
+        let Some(standby) = &connection.secrets.standby else { return false };
+        let settings = &connection.settings;
+        let standby = TokenEndpoint::new(settings, standby.expose(), endpoint, redirect_uri);
+        let Ok(standby) = standby else { return false };
+        let code = || (AuthorizationCode::new(random()), PkceVerifier::new(random()));
+        let (made_up, verifier) = code();
+        let by_active = self.fixed.token.exchange(made_up, verifier, http).await;
+        if !by_active.is_err_and(|error| error.rejects_secret()) {
+            return false;
+        }
+        let (made_up, verifier) = code();
+        let by_standby = standby.exchange(made_up, verifier, http).await;
+        matches!(by_standby, Err(ExchangeError::CodeRejected { .. }))
+    }
+}
