@@ -12,7 +12,7 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Instrument;
 
-use super::{TelemetryError, call};
+use super::{TelemetryError, call, process};
 
 /// The process's metrics, as text for Prometheus.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         self.0.run_upkeep();
-        self.0.render()
+        self.0.render() + &process::render()
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod call;
 mod log;
 mod metrics;
+mod process;
 mod throttle;
 pub mod traces;
 
