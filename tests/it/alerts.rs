@@ -1,4 +1,5 @@
-//! The chart's alert rules, checked against the metrics that the program emits and the runbook.
+//! The chart's alert rules and its dashboard, checked against the metrics that the program emits and
+//! the runbook.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::model::cause::Cause;
 use peerpanda_sso::model::reason::Reason;
 use peerpanda_sso::pb;
-use promql_parser::parser::{Expr, VectorSelector};
+use promql_parser::parser::{Expr, LabelModifier, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use rcgen::{CertificateParams, KeyPair};
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use crate::harness::{begin_request, reason};
 use crate::operations::{get, metrics_port};
 
 const RULES: &str = include_str!("../../helm/peerpanda-sso/files/alerts.yaml");
+const DASHBOARD: &str = include_str!("../../helm/peerpanda-sso/files/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/operations.md");
 
 #[derive(Deserialize)]
@@ -51,35 +53,97 @@ fn rules() -> Vec<Rule> {
     rules.groups.into_iter().flat_map(|group| group.rules).collect()
 }
 
-/// The selectors of an expression: metrics with their labels and values.
+/// What an expression names: metrics with their labels and values, and the labels that it groups by.
 #[derive(Default)]
-struct Selected(Vec<(String, Vec<(String, String)>)>);
+struct Named {
+    selectors: Vec<(String, Vec<(String, String)>)>,
+    groups: BTreeSet<String>,
+    is_aggregated: bool,
+}
 
-impl Selected {
+impl Named {
     fn take(&mut self, selector: &VectorSelector) {
         let matchers = selector.matchers.matchers.iter();
         let labels =
             matchers.map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
-        self.0.push((selector.name.clone().expect("a metric's name"), labels));
+        self.selectors.push((selector.name.clone().expect("a metric's name"), labels));
     }
 }
 
-impl ExprVisitor for Selected {
+impl ExprVisitor for Named {
     type Error = ();
 
     fn pre_visit(&mut self, expr: &Expr) -> Result<bool, ()> {
         match expr {
             Expr::VectorSelector(selector) => self.take(selector),
             Expr::MatrixSelector(matrix) => self.take(&matrix.vs),
+            Expr::Aggregate(aggregate) => {
+                self.is_aggregated = true;
+                match &aggregate.modifier {
+                    Some(LabelModifier::Include(labels)) => {
+                        self.groups.extend(labels.labels.clone());
+                    }
+                    Some(LabelModifier::Exclude(_)) => panic!("group by labels that are known"),
+                    None => {}
+                }
+            }
             _ => {}
         }
         Ok(true)
     }
 }
 
+/// Metric -> its labels and their values.
+type Series = BTreeMap<String, BTreeSet<(String, String)>>;
+
+/// Labels that Prometheus adds to every series of a target.
+const TARGET_LABELS: [&str; 2] = ["job", "pod"];
+
+/// Checks that the metrics, labels and values of a query can occur, and gives the labels that its
+/// result can have.
+fn result_labels(what: &str, query: &str, known: &Series) -> BTreeSet<String> {
+    let expr = promql_parser::parser::parse(query)
+        .unwrap_or_else(|error| panic!("{what}: {error}: {query}"));
+    let mut named = Named::default();
+    walk_expr(&mut named, &expr).expect("walked");
+    assert!(!named.selectors.is_empty(), "{what} selects nothing");
+    let mut all: BTreeSet<String> = TARGET_LABELS.map(str::to_owned).into();
+    for (metric, labels) in named.selectors {
+        let series =
+            known.get(&metric).unwrap_or_else(|| panic!("{what}: no metric {metric} is emitted"));
+        all.extend(series.iter().map(|(name, _)| name.clone()));
+        for (label, values) in labels {
+            if TARGET_LABELS.contains(&label.as_str()) {
+                continue;
+            }
+            assert!(
+                series.iter().any(|(name, _)| *name == label),
+                "{what}: {metric} has no label {label}"
+            );
+            for value in values.split('|') {
+                // Any reason and owner can occur; other values must have occurred.
+                let is_known = match label.as_str() {
+                    "reason" => Reason::ALL.iter().any(|reason| reason.name() == value),
+                    "owner" => Cause::ALL.iter().any(|cause| cause.owner().name() == value),
+                    _ => series.contains(&(label.clone(), value.to_owned())),
+                };
+                assert!(is_known, "{what}: {metric} never has {label}={value:?}");
+            }
+        }
+    }
+    assert!(named.groups.is_subset(&all), "{what}: groups by {:?} of {all:?}", named.groups);
+    if named.is_aggregated { named.groups } else { all }
+}
+
+/// The names between `start` and `end` in a template.
+fn placeholders<'a>(template: &'a str, start: &str, end: &str) -> Vec<&'a str> {
+    let parts = template.split(start).skip(1);
+    parts.map(|part| part.split_once(end).expect("closed").0.trim()).collect()
+}
+
 /// Collects the labels of each metric and their values.
-fn emitted(metrics: &str, into: &mut BTreeMap<String, BTreeSet<(String, String)>>) {
-    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+fn emitted(metrics: &str, into: &mut Series) {
+    for line in metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let series = line.rsplit_once(' ').map_or("", |(series, _)| series);
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         let labels =
@@ -90,8 +154,8 @@ fn emitted(metrics: &str, into: &mut BTreeMap<String, BTreeSet<(String, String)>
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
+/// The metrics of a program that has logged somebody in and refused others, and of one with TLS.
+async fn emitted_series() -> Series {
     let data = tempfile::tempdir().expect("a directory");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
     let mut known = BTreeMap::new();
@@ -139,35 +203,94 @@ async fn every_alert_rule_speaks_of_metrics_that_are_emitted() {
     assert_eq!(get(port, "/livez").await.0, 200);
     emitted(&get(port, "/metrics").await.1, &mut known);
 
+    known
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_alert_and_every_panel_speaks_of_metrics_that_are_emitted() {
+    let known = emitted_series().await;
     let rules = rules();
     assert!(rules.len() > 10);
     for rule in &rules {
-        let expr = promql_parser::parser::parse(&rule.expr)
-            .unwrap_or_else(|error| panic!("{}: {error}", rule.alert));
-        let mut selected = Selected::default();
-        walk_expr(&mut selected, &expr).expect("walked");
-        assert!(!selected.0.is_empty(), "{} selects nothing", rule.alert);
-        for (metric, labels) in selected.0 {
-            let series = known
-                .get(&metric)
-                .unwrap_or_else(|| panic!("{}: no metric {metric} is emitted", rule.alert));
-            for (label, values) in labels {
-                assert!(
-                    series.iter().any(|(name, _)| *name == label),
-                    "{}: {metric} has no label {label}",
-                    rule.alert
-                );
-                for value in values.split('|') {
-                    // Any reason and owner can occur; other values must have occurred.
-                    let is_known = match label.as_str() {
-                        "reason" => Reason::ALL.iter().any(|reason| reason.name() == value),
-                        "owner" => Cause::ALL.iter().any(|cause| cause.owner().name() == value),
-                        _ => series.contains(&(label.clone(), value.to_owned())),
-                    };
-                    assert!(is_known, "{}: {metric} never has {label}={value:?}", rule.alert);
-                }
+        let labels = result_labels(&rule.alert, &rule.expr, &known);
+        for label in placeholders(&rule.annotations["summary"], "$labels.", "}}") {
+            assert!(labels.contains(label), "{}: {label} of {labels:?}", rule.alert);
+        }
+    }
+
+    let panels = panels();
+    assert!(panels.len() > 20);
+    for panel in &panels {
+        for target in &panel.targets {
+            let query = target.expr.replace("$__rate_interval", "5m").replace("\"$job\"", "\".+\"");
+            assert!(!query.contains('$'), "{}: an unknown variable in {query}", panel.title);
+            let labels = result_labels(&panel.title, &query, &known);
+            for label in placeholders(&target.legend, "{{", "}}") {
+                assert!(labels.contains(label), "{}: {label} of {labels:?}", panel.title);
             }
         }
+        for alert in panel.description.split(|c: char| !c.is_alphanumeric()) {
+            let is_alert = alert.starts_with("Sso");
+            assert!(
+                !is_alert || rules.iter().any(|rule| rule.alert == alert),
+                "{}: there is no alert {alert}",
+                panel.title
+            );
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Dashboard {
+    panels: Vec<Panel>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Panel {
+    id: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    title: String,
+    #[serde(default)]
+    description: String,
+    grid_pos: Place,
+    #[serde(default)]
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    h: u32,
+    w: u32,
+    x: u32,
+    y: u32,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    expr: String,
+    #[serde(rename = "legendFormat")]
+    legend: String,
+}
+
+/// The dashboard's panels without its headings.
+fn panels() -> Vec<Panel> {
+    let dashboard: Dashboard = serde_json::from_str(DASHBOARD).expect("a dashboard");
+    dashboard.panels.into_iter().filter(|panel| panel.kind != "row").collect()
+}
+
+#[test]
+fn every_panel_has_a_place_an_explanation_and_a_query() {
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for Panel { id, title, description, grid_pos: Place { h, w, x, y }, targets, .. } in panels() {
+        assert!(ids.insert(id), "{title}: a second panel {id}");
+        assert!(x + w <= 24, "{title}: Grafana's grid has 24 columns");
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{title} overlaps another panel");
+        }
+        assert!(description.ends_with('.'), "{title}");
+        assert!(!targets.is_empty(), "{title}");
     }
 }
 
