@@ -277,6 +277,13 @@ def test_each_value_arrives_as_its_variable(settings):
     assert [port["containerPort"] for port in container["ports"]] == [1, 2, 3]
 
 
+def test_services_do_not_inject_variables():
+    for name in BUNDLES:
+        found = manifests(bundle(name))
+        assert of_kind(found, "Deployment")[0]["spec"]["template"]["spec"]["enableServiceLinks"] is False, name
+        assert of_kind(found, "Pod")[0]["spec"]["enableServiceLinks"] is False, name
+
+
 def test_pods_run_with_minimal_privileges():
     for name in BUNDLES:
         found = manifests(bundle(name))
