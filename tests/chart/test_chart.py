@@ -219,7 +219,8 @@ def test_the_schema_refuses(what):
 
 
 UNFIT = {
-    "no time to drain": ({"settings": {"drainTimeout": "2m"}}, "terminationGracePeriodSeconds must be at least 130"),
+    "no time to drain": ({"settings": {"drainTimeout": "2m"}}, "terminationGracePeriodSeconds must be at least 137"),
+    "no time for the last records": ({"terminationGracePeriodSeconds": 41}, "terminationGracePeriodSeconds must be at least 42"),
     "a port that nothing maps": ({"service": {"login": {"port": 443}}}, "service.login.port must be the port"),
 }
 
@@ -229,7 +230,7 @@ def test_numbers_that_do_not_fit_are_refused(what):
     change, expected = UNFIT[what]
     done = helm("template", "rel", str(CHART), "--kube-version", KUBERNETES[0], values=merged(bundle("production"), change))
     assert done.returncode != 0 and expected in done.stderr, done.stderr
-    both = merged(bundle("production"), {"settings": {"drainTimeout": "2m"}, "terminationGracePeriodSeconds": 130})
+    both = merged(bundle("production"), {"settings": {"drainTimeout": "2m"}, "terminationGracePeriodSeconds": 137})
     assert render(both)
 
 
@@ -313,7 +314,7 @@ def test_the_network_is_open_only_where_it_must_be():
 
 def test_shutdown_fits_into_its_time():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert values["preStopSeconds"] + 25 + 5 <= values["terminationGracePeriodSeconds"], "25 s is SSO_DRAIN_TIMEOUT's default"
+    assert values["preStopSeconds"] + 25 + 12 <= values["terminationGracePeriodSeconds"], "25 s is SSO_DRAIN_TIMEOUT's default"
 
 
 def test_helm_test_asks_each_service():

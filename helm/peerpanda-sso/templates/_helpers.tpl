@@ -49,9 +49,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $seconds := 0 }}
 {{- if regexMatch "^[0-9]+s$" $drain }}{{ $seconds = trimSuffix "s" $drain | int }}{{ end }}
 {{- if regexMatch "^[0-9]+m$" $drain }}{{ $seconds = mul 60 (trimSuffix "m" $drain | int) }}{{ end }}
-{{- $needed := add .Values.preStopSeconds $seconds 5 }}
+{{- $needed := add .Values.preStopSeconds $seconds 12 }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) (int $needed) }}
-{{- fail (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 5 s" $needed) }}
+{{- fail (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 12 s, in which the last login attempts and spans are written" $needed) }}
 {{- end }}
 {{- if and .Values.service.login.headless (ne (toString .Values.service.login.port) (include "sso.port" .Values.settings.listen)) }}
 {{- fail "service.login.port must be the port of settings.listen if service.login.headless is true: the port of a headless Service is not mapped" }}
