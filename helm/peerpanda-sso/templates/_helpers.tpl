@@ -43,21 +43,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if or (not .Values.secrets.databaseUrl.existingSecret) (not .Values.secrets.redisUrl.existingSecret) }}true{{ end }}
 {{- end }}
 
-{{/* Refuses what the schema can't express: values that contradict each other. */}}
-{{- define "sso.check" -}}
-{{- $drain := default "25s" .Values.settings.drainTimeout }}
-{{- $seconds := 0 }}
-{{- if regexMatch "^[0-9]+s$" $drain }}{{ $seconds = trimSuffix "s" $drain | int }}{{ end }}
-{{- if regexMatch "^[0-9]+m$" $drain }}{{ $seconds = mul 60 (trimSuffix "m" $drain | int) }}{{ end }}
-{{- $needed := add .Values.preStopSeconds $seconds 12 }}
-{{- if lt (int .Values.terminationGracePeriodSeconds) (int $needed) }}
-{{- fail (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 12 s, in which the last login attempts and spans are written" $needed) }}
-{{- end }}
-{{- if and .Values.service.login.headless (ne (toString .Values.service.login.port) (include "sso.port" .Values.settings.listen)) }}
-{{- fail "service.login.port must be the port of settings.listen if service.login.headless is true: the port of a headless Service is not mapped" }}
-{{- end }}
-{{- end }}
-
 {{/* The Secret with the listeners' certificate; empty if they have none. */}}
 {{- define "sso.tlsSecret" -}}
 {{- if .Values.certManager.enabled }}{{ include "sso.fullname" . }}-tls{{ else }}{{ .Values.files.tlsCertFile.existingSecret }}{{ end }}
@@ -84,6 +69,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $mounts "tlsKeyFile" (dict "secret" $secret "key" "tls.key") }}
 {{- end }}
 {{- $mounts | toJson }}
+{{- end }}
+
+{{/* A value as text. Helm reads numbers of a values file as float64, of which toString makes 1e+06. */}}
+{{- define "sso.text" -}}
+{{- if kindIs "float64" . }}{{ int64 . }}{{ else if not (kindIs "invalid" .) }}{{ toString . }}{{ end }}
 {{- end }}
 
 {{/* The port of an address such as 0.0.0.0:50051. */}}
