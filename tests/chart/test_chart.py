@@ -140,6 +140,23 @@ def test_snapshot(name):
     assert rendered == path.read_text(), f"{path} differs: look, then UPDATE_SNAPSHOTS=1 tests/chart/run"
 
 
+def test_the_readme_lists_every_value():
+    command = [os.environ["HELM_DOCS"], "--chart-search-root", str(CHART), "--sort-values-order", "file", "--dry-run", "--log-level", "warning"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    path, made = CHART / "README.md", done.stdout.rstrip("\n") + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        path.write_text(made)
+    assert made == path.read_text(), "UPDATE_SNAPSHOTS=1 tests/chart/run writes README.md"
+    rows = dict(re.findall(r"^\| ([a-zA-Z0-9.]+) \| (?:int|string|bool|list|object) \| .+ \| (.*) \|$", made, re.MULTILINE))
+    # A group is listed as a whole if it is described, else value by value.
+    def listed(prefix, value):
+        return prefix in rows or isinstance(value, dict) and value and all(listed(f"{prefix}.{name}", inner) for name, inner in value.items())
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert [name for name, value in values.items() if not listed(name, value)] == []
+    assert [name for name, description in rows.items() if not description.endswith(".")] == []
+
+
 SWITCHES = [
     ("tls", [{}, {"certManager": {"enabled": False}, "settings": {"allowInsecureListen": True}, "files": {"tlsClientCaFile": {"existingConfigMap": ""}}},
              {"certManager": {"enabled": False}, "files": {"tlsCertFile": {"existingSecret": "t"}, "tlsKeyFile": {"existingSecret": "t"}}}]),
