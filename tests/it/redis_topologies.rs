@@ -54,7 +54,7 @@ async fn answers(port: u16) {
 async fn users_and_passwords_are_sent_and_never_repeated_in_an_error() {
     let port = free_port();
     let (port_text, user) =
-        (port.to_string(), "--user sso on >CANARYp@ss ~sso:* +set +getdel +del +hello +client");
+        (port.to_string(), "--user sso on >CANARYp@ss ~sso:* +set +getdel +hello +client");
     let mut arguments = vec!["--port", &port_text, "--save", "", "--requirepass", "CANARYadmin"];
     arguments.extend(user.split(' '));
     let _redis = redis_server(&arguments);
@@ -74,6 +74,45 @@ async fn users_and_passwords_are_sent_and_never_repeated_in_an_error() {
             detail_of_refusal(&store_at(&format!("redis://{credentials}127.0.0.1:{port}"))).await;
         assert!(!detail.contains("CANARY"), "{detail}");
     }
+}
+
+/// Lets a server refuse every command that could use more memory.
+fn fill(port: u16) {
+    assert_eq!(cli(&["-p", &port.to_string(), "config", "set", "maxmemory", "1"]), "OK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_redis_is_unhealthy_and_still_completes_logins() {
+    let port = free_port();
+    let _redis = own_redis(port);
+    answers(port).await;
+    let (store, key) = (store_at(&format!("redis://127.0.0.1:{port}")), PendingKey::new(random()));
+    store.put(&key, b"1", TTL).await.expect("put");
+    store.ping().await.expect("healthy");
+    fill(port);
+    let detail = detail_of_refusal(&store).await;
+    assert!(detail.contains("OOM command not allowed when used memory > 'maxmemory'"), "{detail}");
+    store.ping().await.expect_err("no login can begin");
+    assert_eq!(store.take(&key).await.expect("answered"), Some(b"1".to_vec()));
+    cli(&["-p", &port.to_string(), "config", "set", "maxmemory", "0"]);
+    store.ping().await.expect("healthy again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_without_getdel_returns_a_pending_login_at_most_once() {
+    let (folder, port) = (tempfile::tempdir().expect("a directory"), free_port());
+    let file = folder.path().join("redis.conf");
+    let text = format!("port {port}\nbind 127.0.0.1\nsave \"\"\nrename-command GETDEL \"\"\n");
+    fs::write(&file, text).expect("written");
+    let _redis = redis_server(&[file.to_str().expect("UTF-8")]);
+    answers(port).await;
+    assert!(cli(&["-p", &port.to_string(), "getdel", "x"]).contains("unknown command"));
+    let (store, key) = (store_at(&format!("redis://127.0.0.1:{port}")), PendingKey::new(random()));
+    assert_eq!(store.take(&key).await.expect("answered"), None);
+    store.put(&key, b"1", TTL).await.expect("put");
+    let taken = futures_util::future::join_all((0..100).map(|_| store.take(&key))).await;
+    let taken: Vec<_> = taken.into_iter().filter_map(|taken| taken.expect("answered")).collect();
+    assert_eq!(taken, [b"1".to_vec()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,6 +323,18 @@ impl Cluster {
             self.nodes.iter().take(3).map(|(port, _)| format!("127.0.0.1:{port}")).collect();
         format!("redis+cluster://{}", hosts.join(","))
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_unhealthy_if_most_of_its_masters_are_full() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let cluster = cluster(folder.path()).await;
+    let store = store_at(&cluster.url());
+    eventually("the Cluster accepts writes", || async { store.ping().await.is_ok() }).await;
+    fill(cluster.nodes[0].0);
+    store.ping().await.expect("two thirds of the logins can begin");
+    fill(cluster.nodes[1].0);
+    store.ping().await.expect_err("one third of the logins can begin");
 }
 
 /// Whether a call succeeded. It may be refused only as STORE_UNAVAILABLE, which a client repeats.

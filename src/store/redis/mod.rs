@@ -1,9 +1,12 @@
 //! Pending logins in Redis, shared by all replicas: `SET key value NX PX ttl` to put, `GETDEL` to take,
-//! always one key, so that Cluster works. Reconnects by itself to the current master, and answers or
-//! fails within a second. Must never repeat the URL or a key in an error.
+//! always one key, so that Cluster works. Servers without GETDEL (before 6.2) take by a transaction.
+//! Reconnects by itself to the current master, and answers or fails within a second. Must never repeat
+//! the URL or a key in an error.
 
+mod error;
 pub mod url;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,22 +17,25 @@ use ::redis::io::tcp::TcpSettings;
 use ::redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
-    IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind,
-    TlsCertificates, TlsMode,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    TlsMode, Value,
 };
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, join_all};
 use secrecy::ExposeSecret;
 
-use crate::store::redis::url::{RedisKind, RedisUrl};
+use self::error::{is_unknown_command, needs_new_connection, safe_text};
+use self::url::{RedisKind, RedisUrl};
 use crate::store::{PendingKey, PendingLogins, StoreError};
 use crate::telemetry::store_failed;
 
 /// [`PendingLogins`] in Redis.
 pub struct RedisPendingLogins {
     inner: Arc<Inner>,
+    /// Whether a part of a Cluster refused writes at the last probe, which is logged once.
+    is_partly_down: AtomicBool,
 }
 
 struct Inner {
@@ -48,10 +54,22 @@ enum Source {
     Cluster(Box<ClusterClient>),
 }
 
-#[derive(Clone)]
-enum Link {
+/// A connection, and what was learned about its server.
+struct Link {
+    connection: Connection,
+    lacks_getdel: AtomicBool,
+}
+
+enum Connection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
+}
+
+/// What is sent in one round trip.
+enum Request {
+    Command(Cmd),
+    /// Takes the value of this key. How, depends on the server.
+    Take(String),
 }
 
 type Connecting = Shared<BoxFuture<'static, Result<Arc<Link>, RedisError>>>;
@@ -65,33 +83,36 @@ impl RedisPendingLogins {
     pub fn lazy(url: &RedisUrl, ca: Option<Vec<u8>>) -> Result<Self, RedisSetupError> {
         let source = source(url, ca).map_err(|error| RedisSetupError(safe_text(&error)))?;
         let inner = Inner { source, link: ArcSwapOption::empty(), connecting: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), is_partly_down: AtomicBool::default() })
     }
 
-    /// Runs a command, and runs it again over a new connection if the current one is broken or its server
-    /// is not a master.
+    /// Sends a request, and sends it again over a new connection if the current one is broken or its
+    /// server is not a master, or over the same one if it was found to lack GETDEL.
     async fn run<T: FromRedisValue>(
         &self,
-        command: impl Fn(Attempt) -> Cmd,
+        request: impl Fn(Attempt) -> Request,
     ) -> Result<T, StoreError> {
         let unavailable = |detail| {
             store_failed("redis");
             StoreError::Unavailable { store: "redis", detail }
         };
         let both = async {
-            let first = self.inner.attempt(&command(Attempt::First)).await;
-            match first {
-                Err((error, link)) if needs_new_connection(&error) => {
-                    self.inner.forget(link.as_ref());
-                    // The first attempt may have been executed although its answer was lost, so the
-                    // command depends on the attempt.
-                    self.inner.attempt(&command(Attempt::Second)).await.map_err(|(error, _)| error)
-                }
-                Err((error, _)) => Err(error),
-                Ok(answer) => Ok(answer),
+            let (error, link) = match self.inner.attempt(request(Attempt::First)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            if needs_new_connection(&error) {
+                self.inner.forget(link.as_ref());
+            } else if is_unknown_command(&error) {
+                link.iter().for_each(|link| link.record_missing_getdel());
+            } else {
+                return Err(error);
             }
+            // The first attempt may have been executed although its answer was lost, so the request
+            // depends on the attempt.
+            self.inner.attempt(request(Attempt::Second)).await.map_err(|(error, _)| error)
         };
-        let answer: ::redis::Value = match tokio::time::timeout(COMMAND_DEADLINE, both).await {
+        let answer: Value = match tokio::time::timeout(COMMAND_DEADLINE, both).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(unavailable(safe_text(&error))),
             Err(_) => return Err(unavailable(format!("no answer within {COMMAND_DEADLINE:?}"))),
@@ -115,14 +136,14 @@ enum Attempt {
 impl Inner {
     async fn attempt(
         self: &Arc<Self>,
-        command: &Cmd,
-    ) -> Result<::redis::Value, (RedisError, Option<Arc<Link>>)> {
+        request: Request,
+    ) -> Result<Value, (RedisError, Option<Arc<Link>>)> {
         let link = self.link().await.map_err(|error| (error, None))?;
-        let answer = match &*link {
-            Link::One(connection) => connection.clone().req_packed_command(command).await,
-            Link::Cluster(connection) => connection.clone().req_packed_command(command).await,
+        let answer = match request {
+            Request::Command(command) => link.command(&command).await,
+            Request::Take(key) => link.take(&key).await,
         };
-        answer.and_then(::redis::Value::extract_error).map_err(|error| (error, Some(link)))
+        answer.and_then(Value::extract_error).map_err(|error| (error, Some(link)))
     }
 
     /// The connection in use, or a new one. Concurrent callers wait for the same attempt to connect.
@@ -162,15 +183,25 @@ impl Inner {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let connected = async {
-            Ok(match &self.source {
-                Source::Single(client) => {
-                    Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+            let connection = match &self.source {
+                Source::Single(client) => Connection::One(
+                    client.get_multiplexed_async_connection_with_config(&config).await?,
+                ),
+                Source::Sentinel(client) => Connection::One(
+                    client.lock().await.get_async_connection_with_config(&config).await?,
+                ),
+                Source::Cluster(client) => {
+                    Connection::Cluster(client.get_async_connection().await?)
                 }
-                Source::Sentinel(client) => {
-                    Link::One(client.lock().await.get_async_connection_with_config(&config).await?)
-                }
-                Source::Cluster(client) => Link::Cluster(client.get_async_connection().await?),
-            })
+            };
+            let link = Link { connection, lacks_getdel: AtomicBool::default() };
+            // Any other answer is for the commands to deal with.
+            if let Err(error) = link.take(PING_KEY).await.and_then(Value::extract_error)
+                && is_unknown_command(&error)
+            {
+                link.record_missing_getdel();
+            }
+            Ok(link)
         };
         let too_slow = |_| RedisError::from((ErrorKind::Io, "the attempt to connect timed out"));
         tokio::time::timeout(CONNECT_DEADLINE, connected)
@@ -189,6 +220,53 @@ impl Inner {
     }
 }
 
+impl Link {
+    async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+        match &self.connection {
+            Connection::One(connection) => connection.clone().req_packed_command(command).await,
+            Connection::Cluster(connection) => connection.clone().req_packed_command(command).await,
+        }
+    }
+
+    /// Reads and deletes in one atomic step and one round trip.
+    async fn take(&self, key: &str) -> RedisResult<Value> {
+        if !self.lacks_getdel.load(Ordering::Relaxed) {
+            let mut command = ::redis::cmd("GETDEL");
+            command.arg(key);
+            return self.command(&command).await;
+        }
+        let mut transaction = Pipeline::new();
+        transaction.atomic().cmd("GET").arg(key).cmd("DEL").arg(key);
+        // The answers to MULTI, GET and DEL are only acknowledgements; EXEC's has the values.
+        let (acknowledgements, answers) = (transaction.len() + 1, 1);
+        let executed = match &self.connection {
+            Connection::One(connection) => {
+                connection
+                    .clone()
+                    .req_packed_commands(&transaction, acknowledgements, answers)
+                    .await?
+            }
+            Connection::Cluster(connection) => {
+                connection
+                    .clone()
+                    .req_packed_commands(&transaction, acknowledgements, answers)
+                    .await?
+            }
+        };
+        match executed.into_iter().next() {
+            Some(Value::Array(values)) => Ok(values.into_iter().next().unwrap_or(Value::Nil)),
+            Some(Value::ServerError(error)) => Err(error.into()),
+            _ => Err((ErrorKind::UnexpectedReturnType, "EXEC answered without values").into()),
+        }
+    }
+
+    fn record_missing_getdel(&self) {
+        if !self.lacks_getdel.swap(true, Ordering::Relaxed) {
+            tracing::info!("Redis has no GETDEL (before 6.2): taking logins by MULTI and EXEC");
+        }
+    }
+}
+
 #[async_trait]
 impl PendingLogins for RedisPendingLogins {
     async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
@@ -202,7 +280,7 @@ impl PendingLogins for RedisPendingLogins {
                     command.arg("NX");
                 }
                 command.arg("PX").arg(millis);
-                command
+                Request::Command(command)
             })
             .await?;
         was_set.map(|_| ()).ok_or_else(|| StoreError::Unavailable {
@@ -212,23 +290,40 @@ impl PendingLogins for RedisPendingLogins {
     }
 
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
-        self.run(|_| {
-            let mut command = ::redis::cmd("GETDEL");
-            command.arg(redis_key(key));
-            command
-        })
-        .await
+        let key = redis_key(key);
+        self.run(|_| Request::Take(key.clone())).await
     }
 
+    /// Writes, since a full server still answers and deletes. In a Cluster it writes to all parts: if
+    /// only a minority refuses, the other logins can still begin, which no replica that reports itself
+    /// as not ready would improve; that is logged and counted instead.
     async fn ping(&self) -> Result<(), StoreError> {
-        // Not PING, which a replica and a Cluster node without slots also answer.
-        self.run::<u64>(|_| {
-            let mut command = ::redis::cmd("DEL");
-            command.arg(PING_KEY);
-            command
-        })
-        .await
-        .map(|_| ())
+        let keys = match &self.inner.source {
+            Source::Single(_) | Source::Sentinel(_) => vec![PING_KEY.to_owned()],
+            Source::Cluster(_) => {
+                CLUSTER_PING_KEYS.iter().map(|number| format!("{PING_KEY}:{number}")).collect()
+            }
+        };
+        let write = |key: &String| {
+            let mut command = ::redis::cmd("SET");
+            command.arg(key).arg(1).arg("PX").arg(PING_TTL_MILLIS);
+            Request::Command(command)
+        };
+        let pings = join_all(keys.iter().map(|key| self.run::<()>(move |_| write(key)))).await;
+        let (all, mut refused) = (pings.len(), pings.into_iter().filter_map(Result::err));
+        let first = refused.next();
+        let failed = refused.count() + usize::from(first.is_some());
+        let is_partly_down = failed > 0 && failed * 2 <= all;
+        let was_partly_down = self.is_partly_down.swap(is_partly_down, Ordering::Relaxed);
+        match first {
+            Some(error) if !is_partly_down => return Err(error),
+            Some(error) if !was_partly_down => {
+                tracing::warn!(failed, all, %error, "a part of the Redis Cluster refuses writes");
+            }
+            None if was_partly_down => tracing::info!("all of the Redis Cluster accepts writes"),
+            Some(_) | None => {}
+        }
+        Ok(())
     }
 }
 
@@ -310,36 +405,17 @@ fn source(url: &RedisUrl, ca: Option<Vec<u8>>) -> RedisResult<Source> {
     })
 }
 
-/// Whether a new connection may help: the current one is broken, or its server is not a master.
-fn needs_new_connection(error: &RedisError) -> bool {
-    let is_not_master = matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::ReadOnly
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::ClusterDown
-        )
-    );
-    is_not_master || error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
-}
-
 fn redis_key(key: &PendingKey) -> String {
     format!("{KEY_PREFIX}{}", key.as_str())
 }
 
-/// The server's error code or the kind of error. The driver's own text can quote parts of the URL.
-fn safe_text(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
-        (Some(code), _) => format!("the server answered {code}"),
-        (None, Some(_)) if !error.is_io_error() => format!("{:?}", error.kind()),
-        _ => error.to_string(),
-    }
-}
-
 const KEY_PREFIX: &str = "sso:login:";
-/// Never set. Deleting it shows whether the server accepts writes.
+/// Written to see whether the server accepts writes.
 const PING_KEY: &str = "sso:ping";
+/// Milliseconds.
+const PING_TTL_MILLIS: u64 = 1;
+/// With these numbers after [`PING_KEY`] there is a key in each sixteenth of a Cluster's hash slots.
+const CLUSTER_PING_KEYS: [u8; 16] = [20, 11, 1, 60, 21, 10, 0, 61, 22, 13, 3, 62, 23, 12, 2, 63];
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 /// For connecting, including the questions to several Sentinels or the slots of a Cluster.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
