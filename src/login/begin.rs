@@ -64,7 +64,8 @@ impl Login {
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);
-        let put = self.pending.put(&ticket.key, &value, self.policy.state_ttl + STORE_GRACE);
+        let ttl = self.policy.state_ttl + STORE_GRACE;
+        let put = self.pending.put(&request.slug, &ticket.key, &value, ttl);
         phases.timed("store", put).await?;
         let redirect_url = provider.authorization_url(&Authorization {
             state: state.expose(),

@@ -288,6 +288,9 @@ causes! {
     CallDeadline = "call_deadline": Overloaded, Transient, Text("try again");
     PendingLoginsFull = "pending_logins_full": Overloaded, Transient,
         Text("try again; the operator sets the limit by SSO_MEMORY_PENDING_LOGINS, or uses Redis");
+    AccountPendingLoginsFull = "account_pending_logins_full": Overloaded, Transient,
+        Text("try again; the account has begun as many logins as are left for all others: the operator \
+         sets the limit by SSO_MEMORY_PENDING_LOGINS, or uses Redis");
     BearerTokenUnknown = "bearer_token_unknown": CallerUnknown, Operator,
         Text("list the token's SHA-256 in SSO_CALLERS_FILE");
     CredentialsMissing = "credentials_missing": CallerUnknown, Operator,

@@ -1,6 +1,8 @@
 //! Pending logins in this process's memory: for development, tests, and a single small replica. Bounded,
-//! expires by the monotonic clock. Refuses new logins when it is full: must never evict a login under way.
+//! expires by the monotonic clock. Refuses new logins when it is full, and those of one account when it
+//! holds as many as are left for all others: must never evict a login under way.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use async_trait::async_trait;
 
 use super::{PendingKey, PendingLogins, StoreError};
 use crate::clock::Clock;
+use crate::model::slug::Slug;
 use crate::model::time::MonotonicMillis;
 
 /// [`PendingLogins`] in memory.
@@ -20,9 +23,17 @@ pub struct MemoryPendingLogins {
 
 #[derive(Default)]
 struct Inner {
-    values: HashMap<PendingKey, (MonotonicMillis, Vec<u8>)>,
+    values: HashMap<PendingKey, Stored>,
     /// Expiry and key, to find expired logins without a scan.
     by_expiry: BTreeSet<(MonotonicMillis, String)>,
+    /// How many logins each account holds; no entry: none.
+    held: HashMap<Slug, usize>,
+}
+
+struct Stored {
+    expiry: MonotonicMillis,
+    account: Slug,
+    value: Vec<u8>,
 }
 
 impl MemoryPendingLogins {
@@ -39,28 +50,53 @@ impl MemoryPendingLogins {
 }
 
 impl Inner {
-    fn remove(&mut self, key: &PendingKey) -> Option<(MonotonicMillis, Vec<u8>)> {
-        let (expiry, value) = self.values.remove(key)?;
-        self.by_expiry.remove(&(expiry, key.0.clone()));
-        Some((expiry, value))
+    fn add(&mut self, key: &PendingKey, stored: Stored) {
+        self.by_expiry.insert((stored.expiry, key.0.clone()));
+        *self.held.entry(stored.account.clone()).or_default() += 1;
+        self.values.insert(key.clone(), stored);
+    }
+
+    fn remove(&mut self, key: &PendingKey) -> Option<Stored> {
+        let stored = self.values.remove(key)?;
+        self.by_expiry.remove(&(stored.expiry, key.0.clone()));
+        if let Entry::Occupied(mut held) = self.held.entry(stored.account.clone()) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+        Some(stored)
     }
 
     fn drop_expired(&mut self, now: MonotonicMillis) {
-        while self.by_expiry.first().is_some_and(|(expiry, _)| *expiry <= now) {
-            if let Some((_, key)) = self.by_expiry.pop_first() {
-                self.values.remove(&PendingKey(key));
-            }
+        while let Some((expiry, key)) = self.by_expiry.first()
+            && *expiry <= now
+        {
+            let key = PendingKey(key.clone());
+            self.remove(&key);
         }
     }
 }
 
 #[async_trait]
 impl PendingLogins for MemoryPendingLogins {
-    async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
+    async fn put(
+        &self,
+        account: &Slug,
+        key: &PendingKey,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
         self.locked(|inner, now| {
             inner.drop_expired(now);
-            if inner.values.len() >= self.limit {
-                return Err(StoreError::Full { limit: self.limit });
+            let (limit, free) = (self.limit, self.limit.saturating_sub(inner.values.len()));
+            let held = inner.held.get(account).copied().unwrap_or_default();
+            if free == 0 {
+                return Err(StoreError::Full { limit });
+            }
+            // So one account alone gets half of the store, two get a third each, and some is always left.
+            if held > free {
+                return Err(StoreError::ShareFull { held, limit });
             }
             if inner.values.contains_key(key) {
                 return Err(StoreError::Unavailable {
@@ -68,16 +104,15 @@ impl PendingLogins for MemoryPendingLogins {
                     detail: "the key is in use".to_owned(),
                 });
             }
-            let expiry = now.after(ttl);
-            inner.by_expiry.insert((expiry, key.0.clone()));
-            inner.values.insert(key.clone(), (expiry, value.to_vec()));
+            let (account, value) = (account.clone(), value.to_vec());
+            inner.add(key, Stored { expiry: now.after(ttl), account, value });
             Ok(())
         })
     }
 
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.locked(|inner, now| {
-            Ok(inner.remove(key).filter(|(expiry, _)| *expiry > now).map(|(_, value)| value))
+            Ok(inner.remove(key).filter(|stored| stored.expiry > now).map(|stored| stored.value))
         })
     }
 

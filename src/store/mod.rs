@@ -33,8 +33,15 @@ use crate::telemetry::store_failed;
 /// live. A value can't be read without taking it. Every method returns within a second.
 #[async_trait]
 pub trait PendingLogins: Send + Sync {
-    /// Stores `value` under `key` for `ttl`. Fails also if the store is full or the key is in use.
-    async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError>;
+    /// Stores `value` under `key` for `ttl`. Fails also if the store or the account's share of it is full,
+    /// or the key is in use.
+    async fn put(
+        &self,
+        account: &Slug,
+        key: &PendingKey,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<(), StoreError>;
 
     /// Removes the value and returns it. `None`: it was never stored, was taken before, or has expired.
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError>;
@@ -343,6 +350,14 @@ pub enum StoreError {
         /// The most logins that it holds.
         limit: usize,
     },
+    /// The account holds as many logins as the store in memory has left for all others.
+    #[error("the account's share of the store of pending logins is full: {held} of {limit}")]
+    ShareFull {
+        /// The account's logins.
+        held: usize,
+        /// The most logins that the store holds.
+        limit: usize,
+    },
     /// A stored value can't be read.
     #[error("failed to read a stored value: {0}")]
     Unreadable(String),
@@ -355,6 +370,7 @@ impl StoreError {
         match self {
             Self::Unavailable { .. } => Cause::StoreUnavailable,
             Self::Full { .. } => Cause::PendingLoginsFull,
+            Self::ShareFull { .. } => Cause::AccountPendingLoginsFull,
             Self::Unreadable(_) => Cause::StoredValueUnreadable,
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
+use peerpanda_sso::model::slug::Slug;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::redis::url::RedisUrl;
 use peerpanda_sso::store::{PendingKey, PendingLogins, StoreError};
@@ -24,12 +25,16 @@ use crate::tls::private_ca;
 
 const TTL: Duration = Duration::from_secs(60);
 
+fn account() -> Slug {
+    Slug::parse("acme").expect("a slug")
+}
+
 fn store_at(url: &str) -> RedisPendingLogins {
     RedisPendingLogins::lazy(&RedisUrl::parse(url).expect("a URL"), None).expect("a store")
 }
 
 async fn detail_of_refusal(store: &RedisPendingLogins) -> String {
-    match store.put(&PendingKey::new(random()), b"1", TTL).await {
+    match store.put(&account(), &PendingKey::new(random()), b"1", TTL).await {
         Err(StoreError::Unavailable { detail, .. }) => detail,
         other => panic!("{other:?}"),
     }
@@ -63,7 +68,7 @@ async fn users_and_passwords_are_sent_and_never_repeated_in_an_error() {
     })
     .await;
     let good = store_at(&format!("redis://sso:CANARYp%40ss@127.0.0.1:{port}"));
-    good.put(&PendingKey::new(random()), b"1", TTL).await.expect("put as the user");
+    good.put(&account(), &PendingKey::new(random()), b"1", TTL).await.expect("put as the user");
     good.ping().await.expect("answered");
     store_at(&format!("redis://:CANARYadmin@127.0.0.1:{port}"))
         .ping()
@@ -87,7 +92,7 @@ async fn a_full_redis_is_unhealthy_and_still_completes_logins() {
     let _redis = own_redis(port);
     answers(port).await;
     let (store, key) = (store_at(&format!("redis://127.0.0.1:{port}")), PendingKey::new(random()));
-    store.put(&key, b"1", TTL).await.expect("put");
+    store.put(&account(), &key, b"1", TTL).await.expect("put");
     store.ping().await.expect("healthy");
     fill(port);
     let detail = detail_of_refusal(&store).await;
@@ -109,7 +114,7 @@ async fn a_redis_without_getdel_returns_a_pending_login_at_most_once() {
     assert!(cli(&["-p", &port.to_string(), "getdel", "x"]).contains("unknown command"));
     let (store, key) = (store_at(&format!("redis://127.0.0.1:{port}")), PendingKey::new(random()));
     assert_eq!(store.take(&key).await.expect("answered"), None);
-    store.put(&key, b"1", TTL).await.expect("put");
+    store.put(&account(), &key, b"1", TTL).await.expect("put");
     let taken = futures_util::future::join_all((0..100).map(|_| store.take(&key))).await;
     let taken: Vec<_> = taken.into_iter().filter_map(|taken| taken.expect("answered")).collect();
     assert_eq!(taken, [b"1".to_vec()]);
@@ -160,7 +165,7 @@ async fn redis_over_tls_is_verified() {
     let good = over(&format!("rediss://localhost:{port}"), ca.pem());
     eventually("Redis answers over TLS", || async { good.ping().await.is_ok() }).await;
     let pending = PendingKey::new(random());
-    good.put(&pending, b"1", TTL).await.expect("put");
+    good.put(&account(), &pending, b"1", TTL).await.expect("put");
     assert_eq!(good.take(&pending).await.expect("answered"), Some(b"1".to_vec()));
     detail_of_refusal(&over(&format!("rediss://localhost:{port}"), other_ca.pem())).await;
     detail_of_refusal(&over(&format!("rediss://localhost.localdomain:{port}"), ca.pem())).await;
@@ -356,7 +361,7 @@ async fn logins_work_while_a_cluster_moves_slots_and_masters() {
     let store = store_at(&cluster.url());
     let waiting: Vec<PendingKey> = (0..200).map(|_| PendingKey::new(random())).collect();
     for key in &waiting {
-        store.put(key, b"1", TTL).await.expect("put");
+        store.put(&account(), key, b"1", TTL).await.expect("put");
     }
     let ids: Vec<String> = cluster.nodes[..2]
         .iter()
@@ -380,7 +385,7 @@ async fn logins_work_while_a_cluster_moves_slots_and_masters() {
     for key in &waiting {
         assert_eq!(store.take(key).await.expect("answered while slots move"), Some(b"1".to_vec()));
         let fresh = PendingKey::new(random());
-        store.put(&fresh, b"2", TTL).await.expect("put while slots move");
+        store.put(&account(), &fresh, b"2", TTL).await.expect("put while slots move");
         assert_eq!(store.take(&fresh).await.expect("answered"), Some(b"2".to_vec()));
     }
     assert!(reshard.await.expect("ended").contains("Moving slot"));

@@ -40,6 +40,10 @@ fn secrets(text: &str) -> ClientSecrets {
     ClientSecrets::one(ClientSecret::from_store(text.to_owned()))
 }
 
+fn account(slug: &str) -> Slug {
+    Slug::parse(slug).expect("a slug")
+}
+
 fn pending_key() -> PendingKey {
     PendingKey::new(random())
 }
@@ -48,8 +52,11 @@ async fn a_pending_login_is_taken_at_most_once(store: Arc<dyn PendingLogins>) {
     let ttl = Duration::from_secs(60);
     let key = pending_key();
     assert!(store.take(&key).await.expect("answered").is_none());
-    store.put(&key, b"value", ttl).await.expect("put");
-    assert!(store.put(&key, b"other", ttl).await.is_err(), "a key in use must not be overwritten");
+    store.put(&account("acme"), &key, b"value", ttl).await.expect("put");
+    assert!(
+        store.put(&account("acme"), &key, b"other", ttl).await.is_err(),
+        "a key in use must not be overwritten"
+    );
     let takes = (0..100).map(|_| {
         let (store, key) = (Arc::clone(&store), key.clone());
         tokio::spawn(async move { store.take(&key).await.expect("answered") })
@@ -81,9 +88,12 @@ async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
     let store = MemoryPendingLogins::new(Arc::clone(&clock) as Arc<dyn Clock>, 2);
     let ttl = Duration::from_secs(60);
     let (first, second, third) = (pending_key(), pending_key(), pending_key());
-    store.put(&first, b"1", ttl).await.expect("put");
-    store.put(&second, b"2", ttl).await.expect("put");
-    assert!(matches!(store.put(&third, b"3", ttl).await, Err(StoreError::Full { limit: 2 })));
+    store.put(&account("acme"), &first, b"1", ttl).await.expect("put");
+    store.put(&account("acme"), &second, b"2", ttl).await.expect("put");
+    assert!(matches!(
+        store.put(&account("acme"), &third, b"3", ttl).await,
+        Err(StoreError::Full { limit: 2 })
+    ));
     assert_eq!(
         store.take(&first).await.expect("answered"),
         Some(b"1".to_vec()),
@@ -91,14 +101,38 @@ async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
     );
     clock.advance(Duration::from_secs(60));
     assert_eq!(store.take(&second).await.expect("answered"), None);
-    store.put(&third, b"3", ttl).await.expect("expired logins make room");
+    store.put(&account("acme"), &third, b"3", ttl).await.expect("expired logins make room");
+}
+
+#[tokio::test]
+async fn a_flooded_account_leaves_room_in_memory_for_all_others() {
+    let clock = Arc::new(ManualClock::starting_now());
+    let store = MemoryPendingLogins::new(Arc::clone(&clock) as Arc<dyn Clock>, 100);
+    let ttl = Duration::from_secs(60);
+    let begin = async |slug: &str| store.put(&account(slug), &pending_key(), b"1", ttl).await;
+    let mut held = Vec::new();
+    for flooded in ["acme", "beta", "gamma"] {
+        let mut count = 0;
+        let refused = loop {
+            match begin(flooded).await {
+                Ok(()) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, StoreError::ShareFull { held, limit: 100 } if held == count));
+        held.push(count);
+    }
+    assert_eq!(held, [51, 25, 13]);
+    begin("delta").await.expect("others can begin");
+    clock.advance(ttl);
+    begin("acme").await.expect("expired logins make room");
 }
 
 #[tokio::test]
 async fn redis_expires_pending_logins() {
     let store = redis_at(&redis_url());
     let key = pending_key();
-    store.put(&key, b"1", Duration::from_millis(100)).await.expect("put");
+    store.put(&account("acme"), &key, b"1", Duration::from_millis(100)).await.expect("put");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(store.take(&key).await.expect("answered"), None);
 }
@@ -110,7 +144,7 @@ async fn an_unavailable_redis_fails_within_a_second_and_recovers() {
     let fails_quickly = async || {
         let began = tokio::time::Instant::now();
         assert!(matches!(
-            store.put(&pending_key(), b"1", Duration::from_secs(9)).await,
+            store.put(&account("acme"), &pending_key(), b"1", Duration::from_secs(9)).await,
             Err(StoreError::Unavailable { .. })
         ));
         assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());

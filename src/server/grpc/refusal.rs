@@ -87,6 +87,7 @@ impl Refusal {
         let text = match error {
             StoreError::Unavailable { .. } => "a store of the service is unavailable",
             StoreError::Full { .. } => "too many logins are pending",
+            StoreError::ShareFull { .. } => "too many logins of this account are pending",
             StoreError::Unreadable(_) => "a stored value can't be read",
         };
         Self { detail: Some(error.to_string()), ..Self::new(cause, text) }

@@ -28,6 +28,7 @@ use secrecy::ExposeSecret;
 
 use self::error::{is_unknown_command, needs_new_connection, safe_text};
 use self::url::{RedisKind, RedisUrl};
+use crate::model::slug::Slug;
 use crate::store::{PendingKey, PendingLogins, StoreError};
 use crate::telemetry::store_failed;
 
@@ -269,7 +270,13 @@ impl Link {
 
 #[async_trait]
 impl PendingLogins for RedisPendingLogins {
-    async fn put(&self, key: &PendingKey, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
+    async fn put(
+        &self,
+        _: &Slug,
+        key: &PendingKey,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let was_set: Option<String> = self
             .run(|attempt| {
