@@ -38,9 +38,11 @@ impl Login {
 
     async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
         let return_to = self.check(&request)?;
-        let limited = |by| move |retry_after| LoginError::RateLimited { by, retry_after };
+        let limited =
+            |by, limit| move |wait| LoginError::RateLimited { by, limit, retry_after: wait };
+        let (per_client, per_account) = (self.policy.begin_rate_per_client, self.policy.begin_rate);
         let client = self.limits.admit_client(request.client_key.as_deref());
-        client.map_err(limited(RateLimitedBy::Client))?;
+        client.map_err(limited(RateLimitedBy::Client, per_client))?;
         let mut phases = Phases::default();
         let (connection, provider) = self.resolve(&request.slug, &mut phases).await?;
         if let Some(iss) = &request.iss
@@ -50,7 +52,7 @@ impl Login {
             return Err(LoginError::IssuerMismatch { expected, actual: Some(quotable(iss)) });
         }
         let account = self.limits.admit_account(&request.slug);
-        account.map_err(limited(RateLimitedBy::Account))?;
+        account.map_err(limited(RateLimitedBy::Account, per_account))?;
         let now = self.clock.unix_seconds();
         let entropy = self.entropy.as_ref();
         let binding = request.browser_binding.as_ref();

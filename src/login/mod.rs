@@ -167,10 +167,12 @@ pub enum LoginError {
     #[error("the request is malformed")]
     BadRequest(Vec<Violation>),
     /// Too many logins began.
-    #[error("too many logins began {by}")]
+    #[error("too many logins began {by}: the limit is {limit} ({})", .by.setting())]
     RateLimited {
         /// Which limit is reached.
         by: RateLimitedBy,
+        /// The limit.
+        limit: Rate,
         /// How long to wait.
         retry_after: Duration,
     },
@@ -243,6 +245,17 @@ pub enum RateLimitedBy {
     /// The account's.
     #[error("at this account")]
     Account,
+}
+
+impl RateLimitedBy {
+    /// The setting that the operator raises.
+    #[must_use]
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Client => "SSO_BEGIN_RATE_PER_CLIENT",
+            Self::Account => "SSO_BEGIN_RATE",
+        }
+    }
 }
 
 impl LoginError {

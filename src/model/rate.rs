@@ -1,5 +1,6 @@
 //! A rate, such as 120 per minute.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -10,6 +11,13 @@ pub struct Rate {
     pub count: NonZeroU32,
     /// 1 second to 1 hour.
     pub period: Duration,
+}
+
+impl fmt::Display for Rate {
+    /// As [`Rate::parse`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, humantime::format_duration(self.period))
+    }
 }
 
 impl Rate {
@@ -42,6 +50,7 @@ mod tests {
             })
         };
         assert_eq!(Rate::parse("120/1m"), rate(120, 60));
+        assert_eq!(rate(120, 60).expect("a rate").to_string(), "120/1m");
         assert_eq!(Rate::parse("20/s"), rate(20, 1));
         for bad in ["", "1", "0/s", "-1/s", "1/0s", "1/2h", "1/week", "x/s", "1/"] {
             assert_eq!(Rate::parse(bad), None, "{bad}");

@@ -32,6 +32,9 @@ async fn a_network_that_begins_too_many_logins_waits_and_nobody_else_does() {
         (limited.code, limited.reason.as_str(), limited.retry.as_str()),
         (tonic::Code::ResourceExhausted, "RATE_LIMITED", "call")
     );
+    let text =
+        "too many logins began from this network: the limit is 3/1m (SSO_BEGIN_RATE_PER_CLIENT)";
+    assert_eq!(limited.message, text, "also in the log");
     service.begin(from("203.0.113.8")).await.expect("another network");
     service.begin(begin_request()).await.expect("an unnamed one");
     service.clock.advance(wait);
@@ -51,7 +54,9 @@ async fn an_account_has_a_ceiling_of_its_own() {
     for _ in 0..2 {
         service.begin(begin_request()).await.expect("begun");
     }
-    assert_eq!(reason(service.begin(begin_request()).await), "RATE_LIMITED");
+    let limited = refused(service.begin(begin_request()).await);
+    assert_eq!(limited.reason, "RATE_LIMITED");
+    assert!(limited.message.ends_with("the limit is 2/1m (SSO_BEGIN_RATE)"), "{}", limited.message);
     service
         .begin(pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() })
         .await

@@ -86,8 +86,10 @@ impl Refusal {
     fn store(cause: Cause, error: &StoreError) -> Self {
         let text = match error {
             StoreError::Unavailable { .. } => "a store of the service is unavailable",
-            StoreError::Full { .. } => "too many logins are pending",
-            StoreError::ShareFull { .. } => "too many logins of this account are pending",
+            StoreError::Full { .. } => "too many logins are pending (SSO_MEMORY_PENDING_LOGINS)",
+            StoreError::ShareFull { .. } => {
+                "too many logins of this account are pending (SSO_MEMORY_PENDING_LOGINS)"
+            }
             StoreError::Unreadable(_) => "a stored value can't be read",
         };
         Self { detail: Some(error.to_string()), ..Self::new(cause, text) }
