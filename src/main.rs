@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use peerpanda_sso::app::{App, Environment};
 use peerpanda_sso::cli::connection::ConnectionCommand;
@@ -12,7 +13,7 @@ use peerpanda_sso::cli::keys::Keys;
 use peerpanda_sso::cli::settings::ListSettings;
 use peerpanda_sso::cli::tokens::Tokens;
 use peerpanda_sso::cli::{Failure, Outcome, Output, print_line};
-use peerpanda_sso::config::Settings;
+use peerpanda_sso::config::{self, ConfigErrors, Settings};
 use peerpanda_sso::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -54,17 +55,28 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let mut command_line = config::without_empty_variables(CommandLine::command());
+    let matches = command_line.get_matches_mut();
+    if let Some(error) = config::secret_flag(&command_line, &matches) {
+        command_line.error(ErrorKind::ArgumentConflict, error).exit();
+    }
+    let command = match CommandLine::from_arg_matches(&matches) {
+        Ok(parsed) => parsed.command,
+        Err(error) => error.format(&mut command_line).exit(),
+    };
+    let variables = config::refuse_unknown_variables(&command_line);
     let output = match &command {
         Command::Connection(command) => command.output(),
         _ => Output::Text,
     };
     let result = match command {
-        Command::Serve(settings) => serve(&settings),
+        Command::Serve(settings) => serve(&settings, variables),
         Command::Connection(command) => block_on(command.run()),
         Command::Health(health) => block_on(health.run()),
         Command::Settings(list) => list.run(),
-        Command::Keys(keys) => block_on(keys.run()),
+        Command::Keys(keys) => {
+            variables.map_err(Failure::other).and_then(|()| block_on(keys.run()))
+        }
         Command::Tokens(tokens) => tokens.run(),
         Command::Completions { shell } => print_completions(shell),
     };
@@ -99,11 +111,21 @@ fn print_error(error: &str) {
 }
 
 #[tokio::main]
-async fn serve(settings: &Settings) -> Result<Outcome, Failure> {
-    let config = settings.check().map_err(Failure::other)?;
+async fn serve(
+    settings: &Settings,
+    variables: Result<(), ConfigErrors>,
+) -> Result<Outcome, Failure> {
+    let config = match (settings.check(), variables) {
+        (Ok(config), Ok(())) => config,
+        (Err(errors), Err(unknown)) => return Err(Failure::other(errors.and(unknown))),
+        (Err(errors), Ok(())) | (Ok(_), Err(errors)) => return Err(Failure::other(errors)),
+    };
     let (format, filter) = settings.logging().map_err(Failure::other)?;
     let traces = telemetry::init(format, filter, config.trace_collector.as_deref())
         .map_err(Failure::other)?;
+    for weakness in config.weaknesses() {
+        tracing::warn!("insecure setting: {weakness}");
+    }
     let listen = |kind| signal(kind).map_err(Failure::other);
     let mut signals =
         StopSignals(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -34,7 +33,7 @@ use crate::store::cache::ConnectionCache;
 use crate::store::memory::MemoryPendingLogins;
 use crate::store::redis::RedisPendingLogins;
 use crate::store::seal::Keyring;
-use crate::store::sql::postgres::PostgresConnections;
+use crate::store::sql::postgres::{PostgresConnections, PostgresUrl};
 use crate::store::sql::rows::RowCodec;
 use crate::store::sql::sqlite::SqliteConnections;
 use crate::store::{
@@ -340,8 +339,8 @@ pub async fn reseal(
             store.reseal().await.map_err(|error| sqlite_failed(file, error))
         }
         Database::Postgres(url) => {
-            let options = postgres_options(url)?;
-            let store = PostgresConnections::open(options, codec).await.map_err(failed)?;
+            let store =
+                PostgresConnections::open(postgres_url(url)?, codec).await.map_err(failed)?;
             store.reseal().await.map_err(failed)
         }
     }
@@ -427,13 +426,13 @@ async fn open_sql(
         }
         Database::Postgres(url) => url,
     };
-    let options = postgres_options(url)?;
+    let url = postgres_url(url)?;
     let sql = sql.clone();
     let (done, opened) = oneshot::channel();
     tasks.spawn(BackgroundTask::DatabaseOpening, async move {
         let mut pause = FIRST_OPEN_PAUSE;
         loop {
-            match PostgresConnections::open(options.clone(), codec.clone()).await {
+            match PostgresConnections::open(url.clone(), codec.clone()).await {
                 Ok(opened) => break sql.open(opened),
                 Err(error) => {
                     tracing::warn!(%error, retry_after = ?pause, "failed to open the database");
@@ -449,9 +448,8 @@ async fn open_sql(
     Ok(())
 }
 
-fn postgres_options(url: &SecretString) -> Result<PgConnectOptions, StartError> {
-    PostgresConnections::options(url.expose_secret())
-        .map_err(|error| StartError::Postgres(error.to_string()))
+fn postgres_url(url: &SecretString) -> Result<PostgresUrl, StartError> {
+    PostgresUrl::parse(url.expose_secret()).map_err(|error| StartError::Postgres(error.to_string()))
 }
 
 fn open_pending_logins(

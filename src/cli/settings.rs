@@ -34,7 +34,8 @@ impl ListSettings {
                 for Setting { variable, flag, default, help } in settings {
                     let default =
                         default.map_or_else(String::new, |text| format!(" (default: {text})"));
-                    print_line(&format!("{variable}, {flag}{default}\n    {help}"))?;
+                    let flag = flag.map_or_else(String::new, |flag| format!(", {flag}"));
+                    print_line(&format!("{variable}{flag}{default}\n    {help}"))?;
                 }
             }
         }

@@ -3,7 +3,10 @@
 
 mod key_file;
 mod parsing;
+mod sealed;
 mod settings;
+mod variables;
+mod weakness;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,11 +21,13 @@ use crate::model::address::AddressPolicy;
 use crate::model::limits::ListenerLimits;
 use crate::model::rate::Rate;
 use crate::store::redis::url::RedisUrl;
-use crate::store::seal::{Keyring, MasterKey};
+use crate::store::seal::Keyring;
 use crate::telemetry::LogFormat;
 use parsing::{Check, given, or_default};
 use settings::*;
 pub use settings::{SealedSettings, Setting, Settings};
+pub use variables::{refuse_unknown_variables, secret_flag, without_empty_variables};
+pub use weakness::Weakness;
 
 /// The checked settings.
 #[derive(Debug)]
@@ -189,6 +194,15 @@ pub enum Database {
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<String>);
 
+impl ConfigErrors {
+    /// The problems of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("invalid settings:")?;
@@ -247,16 +261,14 @@ impl Settings {
         let public_origin = check.public_origin(or_default(&self.public_url, DEFAULT_PUBLIC_URL));
         let (database, redis_url) = (self.sealed.database(&mut check), self.redis(&mut check));
         let keyring = self.sealed.keyring(&mut check, &database, redis_url.is_some());
+        let is_local = listen.ip().is_loopback() && admin_listen.ip().is_loopback();
+        let provider_addresses = self.provider_addresses(&mut check, is_local);
         let require_browser_binding = check.boolean_or(
             "SSO_REQUIRE_BROWSER_BINDING",
             self.require_browser_binding.as_deref(),
             !listen.ip().is_loopback(),
         );
-        let reflection = check.boolean_or(
-            "SSO_REFLECTION",
-            self.reflection.as_deref(),
-            listen.ip().is_loopback() && admin_listen.ip().is_loopback(),
-        );
+        let reflection = check.boolean_or("SSO_REFLECTION", self.reflection.as_deref(), is_local);
         let config = Config {
             listen,
             admin_listen,
@@ -286,12 +298,7 @@ impl Settings {
                 "SSO_KNOWN_CONNECTIONS",
                 or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS),
             ) as u64,
-            provider_addresses: AddressPolicy {
-                allow_insecure: check
-                    .boolean("SSO_ALLOW_INSECURE_PROVIDERS", &self.allow_insecure_providers),
-                allowed_networks: check
-                    .networks("SSO_ALLOWED_PROVIDER_CIDRS", &self.allowed_provider_cidrs),
-            },
+            provider_addresses,
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
             tls,
             callers_file,
@@ -361,6 +368,21 @@ impl Settings {
         None
     }
 
+    fn provider_addresses(&self, check: &mut Check, is_local: bool) -> AddressPolicy {
+        const INSECURE: &str = "SSO_ALLOW_INSECURE_PROVIDERS";
+        let allow_insecure = check.boolean(INSECURE, &self.allow_insecure_providers);
+        if allow_insecure && !is_local {
+            check.wrong(
+                INSECURE,
+                "must not be true if other machines can reach SSO_LISTEN or SSO_ADMIN_LISTEN: allow IdPs in a private network by SSO_ALLOWED_PROVIDER_CIDRS and SSO_PROVIDER_CA_FILE"
+                    .to_owned(),
+            );
+        }
+        let allowed_networks =
+            check.networks("SSO_ALLOWED_PROVIDER_CIDRS", &self.allowed_provider_cidrs);
+        AddressPolicy { allow_insecure, allowed_networks }
+    }
+
     fn redis(&self, check: &mut Check) -> Option<RedisUrl> {
         let url = check.secret(
             "SSO_REDIS_URL",
@@ -374,91 +396,6 @@ impl Settings {
                 None
             }
         }
-    }
-}
-
-impl SealedSettings {
-    /// For a command that works on an existing database.
-    ///
-    /// # Errors
-    /// All problems of these settings.
-    pub fn check(&self) -> Result<(Database, Keyring), ConfigErrors> {
-        let mut check = Check::default();
-        let database = self.database(&mut check);
-        if let Database::Sqlite(file) = &database
-            && !file.exists()
-        {
-            check.wrong(
-                "SSO_DATABASE_URL",
-                format!("names {}, which does not exist", file.display()),
-            );
-        }
-        match self.keyring(&mut check, &database, false) {
-            Some(keyring) => check.done((database, keyring)),
-            None => check.done_without(),
-        }
-    }
-
-    fn database(&self, check: &mut Check) -> Database {
-        let given = Some(self.database_url.as_str()).filter(|url| *url != DEFAULT_DATABASE_URL);
-        let url = check.secret("SSO_DATABASE_URL", given, self.database_url_file.as_deref());
-        let url = url.unwrap_or_else(|| DEFAULT_DATABASE_URL.to_owned());
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Database::Postgres(url.into());
-        }
-        let file = url.strip_prefix("sqlite://").unwrap_or_default();
-        if file.is_empty() || file.contains(['?', '#']) {
-            check.wrong(
-                "SSO_DATABASE_URL",
-                "must be sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE".to_owned(),
-            );
-        }
-        Database::Sqlite(file.into())
-    }
-
-    fn keyring(&self, check: &mut Check, database: &Database, has_redis: bool) -> Option<Keyring> {
-        const NAME: &str = "SSO_ENCRYPTION_KEYS";
-        let given = check.secret(
-            NAME,
-            self.encryption_keys.as_deref(),
-            self.encryption_keys_file.as_deref(),
-        );
-        let text = match (given, database) {
-            (Some(text), _) => text,
-            (None, Database::Sqlite(file)) if !has_redis => {
-                if !check.errors.is_empty() {
-                    return None;
-                }
-                let key_file = file.with_added_extension("key");
-                match key_file::read_or_create(&key_file) {
-                    Ok(text) => text,
-                    Err(error) => {
-                        let file = key_file.display();
-                        check.wrong(NAME, format!("is unset, and the key file {file} {error}"));
-                        return None;
-                    }
-                }
-            }
-            (None, _) => {
-                check.wrong(
-                    NAME,
-                    "must be set if PostgreSQL or Redis is used: openssl rand -base64 32"
-                        .to_owned(),
-                );
-                return None;
-            }
-        };
-        let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
-        let keys: Option<Vec<MasterKey>> = parts.map(MasterKey::parse).collect();
-        let keyring = keys.and_then(Keyring::new);
-        if keyring.is_none() {
-            check.wrong(
-                NAME,
-                "must be base64 of exactly 32 bytes each, comma separated: openssl rand -base64 32"
-                    .to_owned(),
-            );
-        }
-        keyring
     }
 }
 

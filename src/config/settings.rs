@@ -26,9 +26,9 @@ pub struct Settings {
     /// redis+sentinel://USER:PASSWORD@HOST:PORT,.../SERVICE/DB?sentinel_username=...&sentinel_password=...,
     /// or redis+cluster://USER:PASSWORD@HOST:PORT,...; with rediss instead of redis for TLS. If
     /// unset, they are kept in this process's memory, which works for a single replica only.
-    #[arg(long, env = "SSO_REDIS_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "SSO_REDIS_URL", value_name = "URL", hide = true, hide_env_values = true)]
     pub redis_url: Option<String>,
-    /// Read the Redis URL from this file.
+    /// Read SSO_REDIS_URL from this file.
     #[arg(long, env = "SSO_REDIS_URL_FILE", value_name = "FILE")]
     pub redis_url_file: Option<PathBuf>,
     /// Verify Redis's certificate by the CAs in this PEM file. Default: the operating system's CAs.
@@ -57,8 +57,8 @@ pub struct Settings {
     /// Limit the connections, and the IdPs, that are cached: 1 to 10000000.
     #[arg(long, env = "SSO_KNOWN_CONNECTIONS", value_name = "N", default_value = DEFAULT_KNOWN_CONNECTIONS)]
     pub known_connections: String,
-    /// Allow IdPs with plain http and at private addresses, for development and tests. TLS
-    /// certificates are still verified.
+    /// Allow IdPs with plain http and at private addresses, for development and tests, while both
+    /// listeners are loopback addresses. TLS certificates are still verified.
     #[arg(long, env = "SSO_ALLOW_INSECURE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_providers: String,
     /// Allow IdPs at private addresses in these networks only: comma separated CIDRs
@@ -139,18 +139,24 @@ pub struct Settings {
 #[derive(Args)]
 pub struct SealedSettings {
     /// Keep connections in this database: sqlite://FILE (created if missing; sqlite:///abs/file.db
-    /// is absolute) or postgres://USER:PASSWORD@HOST/DATABASE.
-    #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
+    /// is absolute) or postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full.
+    #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide = true, hide_env_values = true)]
     pub database_url: String,
-    /// Read the database URL from this file.
+    /// Read SSO_DATABASE_URL from this file.
     #[arg(long, env = "SSO_DATABASE_URL_FILE", value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
     /// Protect client secrets and pending logins by these keys: base64 of 32 random bytes each
     /// (openssl rand -base64 32), comma separated. The first seals, all open. If unset, a key file
     /// is created next to the SQLite database; with PostgreSQL or Redis the keys are required.
-    #[arg(long, env = "SSO_ENCRYPTION_KEYS", value_name = "KEY,...", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SSO_ENCRYPTION_KEYS",
+        value_name = "KEY,...",
+        hide = true,
+        hide_env_values = true
+    )]
     pub encryption_keys: Option<String>,
-    /// Read the keys from this file, separated by commas or line breaks.
+    /// Read SSO_ENCRYPTION_KEYS from this file, separated by commas or line breaks.
     #[arg(long, env = "SSO_ENCRYPTION_KEYS_FILE", value_name = "FILE")]
     pub encryption_keys_file: Option<PathBuf>,
 }
@@ -160,8 +166,8 @@ pub struct SealedSettings {
 pub struct Setting {
     /// The environment variable.
     pub variable: String,
-    /// The flag, with its dashes.
-    pub flag: String,
+    /// The flag, with its dashes; `None`: it is a secret.
+    pub flag: Option<String>,
     /// `None`: there is none, or it depends on other settings.
     pub default: Option<String>,
     /// What it does.
@@ -185,7 +191,10 @@ impl Setting {
                 .unwrap_or_default();
             Some(Self {
                 variable: argument.get_env()?.to_string_lossy().into_owned(),
-                flag: format!("--{}", argument.get_long()?),
+                flag: argument
+                    .get_long()
+                    .filter(|_| !argument.is_hide_env_values_set())
+                    .map(|flag| format!("--{flag}")),
                 default: default.filter(|default| !default.is_empty()),
                 help,
             })

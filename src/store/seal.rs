@@ -33,6 +33,19 @@ impl MasterKey {
         Some(Self(bytes.as_slice().try_into().ok()?))
     }
 
+    /// Whether the bytes were not made by chance: few different ones, as in zeros or a repeated text, an
+    /// arithmetic sequence, or printable text. Holds for one of 10^13 random keys.
+    #[must_use]
+    pub fn is_guessable(&self) -> bool {
+        let mut occurs = [false; 256];
+        self.0.iter().for_each(|byte| occurs[usize::from(*byte)] = true);
+        let distinct = occurs.iter().filter(|occurs| **occurs).count();
+        let step = self.0[1].wrapping_sub(self.0[0]);
+        let is_sequence = self.0.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
+        let is_text = self.0.iter().all(|byte| (b' '..=b'~').contains(byte));
+        distinct < MIN_DISTINCT_BYTES || is_sequence || is_text
+    }
+
     /// The key in base64, as [`MasterKey::parse`] accepts it.
     #[must_use]
     pub fn encoded(&self) -> Zeroizing<String> {
@@ -172,6 +185,8 @@ impl fmt::Debug for SealingKey {
 }
 
 const KEY_LEN: usize = 32;
+/// 32 random bytes have 30 on average.
+const MIN_DISTINCT_BYTES: usize = 16;
 const KEY_ID_LEN: usize = 4;
 const NONCE_LEN: usize = 12;
 const SEAL_VERSION: u8 = 1;
@@ -207,6 +222,19 @@ mod tests {
         assert!(keyring(&[&new]).open("c", &after).is_ok());
         assert!(keyring(&[&old]).open("c", &after).is_err());
         assert!(both.is_newest(&after) && !both.is_newest(&before) && !both.is_newest(&[]));
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_recognized() {
+        let sequence = std::array::from_fn(|index| u8::try_from(3 * index).unwrap_or_default());
+        let repeated = std::array::from_fn(|index| [0xde, 0xad, 0xbe, 0xef][index % 4]);
+        let text = *b"correct-horse-battery-staple-12!";
+        for bytes in [[0; 32], [0xff; 32], repeated, sequence, text] {
+            assert!(MasterKey(bytes).is_guessable(), "{bytes:?}");
+        }
+        for _ in 0..1000 {
+            assert!(!MasterKey::generate(&SystemEntropy).is_guessable());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerpanda_sso::clock::SystemClock;
+use peerpanda_sso::config::Setting;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::connection_service_client::ConnectionServiceClient;
 use peerpanda_sso::pb::login_service_client::LoginServiceClient;
@@ -159,6 +160,92 @@ fn every_error_in_the_settings_is_reported_at_once_and_no_secret_with_it() {
         assert!(text.contains(name), "{name} in {text}");
     }
     assert!(!text.contains("CANARY"), "{text}");
+}
+
+#[test]
+fn a_misspelt_variable_is_an_error_like_any_other() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (output, text) = output(
+        command(data.path())
+            .arg("serve")
+            .envs([("SSO_REDDIS_URL", "redis://:CANARY@host"), ("SSO_STATE_TTL", "15")]),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("SSO_REDDIS_URL is not a setting: did you mean SSO_REDIS_URL?"),
+        "{text}"
+    );
+    assert!(text.contains("SSO_STATE_TTL must be") && !text.contains("CANARY"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_variables_and_those_of_kubernetes_count_as_unset() {
+    let data = tempfile::tempdir().expect("a directory");
+    let variables = Setting::all().into_iter().map(|setting| setting.variable);
+    let variables: Vec<String> = variables.filter(|name| !name.ends_with("LISTEN")).collect();
+    let mut settings: Vec<_> = variables.iter().map(|name| (name.as_str(), "")).collect();
+    // A Service `sso`, and variables of the client.
+    settings.extend([
+        ("SSO_SERVICE_HOST", "10.0.0.1"),
+        ("SSO_PORT", "tcp://10.0.0.1:50051"),
+        ("SSO_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("SSO_ENDPOINT", "http://127.0.0.1:1"),
+        ("SSO_METRICS_LISTEN", ""),
+    ]);
+    Program::serve(data.path(), &settings).await;
+    let client = ["SSO_ENDPOINT", "SSO_ENDPOINT_CA_FILE", "SSO_TOKEN_FILE", "SSO_CLIENT_CERT_FILE"];
+    let (output, text) = output(
+        command(data.path())
+            .args(["connection", "list", "--timeout", "1s"])
+            .envs(client.map(|name| (name, ""))),
+    );
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("no answer from http://127.0.0.1:50052"), "{text}");
+}
+
+#[test]
+fn a_secret_is_not_accepted_as_a_flag() {
+    let data = tempfile::tempdir().expect("a directory");
+    for (arguments, variable) in [
+        (["serve", "--encryption-keys=CANARY"].as_slice(), "SSO_ENCRYPTION_KEYS_FILE"),
+        (&["serve", "--redis-url", "redis://:CANARY@host"], "SSO_REDIS_URL_FILE"),
+        (&["keys", "rotate", "--database-url", "postgres://u:CANARY@h/d"], "SSO_DATABASE_URL_FILE"),
+    ] {
+        let (output, text) = output(command(data.path()).args(arguments));
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(variable) && !text.contains("CANARY"), "{text}");
+    }
+}
+
+#[test]
+fn keys_that_can_be_guessed_are_refused() {
+    let data = tempfile::tempdir().expect("a directory");
+    let weak = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let keys = format!("{},{weak}", key().encoded().as_str());
+    let (output, text) = output(command(data.path()).arg("serve").env("SSO_ENCRYPTION_KEYS", keys));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("a key that can be guessed (number 2)") && !text.contains(weak),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn insecure_settings_are_warned_of_and_insecure_idps_refused_beyond_loopback() {
+    let data = tempfile::tempdir().expect("a directory");
+    let open = [("SSO_LISTEN", "0.0.0.0:0"), ("SSO_ALLOW_INSECURE_LISTEN", "true")];
+    let (output, text) = output(
+        command(data.path()).arg("serve").envs(open).env("SSO_ALLOW_INSECURE_PROVIDERS", "true"),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("SSO_ALLOW_INSECURE_PROVIDERS must not be true"), "{text}");
+    let settings = [open[0], open[1], ("SSO_ALLOW_INSECURE_PROVIDERS", "false")];
+    let program = Program::serve(data.path(), &settings).await;
+    let log = locked(&program.log).join("\n");
+    for expected in ["no TLS", "without SSO_CALLERS_FILE", "SSO_PUBLIC_URL is at localhost"] {
+        let line = log.lines().find(|line| line.contains(expected)).expect("warned");
+        assert!(line.contains(" WARN ") && line.contains("insecure setting: "), "{line}");
+    }
 }
 
 #[test]

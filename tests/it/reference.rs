@@ -55,7 +55,8 @@ fn the_table_of_settings_is_the_programs() {
     let rows = Setting::all().into_iter().map(|Setting { variable, flag, default, help }| {
         let default = default.map(|default| format!("`{default}`")).unwrap_or_default();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
-        format!("| `{variable}` | `{flag}` | {default} | {help} |\n")
+        let flag = flag.map(|flag| format!("`{flag}`")).unwrap_or_default();
+        format!("| `{variable}` | {flag} | {default} | {help} |\n")
     });
     let head = "| variable | flag | default | meaning |\n|---|---|---|---|\n";
     compare(SETTINGS, "settings", &(head.to_owned() + &rows.collect::<String>()));

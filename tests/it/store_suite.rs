@@ -15,15 +15,13 @@ use peerpanda_sso::store::memory::MemoryPendingLogins;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::redis::url::RedisUrl;
 use peerpanda_sso::store::seal::{Keyring, MasterKey};
-use peerpanda_sso::store::sql::postgres::PostgresConnections;
+use peerpanda_sso::store::sql::postgres::{PostgresConnections, PostgresUrl};
 use peerpanda_sso::store::sql::rows::RowCodec;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
     ChangeDetails, ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal,
     SigningKeys, StoreError, StoredSigningKey,
 };
-
-use sqlx::postgres::PgConnectOptions;
 
 use crate::fake_idp::random;
 use crate::harness::{eventually, free_port, key, own_redis, postgres_url, redis_url};
@@ -162,8 +160,8 @@ async fn an_unavailable_redis_fails_within_a_second_and_recovers() {
     eventually("after a restart", || async { store.ping().await.is_ok() }).await;
 }
 
-fn options(url: &str) -> PgConnectOptions {
-    PostgresConnections::options(url).expect("a URL")
+fn options(url: &str) -> PostgresUrl {
+    PostgresUrl::parse(url).expect("a URL")
 }
 
 fn codec(keyring: &Arc<Keyring>) -> RowCodec {

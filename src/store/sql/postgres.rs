@@ -3,42 +3,65 @@
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{PgPool, Postgres};
 
 use super::rows::RowCodec;
 use super::{SqlStore, unavailable};
+use crate::model::address::is_loopback_host;
 use crate::store::StoreError;
+
+/// A parsed URL of PostgreSQL.
+#[derive(Clone)]
+pub struct PostgresUrl {
+    options: PgConnectOptions,
+}
+
+impl PostgresUrl {
+    /// Parses the URL.
+    ///
+    /// # Errors
+    /// It is not a PostgreSQL URL.
+    pub fn parse(url: &str) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(unavailable("postgresql"))?;
+        let options = options.application_name("peerpanda-sso").options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("lock_timeout", STATEMENT_TIMEOUT),
+        ]);
+        Ok(Self { options })
+    }
+
+    /// Whether TLS is required and the server's certificate is verified for its name.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        matches!(self.options.get_ssl_mode(), PgSslMode::VerifyFull)
+    }
+
+    /// Whether the server is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let host = self.options.get_host();
+        self.options.get_socket().is_some() || host.starts_with('/') || is_loopback_host(host)
+    }
+}
 
 /// The store in PostgreSQL.
 pub type PostgresConnections = SqlStore<Postgres>;
 
 impl PostgresConnections {
-    /// Parses the URL.
-    ///
-    /// # Errors
-    /// It is not a PostgreSQL URL.
-    pub fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
-        let options: PgConnectOptions = url.parse().map_err(unavailable("postgresql"))?;
-        Ok(options.application_name("peerpanda-sso").options([
-            ("statement_timeout", STATEMENT_TIMEOUT),
-            ("lock_timeout", STATEMENT_TIMEOUT),
-        ]))
-    }
-
     /// Connects and migrates the tables. Replicas that start at the same time wait for each other (sqlx
     /// takes an advisory lock). A read-only server, such as a replica of another, is accepted if its
     /// tables are up to date.
     ///
     /// # Errors
     /// The server is unreachable, or the migration fails.
-    pub async fn open(options: PgConnectOptions, codec: RowCodec) -> Result<Self, StoreError> {
+    pub async fn open(url: PostgresUrl, codec: RowCodec) -> Result<Self, StoreError> {
         let failed = unavailable("postgresql");
         let pool = |connections| {
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
-                .connect_with(options.clone())
+                .connect_with(url.options.clone())
         };
         let mut migrator = sqlx::migrate!("migrations/postgres");
         // After a rollback, or during a rolling upgrade, the database may have the migrations of a newer
