@@ -36,6 +36,19 @@ struct FailureRow {
 impl<D: Backend> LoginAttempts for SqlStore<D> {
     async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await.map_err(unavailable(D::STORE))?;
+        // First, as a deletion does: rows of `connections` are locked before others, and in the order of
+        // slugs, so that no two transactions wait for each other.
+        for ProvenLogin { slug, incarnation, test_login } in by_account(&batch.tested) {
+            let record = Statement::new(
+                "UPDATE connections SET test_login_digest = $1, test_login_time = $2 \
+                 WHERE slug = $3 AND incarnation = $4",
+            )
+            .bind(test_login.proof.as_str())
+            .bind(test_login.time)
+            .bind(slug)
+            .bind(*incarnation);
+            D::execute(&mut tx, record).await?;
+        }
         for AccountAttempt { slug, attempt } in &batch.attempts {
             let add = Statement::new(
                 "INSERT INTO login_attempts (slug, time, reason, attempt) \
@@ -75,17 +88,6 @@ impl<D: Backend> LoginAttempts for SqlStore<D> {
             .bind(counts.last_success)
             .bind(counts.unrecognized);
             D::execute(&mut tx, count).await?;
-        }
-        for ProvenLogin { slug, incarnation, test_login } in &batch.tested {
-            let record = Statement::new(
-                "UPDATE connections SET test_login_digest = $1, test_login_time = $2 \
-                 WHERE slug = $3 AND incarnation = $4",
-            )
-            .bind(test_login.proof.as_str())
-            .bind(test_login.time)
-            .bind(slug)
-            .bind(*incarnation);
-            D::execute(&mut tx, record).await?;
         }
         tx.commit().await.map_err(unavailable(D::STORE))
     }
@@ -139,7 +141,14 @@ struct AddedCounts {
     unrecognized: u64,
 }
 
-/// In the order of slugs, so that two replicas lock the rows in the same order.
+/// In the order of slugs.
+fn by_account(tested: &[ProvenLogin]) -> Vec<&ProvenLogin> {
+    let mut sorted: Vec<_> = tested.iter().collect();
+    sorted.sort_by_key(|login| &login.slug);
+    sorted
+}
+
+/// In the order of slugs.
 fn counts_by_account(batch: &AttemptBatch) -> BTreeMap<&Slug, AddedCounts> {
     let mut counts: BTreeMap<&Slug, AddedCounts> = BTreeMap::new();
     for AccountAttempt { slug, attempt } in &batch.attempts {
