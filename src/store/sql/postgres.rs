@@ -24,10 +24,7 @@ impl PostgresUrl {
     /// It is not a PostgreSQL URL.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(unavailable("postgresql"))?;
-        let options = options.application_name("peerpanda-sso").options([
-            ("statement_timeout", STATEMENT_TIMEOUT),
-            ("lock_timeout", STATEMENT_TIMEOUT),
-        ]);
+        let options = options.application_name("peerpanda-sso").options(SESSION_SETTINGS);
         Ok(Self { options })
     }
 
@@ -107,8 +104,17 @@ async fn is_up_to_date(migrator: &Migrator, pool: &PgPool) -> Result<bool, sqlx:
 
 /// PostgreSQL, Appendix A: error codes.
 const READ_ONLY_SQL_TRANSACTION: &str = "25006";
-/// The server cancels a statement that takes longer.
-const STATEMENT_TIMEOUT: &str = "5s";
+/// What the server does with this service's sessions. It cancels a statement that takes longer, and it ends
+/// the transaction of a replica that froze or whose host is gone: every change waits for its lock.
+const SESSION_SETTINGS: [(&str, &str); 7] = [
+    ("statement_timeout", "5s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("tcp_user_timeout", "10s"),
+    ("tcp_keepalives_idle", "10s"),
+    ("tcp_keepalives_interval", "5s"),
+    ("tcp_keepalives_count", "3"),
+];
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Per replica.
 const MAX_CONNECTIONS: u32 = 8;
