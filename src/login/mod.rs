@@ -118,9 +118,10 @@ impl Login {
     /// Frees what the limits remember of idle networks and accounts. Called periodically.
     pub fn forget_idle(&self) {
         self.limits.forget_idle();
+        self.changes.forget_idle();
     }
 
-    /// The account's connection, enabled and with a known issuer, and its IdP.
+    /// The account's connection, enabled, and its IdP.
     async fn resolve(
         &self,
         slug: &Slug,
@@ -131,17 +132,11 @@ impl Login {
             .timed("metadata", self.providers.of(&connection))
             .await
             .map_err(LoginError::Provider)?;
-        if connection.issuer().is_some() {
-            return Ok((connection, provider));
+        if connection.issuer().is_none() {
+            // First use: the issuer is part of each person's key, and no document shall change it.
+            self.changes.pin_issuer(&connection, provider.issuer());
         }
-        // First use: from here on the issuer is part of each person's key, and no document changes it.
-        let connection = self.changes.pin_issuer(&connection, provider.issuer()).await?;
-        let connection = connection.ok_or(LoginError::ConnectionNotFound)?;
-        match connection.issuer() {
-            Some(pinned) if pinned == provider.issuer() => Ok((connection, provider)),
-            // Another replica read another issuer, or the connection has just been edited.
-            _ => Err(LoginError::ConnectionChanged),
-        }
+        Ok((connection, provider))
     }
 
     async fn connection(&self, slug: &Slug) -> Result<Arc<Connection>, LoginError> {

@@ -51,6 +51,16 @@ impl Connection {
         self.settings.issuer.as_ref().or(self.pinned_issuer.as_ref())
     }
 
+    /// Whether both are the same version: the same revision, and of the same content. Apart from what a
+    /// version collects while it is in use: the pinned issuer, checks and test logins.
+    #[must_use]
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        self.incarnation == other.incarnation
+            && self.revision == other.revision
+            && self.settings == other.settings
+            && self.secrets.active.expose() == other.secrets.active.expose()
+    }
+
     /// The last check of exactly these settings with this secret, whether stored or proposed.
     #[must_use]
     pub fn check_of(

@@ -25,13 +25,14 @@ pub struct Providers {
     http: HttpClient,
     clock: Arc<dyn Clock>,
     public_origin: String,
-    /// Each account's entry, replaced when the connection's revision changes.
+    /// Each account's entry, replaced when the connection changes.
     entries: Cache<Slug, Arc<Entry>>,
 }
 
 struct Entry {
-    /// The connection's; the entry serves no other revision.
-    revision: u64,
+    /// The entry serves no other. Compared whole: a database that went back to an earlier state uses a
+    /// revision a second time.
+    connection: Arc<Connection>,
     state: Mutex<State>,
     breaker: Arc<CircuitBreaker>,
 }
@@ -78,12 +79,12 @@ impl Providers {
         let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(
             || {
                 Arc::new(Entry {
-                    revision: connection.revision,
+                    connection: Arc::clone(connection),
                     state: Mutex::default(),
                     breaker: Arc::default(),
                 })
             },
-            |other| other.revision != connection.revision,
+            |other| !other.serves(connection),
         );
         let entry = entry.into_value();
         let now = self.clock.monotonic();
@@ -118,10 +119,7 @@ impl Providers {
         connection: &Arc<Connection>,
         used: &Arc<Provider>,
     ) -> Option<Arc<Provider>> {
-        let entry = self
-            .entries
-            .get(&connection.slug)
-            .filter(|entry| entry.revision == connection.revision)?;
+        let entry = self.entries.get(&connection.slug).filter(|entry| entry.serves(connection))?;
         let now = self.clock.monotonic();
         let receiver = {
             let mut state = entry.lock();
@@ -192,6 +190,25 @@ impl Providers {
 }
 
 impl Entry {
+    /// Whether the metadata that were fetched for this entry's connection are those of `connection`, too.
+    fn serves(&self, connection: &Arc<Connection>) -> bool {
+        let own = &self.connection;
+        if Arc::ptr_eq(own, connection) {
+            return true;
+        }
+        if !own.is_same_version(connection) {
+            return false;
+        }
+        match (own.issuer(), connection.issuer()) {
+            // Pinned since: by this entry's document, or by another replica.
+            (None, Some(pinned)) => {
+                let state = self.lock();
+                state.current.as_ref().is_some_and(|current| current.provider.issuer() == pinned)
+            }
+            (before, now) => before == now,
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -231,7 +231,12 @@ pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
 
 /// An IdP's documents were fetched: `whole`, or `keys` for a token signed by an unknown key.
 pub fn provider_fetched(documents: &'static str, has_succeeded: bool) {
-    counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => if has_succeeded { "ok" } else { "error" }).increment(1);
+    counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => outcome(has_succeeded))
+        .increment(1);
+}
+
+fn outcome(has_succeeded: bool) -> &'static str {
+    if has_succeeded { "ok" } else { "error" }
 }
 
 /// Whether this replica can complete logins.
@@ -261,6 +266,16 @@ pub fn secrets_expiring(count: u64) {
     // Exact: far below 2^52.
     #[expect(clippy::cast_precision_loss, reason = "a number of connections fits")]
     gauge!(SECRETS_EXPIRING).set(count as f64);
+}
+
+/// The database went back to an earlier state, or is another one.
+pub fn history_replaced() {
+    counter!(HISTORY_REPLACED).increment(1);
+}
+
+/// An issuer that was read at first use was stored, or could not be.
+pub fn issuer_pinned(has_succeeded: bool) {
+    counter!(ISSUER_PINS, "outcome" => outcome(has_succeeded)).increment(1);
 }
 
 /// A connection's standby secret took over.
@@ -371,6 +386,10 @@ fn begin_at_zero() {
         counter!(TASK_FAILURES, "task" => task.name()).absolute(0);
     }
     counter!(ATTEMPTS_DROPPED).absolute(0);
+    counter!(HISTORY_REPLACED).absolute(0);
+    for has_succeeded in [true, false] {
+        counter!(ISSUER_PINS, "outcome" => outcome(has_succeeded)).absolute(0);
+    }
     counter!(SECRETS_SWITCHED).absolute(0);
     gauge!(SECRETS_EXPIRING).set(0.0);
     for store in ["redis", "postgresql", "sqlite", "connections", "signing keys", "login attempts"]
@@ -405,6 +424,15 @@ fn describe() {
     describe_counter!(
         SECRETS_SWITCHED,
         "standby client secrets that took over because the IdP rejected the active one"
+    );
+    describe_counter!(
+        HISTORY_REPLACED,
+        "times that the database went back to an earlier state (failover, restore) or was replaced, \
+         so that all known connections were forgotten"
+    );
+    describe_counter!(
+        ISSUER_PINS,
+        "issuers that were read at first use and stored, or could not be stored: ok or error"
     );
     describe_gauge!(
         SECRETS_EXPIRING,
@@ -452,6 +480,8 @@ fn describe() {
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const ATTEMPTS_DROPPED: &str = "sso_attempts_dropped_total";
+const HISTORY_REPLACED: &str = "sso_database_history_replaced_total";
+const ISSUER_PINS: &str = "sso_issuer_pins_total";
 const SECRETS_SWITCHED: &str = "sso_secrets_switched_total";
 const SECRETS_EXPIRING: &str = "sso_secrets_expiring";
 const READY: &str = "sso_ready";

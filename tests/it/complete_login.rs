@@ -451,11 +451,16 @@ async fn a_login_answers_with_the_identity() {
     assert_eq!(completed.id_token, service.idp.last_id_token());
     assert_eq!(completed.connection_state, pb::ConnectionState::Active as i32);
     assert_eq!(service.idp.count("/userinfo"), 0, "UserInfo is not called if nothing is missing");
-    assert_eq!(
-        service.get("acme").await.expect("there").issuer,
-        service.idp.issuer,
-        "the issuer was pinned at first use"
-    );
+    let (admin, issuer) = (service.admin.clone(), service.idp.issuer.clone());
+    eventually("the issuer was pinned at first use", || {
+        let (mut admin, issuer) = (admin.clone(), issuer.clone());
+        let request = pb::GetConnectionRequest { slug: "acme".to_owned() };
+        async move {
+            let read = admin.get_connection(request).await.expect("there").into_inner();
+            read.connection.expect("a connection").issuer == issuer
+        }
+    })
+    .await;
 }
 
 /// oidcc-client-test-client-secret-basic.
