@@ -15,6 +15,7 @@ use url::{Host, Url};
 
 use super::{ConfigErrors, MINUTE};
 use crate::model::rate::Rate;
+use crate::model::text::without_byte_order_mark;
 
 /// Collects the problems of all settings.
 #[derive(Default)]
@@ -50,10 +51,13 @@ impl Check {
             }
             (Some(value), None) => Some(value.to_owned()),
             (None, Some(file)) => match std::fs::read_to_string(&file) {
-                Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-                Ok(_) => {
-                    self.wrong(&format!("{name}_FILE"), format!("{} is empty", file.display()));
-                    None
+                Ok(text) => {
+                    let text = without_byte_order_mark(&text).trim();
+                    if text.is_empty() {
+                        self.wrong(&format!("{name}_FILE"), format!("{} is empty", file.display()));
+                        return None;
+                    }
+                    Some(text.to_owned())
                 }
                 Err(error) => {
                     self.wrong(
@@ -340,6 +344,9 @@ mod tests {
         assert_eq!(read, (Some("CANARY".to_owned()), vec![]));
         let (_, errors) = checked(|check| check.secret("S", Some("CANARY"), Some(&file)));
         assert_eq!(errors, ["S and S_FILE must not both be set"]);
+        std::fs::write(&file, "\u{feff}CANARY\r\n").expect("written");
+        let read = checked(|check| check.secret("S", None, Some(&file)));
+        assert_eq!(read, (Some("CANARY".to_owned()), vec![]), "a byte order mark is skipped");
         std::fs::write(&file, "\n").expect("written");
         let (_, errors) = checked(|check| check.secret("S", None, Some(&file)));
         assert!(errors[0].starts_with("S_FILE ") && errors[0].ends_with(" is empty"), "{errors:?}");

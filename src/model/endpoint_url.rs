@@ -4,7 +4,7 @@
 use url::Url;
 
 use super::address::AddressPolicy;
-use super::text::quotable;
+use super::text::{hidden_character, quotable};
 
 /// Why a URL can't be an endpoint of an IdP. The text completes a sentence about the URL: "must be …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +36,9 @@ pub fn check_endpoint_url(text: &str, policy: &AddressPolicy) -> Result<Url, End
         return malformed(
             "must not have backslashes, white space or control characters".to_owned(),
         );
+    }
+    if let Some(hidden) = hidden_character(text) {
+        return malformed(format!("must not have invisible characters: {hidden}"));
     }
     let quoted = quotable(text);
     let url = match Url::parse(text) {
@@ -120,6 +123,7 @@ mod tests {
             ("ftp://idp.example.com/", "must be https"),
             ("https://idp.example.com\\@evil.example/", "must not have backslashes"),
             ("https://idp.example.com/ x", "must not have backslashes"),
+            ("https://idp.exam\u{200b}ple.com/", "must not have invisible characters: U+200B"),
             ("https://user:CANARY@idp.example.com/", "must not have a user name"),
             ("https://idp.example.com/#x", "must not have a fragment"),
             ("https://idp.example.com:0/", "must not have port 0"),

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Violation;
 use super::change::Change;
+use super::text::hidden_character;
 use super::time::UnixMillis;
 
 /// A client secret as it was entered: neither trimmed nor checked.
@@ -30,14 +31,21 @@ impl UncheckedSecret {
     /// Trims and checks the secret. `field`: its name in the contract.
     ///
     /// # Errors
-    /// It is empty, too long, or has control characters. The error doesn't repeat the secret.
+    /// It is empty, too long, or has characters that nobody can see. The error names these, and
+    /// nothing else of the secret.
     pub fn check(&self, field: &'static str) -> Result<ClientSecret, Violation> {
         let text = self.0.expose_secret().trim();
-        let is_valid =
-            (1..=1024).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        is_valid.then(|| ClientSecret(text.to_owned().into())).ok_or_else(|| {
-            Violation::new(field, "must be 1 to 1024 characters without control characters")
-        })
+        if !(1..=MAX_SECRET_CHARS).contains(&text.chars().count()) {
+            let rule = format!("must be 1 to {MAX_SECRET_CHARS} characters");
+            return Err(Violation::new(field, rule));
+        }
+        match hidden_character(text) {
+            Some(hidden) => {
+                let rule = format!("must not have control or invisible characters: {hidden}");
+                Err(Violation::new(field, rule))
+            }
+            None => Ok(ClientSecret(text.to_owned().into())),
+        }
     }
 }
 
@@ -156,6 +164,7 @@ impl SecretsEdit {
     }
 }
 
+const MAX_SECRET_CHARS: usize = 1024;
 /// A secret that expires within this time needs to be replaced.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -184,6 +193,15 @@ mod tests {
         }
         let long = UncheckedSecret::new("CANARY".repeat(200)).check("client_secret");
         assert!(!long.expect_err("too long").description.contains("CANARY"));
+        for (text, hidden) in [
+            ("\u{feff}CANARY", "U+FEFF (character 1)"),
+            ("CANARY\u{200b}", "U+200B (character 7)"),
+            ("CAN\u{202e}ARY", "U+202E (character 4)"),
+        ] {
+            let pasted = UncheckedSecret::new(text.to_owned()).check("client_secret");
+            let rule = pasted.expect_err("invisible").description;
+            assert!(rule.ends_with(hidden) && !rule.contains("CAN"), "{rule}");
+        }
     }
 
     #[test]

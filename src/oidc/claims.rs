@@ -12,7 +12,7 @@ use crate::model::cause::Cause;
 use crate::model::connection::{ClaimMapping, ConnectionSettings};
 use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
 use crate::model::slug::Slug;
-use crate::model::text::quotable;
+use crate::model::text::{is_hidden, quotable};
 use crate::model::time::UnixSeconds;
 
 /// Why verified claims don't make an Identity.
@@ -320,7 +320,7 @@ fn check_email(
 fn email_domain(text: &str) -> Option<String> {
     let (local, domain) = text.split_once('@')?;
     let is_plain = |c: char| {
-        !c.is_control()
+        !is_hidden(c)
             && !c.is_whitespace()
             && !matches!(c, '@' | ',' | ';' | ':' | '<' | '>' | '(' | ')' | '"' | '\\')
     };
@@ -428,6 +428,10 @@ mod tests {
             "Ada <a@x.com>",
             "a b@x.com",
             "a@x.com\n",
+            "a\u{200b}da@x.com",
+            "a\u{202e}da@x.com",
+            "a\u{e0041}da@x.com",
+            "ada@x\u{ad}y.com",
             "+442071234567",
             "ada_gmail.com#EXT#@contoso.onmicrosoft.com",
             "a@.com",

@@ -27,6 +27,7 @@ use crate::model::login::{Nonce, RawIdToken};
 use crate::model::secret::{ClientSecret, ClientSecrets};
 use crate::model::signing_alg::SigningAlg;
 use crate::model::slug::Slug;
+use crate::model::text::is_hidden;
 use crate::model::time::{UnixMillis, UnixSeconds};
 
 /// A metadata document: every accepted endpoint may be called, and the issuer is the expected one.
@@ -64,7 +65,7 @@ pub fn key_set(bytes: &[u8]) {
     }
 }
 
-/// A token endpoint's answer: tokens are bounded and never shown, errors have no control
+/// A token endpoint's answer: tokens are bounded and never shown, errors have no hidden
 /// characters.
 pub fn token_response(bytes: &[u8]) {
     if let Ok(tokens) = read_tokens(bytes) {
@@ -77,7 +78,7 @@ pub fn token_response(bytes: &[u8]) {
     }
     for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {
         let text = token_error(status, bytes).to_string();
-        assert!(!text.chars().any(char::is_control), "{text:?}");
+        assert!(!text.chars().any(is_hidden), "{text:?}");
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::super::Failure;
+use crate::model::text::without_byte_order_mark;
 
 /// Flags that say where the secrets are.
 #[derive(Args)]
@@ -56,13 +57,14 @@ pub(super) fn read_file(file: &Path) -> Result<SecretString, String> {
     Ok(text.trim().to_owned().into())
 }
 
-/// Reads a file; `-` is standard input.
+/// Reads a file; `-` is standard input. A byte order mark is not part of the text.
 pub(super) fn read_text(file: &Path) -> std::io::Result<String> {
-    if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())?
     } else {
-        std::fs::read_to_string(file)
-    }
+        std::fs::read_to_string(file)?
+    };
+    Ok(without_byte_order_mark(&text).to_owned())
 }
 
 fn prompt() -> Result<SecretString, Failure> {
@@ -93,5 +95,20 @@ pub(super) fn confirm_deletion(slug: &str) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::Usage(format!("deleted nothing: the confirmation was not {slug}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_a_secret() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "\u{feff}s3cret\r\n").expect("written");
+        assert_eq!(read_file(&file).expect("read").expose_secret(), "s3cret");
     }
 }

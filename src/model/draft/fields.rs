@@ -16,7 +16,7 @@ use crate::model::endpoint_url::{
     EndpointUrlError, WELL_KNOWN, check_endpoint_url, is_reserved_parameter, smuggled_parameter,
 };
 use crate::model::signing_alg::SigningAlg;
-use crate::model::text::quotable;
+use crate::model::text::{hidden_character, quotable};
 
 /// A field after its own checks.
 pub(super) enum Parsed<T> {
@@ -49,12 +49,12 @@ impl FieldChecks<'_> {
         chars: std::ops::RangeInclusive<usize>,
     ) -> String {
         let text = text.trim();
-        if !chars.contains(&text.chars().count()) || text.chars().any(char::is_control) {
+        if !chars.contains(&text.chars().count()) {
             let (min, max) = chars.into_inner();
-            self.violate(
-                field,
-                format!("must be {min} to {max} characters without control characters"),
-            );
+            self.violate(field, format!("must be {min} to {max} characters"));
+        } else if let Some(hidden) = hidden_character(text) {
+            let rule = format!("must not have control or invisible characters: {hidden}");
+            self.violate(field, rule);
         }
         text.to_owned()
     }

@@ -274,6 +274,8 @@ mod tests {
         for (edit, field) in [
             (Draft { display_name: "x".repeat(201), ..draft() }, "display_name"),
             (Draft { client_id: "a\0".to_owned(), ..draft() }, "client_id"),
+            (Draft { client_id: "a\u{200b}b".to_owned(), ..draft() }, "client_id"),
+            (Draft { display_name: "a\u{202e}b".to_owned(), ..draft() }, "display_name"),
             (Draft { issuer: "https://a.example/?x".to_owned(), ..draft() }, "issuer"),
             (Draft { issuer: template, ..draft() }, "allowed_tenant_ids"),
             (Draft { discovery_url: "https://a.example/".to_owned(), ..draft() }, "discovery_url"),
