@@ -10,6 +10,7 @@ use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState, CustomerUris};
 use crate::model::identity::{Identity, IdentityClaim};
 use crate::model::login::{Callback, PendingLogin, RawIdToken};
+use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
 use crate::model::text::quotable;
@@ -57,6 +58,17 @@ pub(super) struct LoginProgress {
     pub(super) claims_missing: Option<Vec<IdentityClaim>>,
     /// How long each phase took.
     pub(super) phases: Phases,
+    /// Knows what the IdP was sent and has issued, which its texts may repeat.
+    redactor: Redactor,
+}
+
+impl LoginProgress {
+    fn redact(&mut self, error: &mut LoginError) {
+        if let Some(connection) = &self.connection {
+            self.redactor.add_client(connection);
+        }
+        error.redact(&self.redactor);
+    }
 }
 
 /// Records a login when it is dropped: a caller that cancels drops the call's future in the middle,
@@ -93,6 +105,10 @@ impl Login {
         let (slug, progress) = (callback.slug.clone(), LoginProgress::default());
         let mut guard = RecordOnDrop { login: self, slug, progress, is_recorded: false };
         let completed = within_deadline(self.complete_login(callback, &mut guard.progress)).await;
+        let completed = completed.map_err(|mut error| {
+            guard.progress.redact(&mut error);
+            error
+        });
         let error = completed.as_ref().err();
         guard.record(&Ending {
             cause: error.map(LoginError::cause),
@@ -108,6 +124,10 @@ impl Login {
         progress: &mut LoginProgress,
     ) -> Result<CompletedLogin, LoginError> {
         let Callback { slug, state, iss, browser_binding, answer } = callback;
+        progress.redactor.add(state.expose());
+        if let Ok(code) = &answer {
+            progress.redactor.add(code.expose());
+        }
         let now = self.clock.unix_seconds();
         let admitted = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now);
         progress.is_ours = !matches!(admitted, Err(StateError::Invalid));
@@ -121,6 +141,8 @@ impl Login {
         progress.is_spent = true;
         let pending = taken.and_then(|value| ticket.open(&slug, value));
         let pending = pending.ok_or(LoginError::StateUsed)?;
+        progress.redactor.add(pending.nonce.expose());
+        progress.redactor.add(pending.verifier.expose());
         admit(&pending, iss.as_deref(), &connection, &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
         let PendingLogin { nonce, verifier, max_age, return_to, .. } = pending;
@@ -136,6 +158,7 @@ impl Login {
                 LoginError::Exchange(error)
             }
         })?;
+        tokens.add_to(&mut progress.redactor);
         let verify = |provider: &Provider| {
             provider.verify(&tokens, &nonce, max_age, self.clock.unix_seconds())
         };

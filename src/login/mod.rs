@@ -29,6 +29,7 @@ use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState};
 use crate::model::login::IdpRefusal;
 use crate::model::rate::Rate;
+use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnRule;
 use crate::model::slug::Slug;
 use crate::oidc::claims::ClaimsError;
@@ -288,6 +289,30 @@ impl LoginError {
             Self::IdpRefused(refusal) => Some(&refusal.error),
             Self::Exchange(error) | Self::SecretSwitch(error) => error.idp_error(),
             _ => None,
+        }
+    }
+
+    /// Removes secrets from the texts of the IdP.
+    pub(super) fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Self::IssuerMismatch { actual, .. } => {
+                actual.iter_mut().for_each(|text| redactor.apply(text));
+            }
+            Self::IdpRefused(refusal) => refusal.redact(redactor),
+            Self::Provider(error) => error.redact(redactor),
+            Self::Exchange(error) => error.redact(redactor),
+            Self::IdToken(error) => error.redact(redactor),
+            Self::UserInfo(error) => error.redact(redactor),
+            Self::Claims { error, .. } => error.redact(redactor),
+            Self::BadRequest(_)
+            | Self::RateLimited { .. }
+            | Self::ConnectionNotFound
+            | Self::ConnectionDisabled
+            | Self::ConnectionChanged
+            | Self::State(_)
+            | Self::StateUsed
+            | Self::Store(_)
+            | Self::DeadlineExceeded => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::cause::Cause;
+use super::redact::Redactor;
 use super::return_to::ReturnTo;
 use super::slug::Slug;
 
@@ -79,7 +80,7 @@ pub struct Callback {
 /// The IdP's `error=…` (RFC 6749 4.1.2.1).
 #[derive(Clone, Debug)]
 pub struct IdpRefusal {
-    /// `error`, sanitized.
+    /// `error`, by [`oauth_error`].
     pub error: String,
     /// `error_description`, sanitized; for the log.
     pub description: Option<String>,
@@ -104,6 +105,22 @@ impl IdpRefusal {
             _ => Cause::OtherIdpError,
         }
     }
+
+    /// Removes secrets from the texts.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        redactor.apply(&mut self.error);
+        self.description.iter_mut().for_each(|text| redactor.apply(text));
+    }
+}
+
+/// An OAuth error code as it may be shown and kept: of the characters that RFC 6749 allows (4.1.2.1,
+/// 5.2), and short. Anything else that an IdP puts there is "other". `None`: it is empty.
+#[must_use]
+pub fn oauth_error(text: &str) -> Option<String> {
+    let is_allowed = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    let is_code = text.len() <= MAX_OAUTH_ERROR && text.bytes().all(is_allowed);
+    let shown = if is_code { text } else { "other" };
+    (!text.is_empty()).then(|| shown.to_owned())
 }
 
 /// What is stored, sealed, between begin and complete.
@@ -175,4 +192,29 @@ secret_text! {
 secret_text! {
     /// An ID token in compact serialization.
     RawIdToken
+}
+
+/// Bytes of an OAuth error code.
+const MAX_OAUTH_ERROR: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_oauth_error_code_is_kept() {
+        let long = "x".repeat(MAX_OAUTH_ERROR + 1);
+        for (text, expected) in [
+            ("", None),
+            ("access_denied", Some("access_denied")),
+            ("urn:example:error 7", Some("urn:example:error 7")),
+            (&long[1..], Some(&long[1..])),
+            (&long, Some("other")),
+            ("say \"it\"", Some("other")),
+            ("a\nb", Some("other")),
+            ("\u{202e}", Some("other")),
+        ] {
+            assert_eq!(oauth_error(text).as_deref(), expected, "{text:?}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod login;
 pub mod rate;
 pub mod reason;
+pub mod redact;
 pub mod return_to;
 pub mod secret;
 pub mod signing_alg;

@@ -11,6 +11,7 @@ use super::verify::VerifiedClaims;
 use crate::model::cause::Cause;
 use crate::model::connection::{ClaimMapping, ConnectionSettings};
 use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
+use crate::model::redact::Redactor;
 use crate::model::slug::Slug;
 use crate::model::text::{is_hidden, quotable};
 use crate::model::time::UnixSeconds;
@@ -59,6 +60,15 @@ impl ClaimsError {
             Self::NotAllowed { .. } => Cause::ClaimNotAllowed,
             Self::EmailDomainNotAllowed(_) => Cause::EmailDomain,
             Self::EmailNotVerified => Cause::EmailUnverified,
+        }
+    }
+
+    /// Removes secrets from the values of claims.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Self::NotAllowed { found, .. } => redactor.apply(found),
+            Self::EmailDomainNotAllowed(domain) => redactor.apply(domain),
+            Self::Missing(_) | Self::EmailNotVerified => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::idps::{Refuses, known_error};
 use crate::model::cause::Cause;
+use crate::model::redact::Redactor;
 
 /// Which of an IdP's answers a failure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,11 @@ pub struct Problem {
 impl Problem {
     pub(super) fn new(cause: Cause, text: impl Into<String>) -> Self {
         Self { cause, text: text.into() }
+    }
+
+    /// Removes secrets from the text.
+    pub(super) fn redact(&mut self, redactor: &Redactor) {
+        redactor.apply(&mut self.text);
     }
 }
 
@@ -223,6 +229,21 @@ impl CallError {
             Self::Unusable { defect, .. } => document.unusable(defect),
         }
     }
+
+    /// Removes secrets from the names of hosts, which are the IdP's words, too.
+    pub(super) fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Self::AddressForbidden { host, .. } | Self::Unavailable { host, .. } => {
+                redactor.apply(host);
+            }
+            Self::Unusable { host, defect } => {
+                redactor.apply(host);
+                if let Defect::Redirect { target, .. } = defect {
+                    redactor.apply(target);
+                }
+            }
+        }
+    }
 }
 
 impl Outage {
@@ -251,6 +272,14 @@ impl ProviderError {
         match self {
             Self::Call { document, error } => error.cause(*document),
             Self::Invalid(problem) => problem.cause,
+        }
+    }
+
+    /// Removes secrets from the texts.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Self::Call { error, .. } => error.redact(redactor),
+            Self::Invalid(problem) => problem.redact(redactor),
         }
     }
 }
@@ -290,6 +319,19 @@ impl ExchangeError {
             Self::Call(_) | Self::ResponseInvalid(_) => None,
         }
     }
+
+    /// Removes secrets from the texts.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Self::Call(error) => error.redact(redactor),
+            Self::ClientRejected { idp_error, description, .. }
+            | Self::CodeRejected { idp_error, description } => {
+                redactor.apply(idp_error);
+                description.iter_mut().for_each(|text| redactor.apply(text));
+            }
+            Self::ResponseInvalid(problem) => problem.redact(redactor),
+        }
+    }
 }
 
 impl IdTokenError {
@@ -305,6 +347,11 @@ impl IdTokenError {
     pub fn needs_fresh_keys(&self) -> bool {
         matches!(self.0.cause, Cause::UnknownKey | Cause::SignatureMismatch)
     }
+
+    /// Removes secrets from the text.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        self.0.redact(redactor);
+    }
 }
 
 impl UserInfoError {
@@ -314,6 +361,14 @@ impl UserInfoError {
         match self {
             Self::Call(error) => error.cause(Document::UserInfo),
             Self::Invalid(problem) => problem.cause,
+        }
+    }
+
+    /// Removes secrets from the texts.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Self::Call(error) => error.redact(redactor),
+            Self::Invalid(problem) => problem.redact(redactor),
         }
     }
 }

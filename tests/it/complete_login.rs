@@ -130,8 +130,32 @@ async fn the_idps_refusal_is_one_of_a_known_login() {
     assert_eq!(reason(service.complete(stranger).await), "STATE_INVALID");
     let refused = refused(service.complete(request).await);
     assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "IDP_REFUSED"));
-    assert_eq!(refused.metadata["idp_error"], "access_denied\u{fffd}\u{fffd}forged: line");
+    assert_eq!(refused.metadata["idp_error"], "other");
     assert!(!refused.message.contains("script"), "the IdP's text goes to the log only");
+}
+
+/// RFC 6749 4.1.2.1 bounds neither the error nor its description.
+#[tokio::test]
+async fn an_error_of_the_idp_is_cut_whatever_its_length() {
+    let mut service = Service::start().await;
+    for (error, shown) in
+        [("x".repeat(300), "other"), ("access_denied".to_owned(), "access_denied")]
+    {
+        let callback = service.approved().await;
+        let request = pb::CompleteLoginRequest {
+            code: String::new(),
+            error: Some(error),
+            error_description: Some("y".repeat(5000)),
+            ..complete_request(&callback)
+        };
+        let refused = refused(service.complete(request).await);
+        assert_eq!(refused.reason, "IDP_REFUSED");
+        assert_eq!(refused.metadata["idp_error"], shown);
+        let attempt = service.attempts().await.attempts.remove(0);
+        assert_eq!((attempt.reason.as_str(), attempt.idp_error.as_str()), ("IDP_REFUSED", shown));
+        assert_eq!(attempt.trace_id, refused.metadata["trace_id"]);
+        assert_eq!(reason(service.complete(complete_request(&callback)).await), "STATE_USED");
+    }
 }
 
 /// FAPI 2: iss of the callback (RFC 9207); RFC 9700 4.4, RFC 9207.

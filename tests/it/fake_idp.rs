@@ -43,7 +43,8 @@ pub(crate) struct Behaviour {
     pub(crate) signed_userinfo: bool,
     /// Signs with a key that is not published.
     pub(crate) foreign_key: bool,
-    /// Replaces the token endpoint's answer: status and body.
+    /// Replaces the token endpoint's answer: status and body. `{code_verifier}` stands for the
+    /// received one.
     pub(crate) token_answer: Option<(u16, String)>,
     /// Merged into the token response; null removes a member.
     pub(crate) token_response: Value,
@@ -493,7 +494,9 @@ impl Inner {
         let behaviour = locked(&self.behaviour);
         if let Some((status, body)) = &behaviour.token_answer {
             let status = StatusCode::from_u16(*status).expect("a status");
-            return (status, [("content-type", "application/json")], body.clone()).into_response();
+            let verifier = form.get("code_verifier").map_or("", String::as_str);
+            let body = body.replace("{code_verifier}", verifier);
+            return (status, [("content-type", "application/json")], body).into_response();
         }
         let refused = |status: StatusCode, error: &str| {
             (status, axum_json(&json!({ "error": error }))).into_response()

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use crate::binary::Program;
-use crate::fake_idp::{FakeIdp, locked};
+use crate::fake_idp::{Behaviour, FakeIdp, locked};
 use crate::harness::{BINDING, begin_request, complete_request, key, postgres_url, redis_url};
 
 /// The names of a JSON object's members, repeated ones included.
@@ -143,7 +143,142 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
             assert!(names.iter().any(|own| own == name), "{name} is missing: {line}");
         }
     }
-    let texts = [log, errors.join("\n")];
+    assert_hold_no(&canaries, &[log, errors.join("\n")]);
+}
+
+/// RFC 9700 4.2.4: an IdP's error texts may repeat whatever it was sent or has issued.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_idp_repeats_reaches_no_log_status_attempt_or_check() {
+    let data = tempfile::tempdir().expect("a directory");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let settings = [("SSO_LOG_FORMAT", "json"), ("RUST_LOG", "trace")];
+    let mut program = Program::serve(data.path(), &settings).await;
+    program.set_up(&idp).await;
+    let form =
+        |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", form(&idp.client_id), form(&idp.client_secret));
+    let of_client =
+        [idp.client_secret.clone(), form(&idp.client_secret), BASE64_STANDARD.encode(&pair)];
+    let mut canaries = of_client.to_vec();
+    let mut texts = Vec::new();
+    let mut refused = 0;
+
+    // How an IdP repeats a text: in the callback, at the token endpoint and in an ID token's header.
+    for place in ["callback", "description", "error", "error of a 401", "header", "userinfo"] {
+        // A callback has an error or a code.
+        let count = if place == "callback" { 5 } else { 6 };
+        for echoed in 0..count {
+            let begun = program.login.clone().begin_login(begin_request()).await.expect("begun");
+            let url = url::Url::parse(&begun.into_inner().redirect_url).expect("a URL");
+            let parameter = |name: &str| {
+                let mut pairs = url.query_pairs();
+                pairs.find(|(own, _)| own == name).map(|(_, value)| value.into_owned())
+            };
+            let (state, nonce) =
+                (parameter("state").expect("sent"), parameter("nonce").expect("sent"));
+            let callback = idp.approve(url.as_str(), "alice");
+            canaries.extend([state.clone(), nonce.clone(), callback.code.clone()]);
+            let access_token = format!("CANARYaccessalice.{state}");
+            let of_login = [state, nonce, callback.code.clone()];
+            let secret = of_client.iter().chain(&of_login).nth(echoed).expect("six").clone();
+            let long = format!("{}{secret}", "x".repeat(100));
+            let mut request = complete_request(&callback);
+            *idp.behave() = Behaviour::default();
+            match place {
+                "callback" => {
+                    request.code = String::new();
+                    request.error = Some(secret.clone());
+                    request.error_description = Some(long.clone());
+                }
+                "description" => {
+                    let description = format!("{secret} {{code_verifier}} {long}");
+                    let body =
+                        json!({ "error": "invalid_grant", "error_description": description });
+                    idp.behave().token_answer = Some((400, body.to_string()));
+                }
+                "error" => {
+                    let body = json!({ "error": secret, "error_description": "{code_verifier}" });
+                    idp.behave().token_answer = Some((400, body.to_string()));
+                }
+                "error of a 401" => {
+                    let body = json!({ "error": "{code_verifier}", "error_description": secret });
+                    idp.behave().token_answer = Some((401, body.to_string()));
+                }
+                "header" => {
+                    let changes = [json!({ "kid": secret }), json!({ "typ": long })];
+                    idp.behave().header = changes[echoed % 2].clone();
+                }
+                _ => {
+                    let (token, twice) = (&access_token, &secret);
+                    idp.behave().access_token = Some(token.clone());
+                    idp.behave().userinfo = json!({});
+                    let member = if echoed == 0 { token } else { twice };
+                    let name = serde_json::to_string(member).expect("JSON");
+                    let body = format!("{{{name}:1,{name}:2}}");
+                    idp.behave().answers.insert("/userinfo", (200, body, String::new()));
+                    canaries.push(token.clone());
+                }
+            }
+            let status = program.login.clone().complete_login(request).await.expect_err(place);
+            texts.push(format!("{status:?} {status}"));
+            refused += 1;
+        }
+    }
+    *idp.behave() = Behaviour::default();
+    canaries.extend(idp.seen().iter().filter_map(|seen| seen.form.get("code_verifier").cloned()));
+
+    // The documents, which are fetched again for a new revision.
+    for (at, secret) in of_client.iter().enumerate() {
+        idp.behave().metadata = json!({ "issuer": format!("https://idp.example/{secret}") });
+        let get = pb::GetConnectionRequest { slug: "acme".to_owned() };
+        let read = program.admin.get_connection(get).await.expect("read").into_inner().connection;
+        let connection =
+            pb::Connection { display_name: format!("name {at}"), ..read.expect("one") };
+        let update = pb::UpdateConnectionRequest {
+            connection: Some(connection),
+            update_mask: Some(prost_types::FieldMask { paths: vec!["display_name".to_owned()] }),
+            ..pb::UpdateConnectionRequest::default()
+        };
+        program.admin.update_connection(update).await.expect("updated");
+        let status = program.login.clone().begin_login(begin_request()).await.expect_err("refused");
+        texts.push(format!("{status:?} {status}"));
+    }
+    let body = json!({ "error": "invalid_client", "error_description": format!("{pair} {:?}", of_client) });
+    idp.behave().token_answer = Some((401, body.to_string()));
+    let check = pb::CheckConnectionRequest { slug: "acme".to_owned(), ..Default::default() };
+    let mut results = program.admin.check_connection(check).await.expect("a check").into_inner();
+    while let Some(found) = results.message().await.expect("a result") {
+        texts.push(format!("{found:?}"));
+    }
+
+    let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+    crate::harness::eventually("the attempts are written", || {
+        let (mut admin, request) = (program.admin.clone(), request.clone());
+        async move {
+            let listed = admin.list_login_attempts(request).await.expect("listed").into_inner();
+            listed.attempts.len() == refused
+        }
+    })
+    .await;
+    let listed = program.admin.list_login_attempts(request).await.expect("listed").into_inner();
+    assert!(listed.attempts.iter().any(|attempt| attempt.idp_error.contains("[redacted]")));
+    texts.push(format!("{listed:?}"));
+    program.process.signal("TERM");
+    crate::harness::eventually("the program has stopped", || async {
+        locked(&program.log).iter().any(|line| line.contains("\"message\":\"stopped\""))
+    })
+    .await;
+    texts.push(locked(&program.log).join("\n"));
+    let debug = |text: &String| format!("{text:?}").trim_matches('"').to_owned();
+    canaries.extend(canaries.iter().map(debug).collect::<Vec<_>>());
+    assert_hold_no(&canaries, &texts);
+    // The beginning of a secret, where a text was cut.
+    let beginnings = canaries.iter().map(|canary| canary.chars().take(12).collect::<String>());
+    assert_hold_no(&beginnings.collect::<Vec<_>>(), &texts);
+}
+
+/// Panics at the first text that holds one of the canaries in a form in which it may be shown.
+fn assert_hold_no(canaries: &[String], texts: &[String]) {
     for canary in canaries.iter().filter(|canary| !canary.is_empty()) {
         let bytes: Vec<String> = canary.bytes().take(24).map(|byte| byte.to_string()).collect();
         let forms = [canary.clone(), BASE64_URL_SAFE_NO_PAD.encode(canary), bytes.join(", ")];
@@ -151,7 +286,8 @@ async fn logs_at_trace_and_errors_hold_no_secret() {
         {
             if let Some(at) = text.find(form.as_str()) {
                 let line = text[..at].rfind('\n').map_or(0, |start| start + 1);
-                panic!("a canary in: {}", text[line..].chars().take(600).collect::<String>());
+                let end = at + text[at..].floor_char_boundary(600);
+                panic!("the canary {canary:?} in: {}", &text[line..end]);
             }
         }
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Bytes;
 use url::{Url, form_urlencoded};
 
-use super::{MAX_SHOWN, Run};
+use super::Run;
 use crate::model::endpoint_url::check_endpoint_url;
 use crate::oidc::error::{CallError, Defect};
 use crate::oidc::http::host_of;
@@ -122,7 +122,7 @@ fn visible_text(body: &[u8]) -> String {
     // Scripts are not shown, apart from the errors that some products put there.
     for start in scripted_errors().filter_map(|prefix| text.find(prefix)) {
         let is_end = |c: &char| matches!(c, '"' | '<' | '\\' | '\n');
-        out.extend(text[start..].chars().take_while(|c| !is_end(c)).take(MAX_SHOWN));
+        out.extend(text[start..].chars().take_while(|c| !is_end(c)));
         out.push(' ');
     }
     let mut rest: &str = &text;

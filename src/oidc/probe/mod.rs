@@ -18,8 +18,8 @@ mod redirect_uri;
 use std::time::Duration;
 
 use base64::Engine;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use url::{Url, form_urlencoded};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use url::Url;
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -27,8 +27,9 @@ use crate::model::cause::Cause;
 use crate::model::check::{CheckId, CheckOutcome, CheckRemedy, CheckResult};
 use crate::model::connection::{Connection, MetadataSource};
 use crate::model::reason::Owner;
+use crate::model::redact::Redactor;
 use crate::model::signing_alg::SigningAlg;
-use crate::model::text::{redact, sanitize};
+use crate::model::text::sanitize;
 use crate::oidc::http::HttpClient;
 use crate::oidc::idps::{self, IdpProduct};
 
@@ -73,6 +74,7 @@ struct Run<'a, 'b> {
     probe: &'a Probe<'a>,
     product: IdpProduct,
     requests_left: usize,
+    redactor: Redactor,
     report: &'b mut (dyn FnMut(CheckResult) + Send),
 }
 
@@ -124,7 +126,8 @@ impl Probe<'_> {
         };
         let issuer = self.connection.issuer().map_or(source, |issuer| issuer.as_str());
         let product = IdpProduct::of(issuer);
-        let mut run = Run { probe: self, product, requests_left: MAX_REQUESTS, report };
+        let redactor = Redactor::of_client(self.connection);
+        let mut run = Run { probe: self, product, requests_left: MAX_REQUESTS, redactor, report };
         let known = match &settings.source {
             MetadataSource::Discovery(url) => run.metadata(url).await,
             MetadataSource::Manual(endpoints) => Some(run.manual(issuer, endpoints)),
@@ -143,6 +146,7 @@ impl Probe<'_> {
 impl Run<'_, '_> {
     fn report(&mut self, id: CheckId, expected: impl Into<String>, verdict: Verdict) {
         let Verdict { outcome, found, remedy } = verdict;
+        let found = self.redactor.redact(&found);
         (self.report)(CheckResult { id, outcome, expected: expected.into(), found, remedy });
     }
 
@@ -166,21 +170,9 @@ impl Run<'_, '_> {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// An IdP's text for a person: shortened, on one line, and without our secrets in any of the
-    /// forms in which they are sent.
+    /// An IdP's text for a person: shortened, on one line, and without our secrets.
     fn redact(&self, text: &str) -> String {
-        let Connection { secrets, settings, .. } = self.probe.connection;
-        let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect();
-        let mut forms: Vec<String> = Vec::new();
-        for secret in [Some(&secrets.active), secrets.standby.as_ref()].into_iter().flatten() {
-            let (id, secret): (String, String) =
-                (encoded(&settings.client_id), encoded(secret.expose()));
-            forms.push(BASE64_STANDARD.encode(format!("{id}:{secret}")));
-            forms.push(secret);
-        }
-        let secrets = [Some(&secrets.active), secrets.standby.as_ref()].into_iter().flatten();
-        let secrets = secrets.map(|secret| secret.expose());
-        let text = redact(text, secrets.chain(forms.iter().map(String::as_str)));
+        let text = self.redactor.redact(text);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         sanitize(&text, MAX_SHOWN)
     }

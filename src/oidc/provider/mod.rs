@@ -34,6 +34,7 @@ use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, Issuer, LogoutStyle, TENANT_PLACEHOLDER};
 use crate::model::login::{AuthorizationCode, Nonce, PkceVerifier};
+use crate::model::redact::Redactor;
 use crate::model::time::{MonotonicMillis, UnixSeconds};
 
 /// An IdP for one revision of one connection. Immutable; fresh keys make a new one.
@@ -55,6 +56,8 @@ struct Fixed {
     additional_audiences: Vec<String>,
     logout_style: LogoutStyle,
     http: HttpClient,
+    /// Of the client's secrets: errors of a fetch are logged and kept.
+    redactor: Redactor,
 }
 
 impl Provider {
@@ -64,6 +67,18 @@ impl Provider {
         redirect_uri: &str,
         http: &HttpClient,
         breaker: Arc<CircuitBreaker>,
+    ) -> Result<Self, ProviderError> {
+        let redactor = Redactor::of_client(connection);
+        let fetched = Self::fetch_with(connection, redirect_uri, http, breaker, redactor.clone());
+        fetched.await.map_err(|error| redacted(error, &redactor))
+    }
+
+    async fn fetch_with(
+        connection: &Connection,
+        redirect_uri: &str,
+        http: &HttpClient,
+        breaker: Arc<CircuitBreaker>,
+        redactor: Redactor,
     ) -> Result<Self, ProviderError> {
         let metadata = Metadata::of(connection, http).await?;
         let (keys, keys_max_age) = keys::fetch(&metadata.endpoints.jwks, http).await?;
@@ -91,6 +106,7 @@ impl Provider {
             logout_style: settings.logout_style,
             http: http.clone(),
             metadata,
+            redactor,
         };
         let fresh_for = max_age.clamp(FRESH_AT_LEAST, FRESH_AT_MOST);
         Ok(Self { fixed: Arc::new(fixed), keys, fresh_for })
@@ -98,7 +114,8 @@ impl Provider {
 
     /// The same IdP with the keys that it publishes now.
     pub(super) async fn with_fresh_keys(&self) -> Result<Self, ProviderError> {
-        let (keys, _) = keys::fetch(&self.fixed.metadata.endpoints.jwks, &self.fixed.http).await?;
+        let fetched = keys::fetch(&self.fixed.metadata.endpoints.jwks, &self.fixed.http).await;
+        let (keys, _) = fetched.map_err(|error| redacted(error, &self.fixed.redactor))?;
         Ok(Self { fixed: Arc::clone(&self.fixed), keys, fresh_for: self.fresh_for })
     }
 
@@ -254,6 +271,11 @@ impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").field("issuer", self.issuer()).finish_non_exhaustive()
     }
+}
+
+fn redacted(mut error: ProviderError, redactor: &Redactor) -> ProviderError {
+    error.redact(redactor);
+    error
 }
 
 /// The crate's client, for building requests only: tokens are verified in [`verify`], so it gets no

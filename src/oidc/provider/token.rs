@@ -17,7 +17,8 @@ use url::Url;
 use super::client;
 use crate::model::cause::Cause;
 use crate::model::connection::{ConnectionSettings, TokenEndpointAuthMethod};
-use crate::model::login::{AuthorizationCode, PkceVerifier, RawIdToken};
+use crate::model::login::{AuthorizationCode, PkceVerifier, RawIdToken, oauth_error};
+use crate::model::redact::Redactor;
 use crate::model::text::quotable;
 use crate::oidc::error::{CallError, Defect, ExchangeError, Problem};
 use crate::oidc::http::{HttpClient, host_of};
@@ -43,6 +44,14 @@ pub struct Tokens {
     /// Not verified yet.
     pub id_token: RawIdToken,
     pub(in crate::oidc) access_token: AccessToken,
+}
+
+impl Tokens {
+    /// Has `redactor` remove them.
+    pub fn add_to(&self, redactor: &mut Redactor) {
+        redactor.add(self.id_token.expose());
+        redactor.add(self.access_token.expose());
+    }
 }
 
 impl TokenEndpoint {
@@ -193,14 +202,14 @@ impl<'de> Deserialize<'de> for TokenResponse {
 /// Reads an answer that holds no tokens (RFC 6749 5.2).
 pub(in crate::oidc) fn token_error(status: StatusCode, body: &[u8]) -> ExchangeError {
     let document = json::parse_object(body).unwrap_or_default();
-    let text = |name: &str| document.get(name).and_then(Value::as_str).map(quotable);
-    let description = text("error_description");
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let description = text("error_description").map(quotable);
     let rejected = |cause, idp_error, description| ExchangeError::ClientRejected {
         cause,
         idp_error,
         description,
     };
-    match (text("error"), status) {
+    match (text("error").and_then(oauth_error), status) {
         (Some(idp_error), _) if idp_error == "invalid_client" => {
             rejected(Cause::InvalidClient, idp_error, description)
         }
@@ -248,10 +257,23 @@ mod tests {
             (400, r#"{"error":"invalid_scope"}"#, Cause::TokenOauthError),
             (404, "", Cause::TokenHttpStatus),
             (400, r#"{"errorCode":"E0000011"}"#, Cause::TokenHttpStatus),
+            (400, r#"{"error":""}"#, Cause::TokenHttpStatus),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
             let cause = token_error(status, body.as_bytes()).cause();
             assert_eq!(cause, expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_no_oauth_code_is_not_repeated() {
+        let long = "x".repeat(65);
+        for error in ["CANARY\\\"", &long, "CANARY\u{202e}"] {
+            for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {
+                let body = format!(r#"{{"error":"{error}","error_description":"d"}}"#);
+                let text = token_error(status, body.as_bytes()).to_string();
+                assert!(text.contains("other") && !text.contains("CANARY"), "{text}");
+            }
         }
     }
 
