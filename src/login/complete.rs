@@ -143,7 +143,8 @@ impl Login {
         let pending = pending.ok_or(LoginError::StateUsed)?;
         progress.redactor.add(pending.nonce.expose());
         progress.redactor.add(pending.verifier.expose());
-        admit(&pending, iss.as_deref(), &connection, &provider)?;
+        admit(&pending, &connection, &provider)?;
+        admit_issuer(iss.as_deref(), answer.is_err(), &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
         let PendingLogin { nonce, verifier, max_age, return_to, .. } = pending;
         let exchange = provider.exchange(code, verifier);
@@ -241,19 +242,21 @@ impl Login {
     }
 }
 
-/// Whether this callback and this connection belong to the pending login.
+/// Whether this connection is the one that began the login.
 fn admit(
     pending: &PendingLogin,
-    iss: Option<&str>,
     connection: &Connection,
     provider: &Provider,
 ) -> Result<(), LoginError> {
     let is_same = pending.incarnation == connection.incarnation
         && pending.relying_party == relying_party(provider.issuer(), connection);
-    if !is_same {
-        return Err(LoginError::ConnectionChanged);
-    }
-    if provider.admits_callback_issuer(iss) {
+    if is_same { Ok(()) } else { Err(LoginError::ConnectionChanged) }
+}
+
+/// Whether the callback is from the connection's IdP (RFC 9207 2.4). An error needs no `iss`: IdPs that
+/// advertise it leave it out there, and no code is sent anywhere.
+fn admit_issuer(iss: Option<&str>, is_error: bool, provider: &Provider) -> Result<(), LoginError> {
+    if provider.admits_callback_issuer(iss) || iss.is_none() && is_error {
         return Ok(());
     }
     let expected = provider.issuer().to_string();

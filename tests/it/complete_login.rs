@@ -179,6 +179,26 @@ async fn the_callbacks_issuer_is_the_connections() {
     );
 }
 
+/// RFC 9207 2.4; the fake IdP advertises the parameter.
+#[tokio::test]
+async fn an_error_without_the_issuer_is_the_idps_and_one_with_another_issuer_is_not() {
+    let mut service = Service::start().await;
+    for (iss, expected) in [
+        (None, "IDP_REFUSED"),
+        (Some(service.idp.issuer.clone()), "IDP_REFUSED"),
+        (Some("http://localhost:1".to_owned()), "ISSUER_MISMATCH"),
+    ] {
+        let callback = service.approved().await;
+        let request = pb::CompleteLoginRequest {
+            iss,
+            code: String::new(),
+            error: Some("access_denied".to_owned()),
+            ..complete_request(&callback)
+        };
+        assert_eq!(reason(service.complete(request).await), expected);
+    }
+}
+
 /// The connection changed between begin and complete.
 #[tokio::test]
 async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
