@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use url::Host;
 
-use super::verify::VerifiedClaims;
+use super::verify::{VerifiedClaims, numeric_date};
 use crate::model::cause::Cause;
 use crate::model::connection::{ClaimMapping, ConnectionSettings};
 use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
@@ -152,7 +152,7 @@ pub fn identity(
         locale,
         groups,
         id_token_issue_time: issued_at,
-        auth_time: all.get("auth_time").and_then(Value::as_f64).map(whole_seconds),
+        auth_time: all.get("auth_time").and_then(numeric_date),
         acr: session_text("acr"),
         amr: all.get("amr").map(texts).unwrap_or_default(),
         session_id: session_text("sid"),
@@ -369,15 +369,6 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         _ => None,
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "verify.rs has checked the range"
-)]
-fn whole_seconds(date: f64) -> UnixSeconds {
-    UnixSeconds(date as u64)
 }
 
 /// Claims about the token and the session, not about the person. Only those of the ID token count,

@@ -277,25 +277,11 @@ impl Claims {
         }
     }
 
-    /// RFC 7519 2 NumericDate, in whole seconds.
     fn optional_date(&self, name: &str) -> Result<Option<UnixSeconds>, IdTokenError> {
-        // 9999-12-31T23:59:59Z, the last second of a protobuf Timestamp.
-        const LAST: f64 = 253_402_300_799.0;
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(Value::Number(number)) => match number.as_f64() {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "it is within 0 and LAST"
-                )]
-                Some(seconds) if (0.0..=LAST).contains(&seconds) => {
-                    Ok(Some(UnixSeconds(seconds as u64)))
-                }
-                _ => Err(malformed(format!("{name} is not a valid time"))),
-            },
-            Some(_) => Err(malformed(format!("{name} is not a number"))),
-        }
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let date = numeric_date(value);
+        let rule = if value.is_number() { "a valid time" } else { "a number" };
+        date.map(Some).ok_or_else(|| malformed(format!("{name} is not {rule}")))
     }
 
     fn date(&self, name: &str) -> Result<UnixSeconds, IdTokenError> {
@@ -388,8 +374,9 @@ impl Claims {
     }
 
     fn auth_time(&self, max_age: Option<Duration>, now: UnixSeconds) -> Result<(), IdTokenError> {
-        let auth_time = self.optional_date("auth_time")?;
+        // Several IdPs send it unasked, as a text, as null or in milliseconds. Nothing depends on it.
         let Some(max_age) = max_age else { return Ok(()) };
+        let auth_time = self.optional_date("auth_time")?;
         let wrong = |text| invalid(Cause::AuthTime, text);
         let auth_time =
             auth_time.ok_or_else(|| wrong("auth_time is missing, though max_age was sent"))?;
@@ -426,6 +413,19 @@ impl Claims {
         }
         Ok(sub.to_owned())
     }
+}
+
+/// RFC 7519 2 NumericDate, in whole seconds, up to the last second of a protobuf Timestamp
+/// (9999-12-31T23:59:59Z).
+pub(super) fn numeric_date(value: &Value) -> Option<UnixSeconds> {
+    const LAST: f64 = 253_402_300_799.0;
+    let seconds = value.as_f64().filter(|seconds| (0.0..=LAST).contains(seconds))?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is within 0 and LAST"
+    )]
+    Some(UnixSeconds(seconds as u64))
 }
 
 fn invalid(cause: Cause, text: impl Into<String>) -> IdTokenError {
@@ -509,6 +509,8 @@ mod tests {
             (json!({ "nonce": "m" }), Some(Cause::Nonce)),
             (json!({ "nonce": 1 }), Some(Cause::Malformed)),
             (json!({ "auth_time": null }), Some(Cause::AuthTime)),
+            (json!({ "auth_time": NOW.to_string() }), Some(Cause::Malformed)),
+            (json!({ "auth_time": NOW * 1000 }), Some(Cause::Malformed)),
             (json!({ "auth_time": NOW - 161 }), Some(Cause::AuthTime)),
             (json!({ "at_hash": "AAAA" }), Some(Cause::AtHash)),
             (json!({ "events": {} }), Some(Cause::SecurityEvent)),
@@ -532,6 +534,8 @@ mod tests {
             (json!({ "alg": "EdDSA", "crit": ["exp"] }), Some(Cause::CriticalExtension)),
             (json!({ "alg": "EdDSA", "typ": "at+jwt" }), Some(Cause::TokenType)),
             (json!({ "alg": "EdDSA", "typ": "JWT", "kid": "ed" }), None),
+            (json!({ "alg": "Ed25519" }), None),
+            (json!({ "alg": "Ed448" }), Some(Cause::AlgNotAllowed)),
         ] {
             assert_eq!(refusal(&header, &json!({})), expected, "{header}");
         }

@@ -199,6 +199,23 @@ async fn an_error_without_the_issuer_is_the_idps_and_one_with_another_issuer_is_
     }
 }
 
+/// OIDC Core 2: `auth_time` is required only if it was requested.
+#[tokio::test]
+async fn an_auth_time_that_nobody_asked_for_never_refuses_a_login() {
+    let mut service = Service::start().await;
+    for (auth_time, expected) in [
+        (json!(1_700_000_000), Some(1_700_000_000)),
+        (json!(1_700_000_000_000_u64), None),
+        (json!("1700000000"), None),
+        (json!([null]), None),
+    ] {
+        service.idp.behave().claims = json!({ "auth_time": auth_time });
+        let completed = service.log_in().await.expect("a login");
+        let shown = completed.identity.expect("an identity").auth_time;
+        assert_eq!(shown.map(|time| time.seconds), expected, "{auth_time}");
+    }
+}
+
 /// The connection changed between begin and complete.
 #[tokio::test]
 async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
