@@ -51,9 +51,13 @@ impl SigningAlg {
         }
     }
 
-    /// Parses a registered name; `None` for any other algorithm.
+    /// Parses a registered name; `None` for any other algorithm. `Ed25519` (RFC 9864 2.2) is the new
+    /// name of `EdDSA` over the only curve that is accepted with it.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
+        if name == "Ed25519" {
+            return Some(Self::EdDSA);
+        }
         Self::ALL.into_iter().find(|alg| alg.name() == name)
     }
 }
@@ -69,7 +73,8 @@ mod tests {
             let json = serde_json::to_string(&alg).expect("JSON");
             assert_eq!(json, format!("{:?}", alg.name()), "stored by its registered name");
         }
-        for bad in ["", "none", "HS256", "rs256", "RS1", "ES256K"] {
+        assert_eq!(SigningAlg::parse("Ed25519"), Some(SigningAlg::EdDSA));
+        for bad in ["", "none", "HS256", "rs256", "RS1", "ES256K", "Ed448", "ed25519"] {
             assert_eq!(SigningAlg::parse(bad), None, "{bad}");
         }
     }

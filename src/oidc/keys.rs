@@ -121,7 +121,8 @@ impl VerificationKey {
         let verifiers: Vec<_> = match jwk.get("alg") {
             None => verifiers,
             Some(Value::String(alg)) => {
-                verifiers.into_iter().filter(|(own, _)| own.name() == alg).collect()
+                let named = SigningAlg::parse(alg);
+                verifiers.into_iter().filter(|(own, _)| Some(*own) == named).collect()
             }
             Some(_) => return None,
         };
@@ -243,11 +244,16 @@ mod tests {
 
     #[test]
     fn candidates_fit_the_algorithm_and_the_kid() {
-        let entries = [json!({ "kid": "a" }), json!({ "kid": "b", "alg": "EdDSA" }), json!({})];
+        let entries = [
+            json!({ "kid": "a" }),
+            json!({ "kid": "b", "alg": "EdDSA" }),
+            json!({ "kid": "d", "alg": "Ed25519" }),
+            json!({}),
+        ];
         let document = json!({ "keys": entries.each_ref().map(ed25519) });
         let keys = KeySet::parse(document.to_string().as_bytes()).expect("a key set");
         let count = |alg, kid| keys.candidates(alg, kid).count();
-        assert_eq!(count(SigningAlg::EdDSA, None), 3);
+        assert_eq!(count(SigningAlg::EdDSA, None), 4);
         assert_eq!(count(SigningAlg::EdDSA, Some("a")), 1);
         assert_eq!(count(SigningAlg::EdDSA, Some("c")), 0);
         assert_eq!(count(SigningAlg::RS256, None), 0);

@@ -277,7 +277,15 @@ pub(super) fn issuer_of(url: &Url) -> String {
 pub(super) fn accepted_algs(entered: &[SigningAlg], listed: Option<&[String]>) -> Vec<SigningAlg> {
     match (entered, listed) {
         ([_, ..], _) => entered.to_vec(),
-        ([], Some(listed)) => listed.iter().filter_map(|name| SigningAlg::parse(name)).collect(),
+        ([], Some(listed)) => {
+            let mut algs = Vec::new();
+            for alg in listed.iter().filter_map(|name| SigningAlg::parse(name)) {
+                if !algs.contains(&alg) {
+                    algs.push(alg);
+                }
+            }
+            algs
+        }
         ([], None) => vec![SigningAlg::RS256],
     }
 }
