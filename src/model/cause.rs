@@ -193,6 +193,9 @@ causes! {
     UserinfoSubject = "userinfo_subject": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
     UserinfoSignature = "userinfo_signature": UserinfoInvalid, CustomerIdpAdmin, AddToIdToken;
     ClaimMissing = "claim_missing": ClaimMissing, CustomerIdpAdmin, AddClaims;
+    ClaimUnusable = "claim_unusable": ClaimMissing, CustomerIdpAdmin,
+        Text("correct the claim's value: the e-mail address must be exactly one address, without a \
+         display name, and each name a text that is not empty");
     ClaimNotAllowed = "claim_not_allowed": ClaimNotAllowed, EndUser,
         Text("the person does not meet the connection's required_claims");
     EmailDomain = "email_domain": EmailDomainNotAllowed, EndUser,

@@ -14,13 +14,12 @@ use crate::model::identity::{EmailVerification, Identity, IdentityClaim};
 use crate::model::redact::Redactor;
 use crate::model::slug::Slug;
 use crate::model::text::{is_hidden, quotable};
-use crate::model::time::UnixSeconds;
 
 /// Why verified claims don't make an Identity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
-    /// Neither source has these required claims.
-    #[error("neither the ID token nor UserInfo has {}", .0.iter().map(|claim| claim.names.join(" or ")).collect::<Vec<_>>().join(", "))]
+    /// Neither source has these required claims with a value that can be used.
+    #[error("{}", missing_text(.0))]
     Missing(Vec<MissingClaim>),
     /// A claim isn't one of the connection's required values.
     #[error("{claim} is {found}, expected one of {}", .allowed.join(", "))]
@@ -49,6 +48,25 @@ pub struct MissingClaim {
     pub claim: IdentityClaim,
     /// The names under which the connection looks it up.
     pub names: Vec<String>,
+    /// The one of them that is present, with a value that can't be used.
+    pub unusable: Option<String>,
+}
+
+fn missing_text(missing: &[MissingClaim]) -> String {
+    let absent = missing.iter().filter(|claim| claim.unusable.is_none());
+    let absent: Vec<String> = absent.map(|claim| claim.names.join(" or ")).collect();
+    let absent = absent.join(", ");
+    let absent =
+        (!absent.is_empty()).then(|| format!("neither the ID token nor UserInfo has {absent}"));
+    let unusable = missing.iter().filter_map(|claim| {
+        let name = claim.unusable.as_ref()?;
+        let rule = match claim.claim {
+            IdentityClaim::Email => "a single e-mail address",
+            IdentityClaim::GivenName | IdentityClaim::FamilyName => "a text that is not empty",
+        };
+        Some(format!("{name} is present but is not {rule}"))
+    });
+    absent.into_iter().chain(unusable).collect::<Vec<_>>().join("; ")
 }
 
 impl ClaimsError {
@@ -56,6 +74,9 @@ impl ClaimsError {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
+            Self::Missing(missing) if missing.iter().all(|claim| claim.unusable.is_some()) => {
+                Cause::ClaimUnusable
+            }
             Self::Missing(_) => Cause::ClaimMissing,
             Self::NotAllowed { .. } => Cause::ClaimNotAllowed,
             Self::EmailDomainNotAllowed(_) => Cause::EmailDomain,
@@ -113,11 +134,11 @@ pub fn identity(
                 (family_name, IdentityClaim::FamilyName, &mapping.family_name),
             ];
             let missing = wanted.into_iter().filter(|(found, ..)| found.is_none());
-            return Err(ClaimsError::Missing(
-                missing
-                    .map(|(_, claim, names)| MissingClaim { claim, names: names.clone() })
-                    .collect(),
-            ));
+            let missing = missing.map(|(_, claim, names)| {
+                let unusable = sources.present(names).map(str::to_owned);
+                MissingClaim { claim, names: names.clone(), unusable }
+            });
+            return Err(ClaimsError::Missing(missing.collect()));
         }
     };
     let email_verification = email.verification();
@@ -229,8 +250,18 @@ impl<'a> Sources<'a> {
         self.find(names, |text| !text.trim().is_empty())
     }
 
+    /// White space around an address is an artifact of directories, and not part of it.
     fn email(&self, mapping: &'a ClaimMapping) -> Option<Found<'a>> {
-        self.find(&mapping.email, |text| email_domain(text).is_some())
+        let found = self.find(&mapping.email, |text| email_domain(text.trim()).is_some())?;
+        Some(Found { text: found.text.trim(), ..found })
+    }
+
+    /// The first of these claims that a source has, whatever its value.
+    fn present(&self, names: &'a [String]) -> Option<&'a str> {
+        let is_present = |name: &&String| {
+            self.in_order().any(|(_, claims)| claims.get(*name).is_some_and(|it| !it.is_null()))
+        };
+        names.iter().find(is_present).map(String::as_str)
     }
 
     fn text_named(&self, name: &'a str) -> Option<Found<'a>> {

@@ -199,6 +199,46 @@ async fn an_error_without_the_issuer_is_the_idps_and_one_with_another_issuer_is_
     }
 }
 
+#[tokio::test]
+async fn a_claim_that_is_present_but_unusable_is_not_called_missing() {
+    let mut service = Service::start().await;
+    for (claims, cause, message) in [
+        (
+            json!({ "email": "Ada <ada@example.com>" }),
+            "claim_unusable",
+            "email is present but is not a single e-mail address",
+        ),
+        (
+            json!({ "email": "a\u{200b}da@example.com" }),
+            "claim_unusable",
+            "email is present but is not a single e-mail address",
+        ),
+        (
+            json!({ "email": ["a@example.com"], "given_name": " " }),
+            "claim_unusable",
+            "email is present but is not a single e-mail address; given_name is present but is not a \
+             text that is not empty",
+        ),
+        (
+            json!({ "email": "x", "family_name": null }),
+            "claim_missing",
+            "neither the ID token nor UserInfo has family_name; email is present but is not a single \
+             e-mail address",
+        ),
+    ] {
+        service.idp.behave().claims = claims;
+        let refused = refused(service.log_in().await);
+        assert_eq!(
+            (refused.reason.as_str(), refused.metadata["cause"].as_str(), refused.message.as_str()),
+            ("CLAIM_MISSING", cause, message)
+        );
+    }
+    service.idp.behave().claims = json!({ "email": "\u{a0} ada@example.com\r\n" });
+    let identity = service.log_in().await.expect("a login").identity.expect("an identity");
+    assert_eq!(identity.email, "ada@example.com");
+    assert_eq!(identity.email_verification(), pb::EmailVerification::Verified);
+}
+
 /// OIDC Core 2: `auth_time` is required only if it was requested.
 #[tokio::test]
 async fn an_auth_time_that_nobody_asked_for_never_refuses_a_login() {
