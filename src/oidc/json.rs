@@ -14,7 +14,7 @@ use crate::model::text::quotable;
 /// # Errors
 /// What is wrong with it, without quoting a value.
 pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let mut deserializer = serde_json::Deserializer::from_slice(without_byte_order_mark(bytes));
     let parsed = Strict { depth: 0 }.deserialize(&mut deserializer).and_then(|value| {
         deserializer.end()?;
         Ok(value)
@@ -24,6 +24,11 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
         Ok(_) => Err(NOT_AN_OBJECT.to_owned()),
         Err(error) => Err(describe(&error)),
     }
+}
+
+/// Some IdPs begin a document with one. A parser may ignore it (RFC 8259 8.1).
+pub(super) fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
 
 /// [`parse_object`] within the deserialization of another type.
@@ -147,6 +152,14 @@ mod tests {
         assert!(parse_object(br#"{"a":1,"b":{"a":2}}"#).is_ok());
         for bad in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"{"x":[{"a":1,"a":2}]}"#] {
             assert!(parse_object(bad.as_bytes()).expect_err(bad).starts_with(DUPLICATE), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_byte_order_mark_is_skipped() {
+        assert!(parse_object("\u{feff}{\"a\":1}".as_bytes()).is_ok());
+        for bad in ["\u{feff}", "\u{feff}\u{feff}{}", "{}\u{feff}", "\u{fffe}{}"] {
+            assert!(parse_object(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }
 
