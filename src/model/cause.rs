@@ -133,6 +133,8 @@ causes! {
         Text("the token endpoint's answer is too large or encoded unasked: run a check");
     TokenMalformed = "token_malformed": TokenResponseInvalid, CustomerIdpAdmin,
         Text("the token endpoint must answer with a JSON token response (RFC 6749 5.1)");
+    TokenNotBearer = "token_not_bearer": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("have the token endpoint issue Bearer tokens to the client (RFC 6750)");
     AccessTokenMissing = "access_token_missing": TokenResponseInvalid, CustomerIdpAdmin,
         Text("the token endpoint must return an access_token (RFC 6749 5.1)");
     IdTokenMissing = "id_token_missing": TokenResponseInvalid, CustomerIdpAdmin,

@@ -284,6 +284,12 @@ impl ProviderError {
     }
 }
 
+impl From<Problem> for ExchangeError {
+    fn from(problem: Problem) -> Self {
+        Self::ResponseInvalid(problem)
+    }
+}
+
 impl ExchangeError {
     /// What exactly happened.
     #[must_use]

@@ -51,6 +51,18 @@ async fn failures_of_the_token_endpoint_arrive_with_their_causes() {
         (302, "", "TOKEN_RESPONSE_INVALID", "token_redirect"),
         (200, long.as_str(), "TOKEN_RESPONSE_INVALID", "token_unreadable"),
         (200, "<html>", "TOKEN_RESPONSE_INVALID", "token_malformed"),
+        (
+            200,
+            r#"{"id_token":"x","access_token":"x","error":"invalid_grant"}"#,
+            "CODE_REJECTED",
+            "invalid_grant",
+        ),
+        (
+            200,
+            r#"{"id_token":"x","access_token":"x","token_type":"DPoP"}"#,
+            "TOKEN_RESPONSE_INVALID",
+            "token_not_bearer",
+        ),
         (200, r#"{"id_token":"x"}"#, "TOKEN_RESPONSE_INVALID", "access_token_missing"),
         (200, r#"{"access_token":"x"}"#, "TOKEN_RESPONSE_INVALID", "id_token_missing"),
         (429, "", "PROVIDER_UNAVAILABLE", "http_429"),

@@ -84,7 +84,7 @@ impl TokenEndpoint {
         if answer.status != StatusCode::OK {
             return Err(token_error(answer.status, &answer.body));
         }
-        read_tokens(&answer.body).map_err(ExchangeError::ResponseInvalid)
+        read_tokens(&answer.body)
     }
 
     /// The request of a code exchange: what a login sends, and a check with a made-up code.
@@ -158,17 +158,27 @@ impl std::fmt::Debug for AccessToken {
     }
 }
 
-/// A token response (RFC 6749 5.1, OIDC Core 3.1.3.3). `token_type` and `expires_in` are not read.
-pub(in crate::oidc) fn read_tokens(body: &[u8]) -> Result<Tokens, Problem> {
-    let read: TokenResponse = serde_json::from_slice(body)
+/// A token response (RFC 6749 5.1, OIDC Core 3.1.3.3). `expires_in` is not read.
+pub(in crate::oidc) fn read_tokens(body: &[u8]) -> Result<Tokens, ExchangeError> {
+    let read: TokenResponse = serde_json::from_slice(json::without_byte_order_mark(body))
         .map_err(|error| Problem::new(Cause::TokenMalformed, json::describe(&error)))?;
+    // Some IdPs answer an error with HTTP 200. Tokens beside one are not those of this login.
+    if let Some(idp_error) = read.error.as_deref().and_then(oauth_error) {
+        return Err(refusal(StatusCode::OK, Some(idp_error), read.description));
+    }
+    // RFC 6749 7.1: a token of a type that the client doesn't know must not be used.
+    let is_other = |kind: &String| !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer");
+    if let Some(kind) = read.token_type.filter(is_other) {
+        let text = format!("its token_type is {:?}, expected Bearer", quotable(&kind));
+        return Err(Problem::new(Cause::TokenNotBearer, text).into());
+    }
     let missing = |cause, text| move || Problem::new(cause, text);
     let access_token = read
         .access_token
         .ok_or_else(missing(Cause::AccessTokenMissing, "it has no access_token"))?;
     if !access_token.0.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
         let text = "its access_token has characters that RFC 6749 A.12 does not allow";
-        return Err(Problem::new(Cause::TokenMalformed, text));
+        return Err(Problem::new(Cause::TokenMalformed, text).into());
     }
     let id_token = read.id_token.ok_or_else(missing(
         Cause::IdTokenMissing,
@@ -180,6 +190,9 @@ pub(in crate::oidc) fn read_tokens(body: &[u8]) -> Result<Tokens, Problem> {
 struct TokenResponse {
     access_token: Option<AccessToken>,
     id_token: Option<RawIdToken>,
+    token_type: Option<String>,
+    error: Option<String>,
+    description: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for TokenResponse {
@@ -195,7 +208,9 @@ impl<'de> Deserialize<'de> for TokenResponse {
         };
         let id_token = text("id_token")?.map(RawIdToken::new);
         let access_token = text("access_token")?.map(AccessToken);
-        Ok(Self { access_token, id_token })
+        let (token_type, error) = (text("token_type")?, text("error")?);
+        let description = text("error_description")?.as_deref().map(quotable);
+        Ok(Self { access_token, id_token, token_type, error, description })
     }
 }
 
@@ -203,13 +218,21 @@ impl<'de> Deserialize<'de> for TokenResponse {
 pub(in crate::oidc) fn token_error(status: StatusCode, body: &[u8]) -> ExchangeError {
     let document = json::parse_object(body).unwrap_or_default();
     let text = |name: &str| document.get(name).and_then(Value::as_str);
-    let description = text("error_description").map(quotable);
+    let idp_error = text("error").and_then(oauth_error);
+    refusal(status, idp_error, text("error_description").map(quotable))
+}
+
+fn refusal(
+    status: StatusCode,
+    idp_error: Option<String>,
+    description: Option<String>,
+) -> ExchangeError {
     let rejected = |cause, idp_error, description| ExchangeError::ClientRejected {
         cause,
         idp_error,
         description,
     };
-    match (text("error").and_then(oauth_error), status) {
+    match (idp_error, status) {
         (Some(idp_error), _) if idp_error == "invalid_client" => {
             rejected(Cause::InvalidClient, idp_error, description)
         }
@@ -288,14 +311,30 @@ mod tests {
             (r#"{"id_token":"b"}"#, Some(Cause::AccessTokenMissing)),
             (r#"{"access_token":"a"}"#, Some(Cause::IdTokenMissing)),
             (r#"{"access_token":"a","id_token":null}"#, Some(Cause::IdTokenMissing)),
-            (r#"{"access_token":"a","id_token":"b","expires_in":"1","token_type":7}"#, None),
+            (r#"{"access_token":"a","id_token":"b","expires_in":"1"}"#, None),
+            (r#"{"access_token":"a","id_token":"b","token_type":"bEARER","error":null}"#, None),
+            (r#"{"access_token":"a","id_token":"b","error":""}"#, None),
+            (r#"{"access_token":"a","id_token":"b","token_type":7}"#, Some(Cause::TokenMalformed)),
+            (
+                r#"{"access_token":"a","id_token":"b","token_type":"DPoP"}"#,
+                Some(Cause::TokenNotBearer),
+            ),
+            (r#"{"access_token":"a","id_token":"b","token_type":""}"#, None),
+            (
+                r#"{"access_token":"a","id_token":"b","error":"invalid_scope"}"#,
+                Some(Cause::TokenOauthError),
+            ),
+            (r#"{"access_token":"a","id_token":"b","error":{}}"#, Some(Cause::TokenMalformed)),
+            (r#"{"error":"invalid_grant"}"#, Some(Cause::InvalidGrant)),
+            (r#"{"error":"invalid_client"}"#, Some(Cause::InvalidClient)),
+            ("\u{feff}{\"access_token\":\"a\",\"id_token\":\"b\"}", None),
         ] {
-            let cause = read_tokens(body.as_bytes()).err().map(|problem| problem.cause);
+            let cause = read_tokens(body.as_bytes()).err().map(|error| error.cause());
             assert_eq!(cause, expected, "{body}");
         }
         let long = format!(r#"{{"access_token":"{}"}}"#, "a".repeat(MAX_TOKEN + 1));
         let problem = read_tokens(long.as_bytes()).expect_err("too long");
-        assert!(problem.text.contains("more than 65536 bytes"), "{problem}");
+        assert!(problem.to_string().contains("more than 65536 bytes"), "{problem}");
     }
 
     /// RFC 6749 2.3.1: exactly one method, and Basic credentials are form-urlencoded first.
