@@ -5,6 +5,7 @@ use crate::model::Violation;
 use crate::model::connection::CustomerUris;
 use crate::model::login::RawIdToken;
 use crate::model::slug::Slug;
+use crate::oidc::provider::HintOwner;
 
 /// Which session to end, and where to return.
 #[derive(Debug)]
@@ -50,17 +51,26 @@ impl Login {
         let connection =
             self.connections.get(&request.slug).await?.ok_or(LoginError::ConnectionNotFound)?;
         let provider = self.providers.of(&connection).await.map_err(LoginError::Provider)?;
-        let hint = request.id_token_hint.as_ref().map(|hint| hint.expose());
-        if hint.is_some_and(|hint| !provider.admits_hint(hint)) {
-            let expected = "must be an ID token of this connection's issuer and client";
-            return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
-        }
-        if hint.is_none() && provider.requires_id_token_hint() {
-            let expected =
-                "must be given: this IdP refuses a logout without the session's ID token";
-            return Err(LoginError::BadRequest(vec![Violation::new("id_token_hint", expected)]));
-        }
-        Ok(match provider.end_session_url(&registered, hint, request.state.as_deref()) {
+        let given = request.id_token_hint.as_ref().map(|hint| hint.expose());
+        let refused = |rule| LoginError::BadRequest(vec![Violation::new("id_token_hint", rule)]);
+        let owner = given.map(|hint| provider.owner_of_hint(hint));
+        let is_required = provider.requires_id_token_hint();
+        let url = match owner {
+            Some(HintOwner::Nobody) => return Err(refused("must be an ID token")),
+            None if is_required => {
+                return Err(refused(
+                    "must be given: this IdP refuses a logout without the session's ID token",
+                ));
+            }
+            // The person logged in before the connection's issuer or client changed. The IdP would
+            // refuse the token.
+            Some(HintOwner::Foreign) if is_required => None,
+            Some(HintOwner::Foreign) | None => Some(None),
+            Some(HintOwner::Ours) => Some(given),
+        };
+        let url = url
+            .and_then(|hint| provider.end_session_url(&registered, hint, request.state.as_deref()));
+        Ok(match url {
             Some(redirect_url) => LogoutTarget { redirect_url, ends_idp_session: true },
             None => LogoutTarget { redirect_url: registered, ends_idp_session: false },
         })

@@ -94,7 +94,7 @@ pub fn id_token(bytes: &[u8]) {
             &keys.published,
             &expected(&issuer, &nonce),
         );
-        let _ = verify::is_hint_for(text, &issuer, CLIENT);
+        let _ = verify::owner_of_hint(text, &issuer, CLIENT);
     }
     let mut halves = bytes.splitn(2, |byte| *byte == b'\n');
     let (header, payload) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());

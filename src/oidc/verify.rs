@@ -127,26 +127,31 @@ pub(super) fn signed_userinfo(
     Ok(claims.0)
 }
 
-/// Whether an ID token, possibly expired long ago, is of this issuer and client. For the
-/// `id_token_hint` of a logout, whose signature the IdP verifies.
-pub(super) fn is_hint_for(token: &str, issuer: &IssuerPolicy, client_id: &str) -> bool {
-    let Some(payload) = token
-        .split('.')
-        .nth(1)
-        .filter(|_| token.split('.').count() == 3 && token.len() <= MAX_TOKEN)
-    else {
-        return false;
+/// Whose an `id_token_hint` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HintOwner {
+    /// This issuer's, for this client.
+    Ours,
+    /// Another issuer's or client's, such as the one that the connection had before a change.
+    Foreign,
+    /// It is not a JWT.
+    Nobody,
+}
+
+/// Whose ID token this is, which may have expired long ago. For the `id_token_hint` of a logout, whose
+/// signature the IdP verifies.
+pub(super) fn owner_of_hint(token: &str, issuer: &IssuerPolicy, client_id: &str) -> HintOwner {
+    let parts: Vec<&str> = token.split('.').take(4).collect();
+    let payload = match parts.as_slice() {
+        [_, payload, _] if token.len() <= MAX_TOKEN => BASE64_URL_SAFE_NO_PAD.decode(payload).ok(),
+        _ => None,
     };
-    let Some(claims) = BASE64_URL_SAFE_NO_PAD
-        .decode(payload)
-        .ok()
-        .and_then(|bytes| json::parse_object(&bytes).ok())
-    else {
-        return false;
+    let Some(claims) = payload.and_then(|bytes| json::parse_object(&bytes).ok()).map(Claims) else {
+        return HintOwner::Nobody;
     };
-    let claims = Claims(claims);
-    let is_ours = claims.audiences().is_ok_and(|audiences| audiences.contains(&client_id));
-    is_ours && claims.allowed_issuer(issuer).is_ok()
+    let is_ours = claims.audiences().is_ok_and(|audiences| audiences.contains(&client_id))
+        && claims.allowed_issuer(issuer).is_ok();
+    if is_ours { HintOwner::Ours } else { HintOwner::Foreign }
 }
 
 /// A JWS in compact serialization (RFC 7515 7.1), split, with its header read.
@@ -576,7 +581,7 @@ mod tests {
             for token in [parts.join("."), encoded.join("."), format!("{header}.{}", encoded.join("."))] {
                 let refused = id_token(&RawIdToken::new(token.clone()), &KeySet::default(), &expected(&issuer, &nonce));
                 proptest::prop_assert!(refused.is_err());
-                let _ = is_hint_for(&token, &issuer, "client");
+                let _ = owner_of_hint(&token, &issuer, "client");
             }
         }
 

@@ -17,21 +17,13 @@ async fn logout(
 }
 
 #[tokio::test]
-async fn a_foreign_address_or_token_is_refused() {
+async fn a_foreign_address_or_what_is_no_id_token_is_refused() {
     let mut service = Service::start().await;
     let evil = pb::LogoutUrlRequest {
         post_logout_redirect_uri: Some("https://evil.example/".to_owned()),
         ..request()
     };
     assert_eq!(refused(logout(&mut service, evil).await).fields, ["post_logout_redirect_uri"]);
-    for claims in [json!({ "iss": "https://evil.example" }), json!({ "aud": "another" })] {
-        service.idp.behave().claims = claims.clone();
-        let _refused_too = service.log_in().await;
-        let hint =
-            pb::LogoutUrlRequest { id_token_hint: Some(service.idp.last_id_token()), ..request() };
-        assert_eq!(refused(logout(&mut service, hint).await).fields, ["id_token_hint"], "{claims}");
-    }
-    service.idp.behave().claims = json!({});
     let good = service.log_in().await.expect("a login").id_token;
     let (two_parts, _) = good.rsplit_once('.').expect("a JWT");
     for hint in [two_parts, &format!("{good}.AA"), "x", "a.b.c", &"x".repeat(65_537), "a b"] {
@@ -45,6 +37,36 @@ async fn a_foreign_address_or_token_is_refused() {
         ),
         "CONNECTION_NOT_FOUND"
     );
+}
+
+/// A person who logged in before the connection's client or issuer changed can still leave.
+#[tokio::test]
+async fn an_id_token_of_a_former_client_or_issuer_is_left_out() {
+    const OKTA: &str = "/oauth2/v1/logout";
+    let mut service = Service::start().await;
+    for claims in [json!({ "iss": "https://former.example" }), json!({ "aud": "former" })] {
+        service.idp.behave().claims = claims.clone();
+        let _refused = service.log_in().await;
+        let hint =
+            pb::LogoutUrlRequest { id_token_hint: Some(service.idp.last_id_token()), ..request() };
+        let answer = logout(&mut service, hint).await.expect("an URL");
+        assert!(answer.ends_idp_session, "{claims}");
+        assert!(answer.redirect_url.contains("client_id="), "{}", answer.redirect_url);
+        assert!(!answer.redirect_url.contains("id_token_hint"), "{}", answer.redirect_url);
+    }
+    // An IdP that would refuse the logout without it is not asked.
+    let former = service.idp.last_id_token();
+    let end_session = format!("{}{OKTA}", service.idp.issuer);
+    service.idp.behave().metadata = json!({ "end_session_endpoint": end_session });
+    service
+        .edit(&["display_name"], |connection| connection.display_name = "again".to_owned())
+        .await
+        .expect("edited");
+    let hint = pb::LogoutUrlRequest { id_token_hint: Some(former), ..request() };
+    let answer = logout(&mut service, hint).await.expect("an URL");
+    assert_eq!(answer.redirect_url, format!("{PUBLIC}/app/accounts/oidc/acme/login/"));
+    assert!(!answer.ends_idp_session);
+    assert_eq!(refused(logout(&mut service, request()).await).fields, ["id_token_hint"]);
 }
 
 /// OIDC RP-Initiated Logout 2; oidcc-client-test-rp-init-logout.

@@ -5,6 +5,7 @@ use url::Url;
 
 use crate::model::connection::LogoutStyle;
 use crate::oidc::idps::{auth0, cognito, okta};
+use crate::oidc::provider::with_parameters;
 
 /// What a logout URL is made from.
 pub(in crate::oidc) struct Logout<'a> {
@@ -69,16 +70,34 @@ impl LogoutKind<'_> {
                 cognito::logout_url(authorization, client_id, return_to)
             }
             Self::RpInitiated(endpoint) => {
-                let mut url = (*endpoint).clone();
-                let hint = parameters.id_token_hint.map(|hint| ("id_token_hint", hint));
+                let hint = parameters.id_token_hint;
+                let fits = |hint: &&str| hint.len() <= MAX_HINT || self.requires_id_token_hint();
+                let hint = hint.filter(fits).map(|hint| ("id_token_hint", hint));
                 let state = parameters.state.map(|state| ("state", state));
                 let always = [("client_id", client_id), ("post_logout_redirect_uri", return_to)];
-                url.query_pairs_mut().extend_pairs(hint.into_iter().chain(always).chain(state));
-                url
+                let sent = hint.into_iter().chain(always).chain(state);
+                with_parameters(without_our_parameters(endpoint), sent)
             }
         }
     }
 }
+
+/// The endpoint without parameters of the request in its own query, which would be there twice.
+fn without_our_parameters(endpoint: &Url) -> Url {
+    let is_ours = |name: &str| OUR_PARAMETERS.contains(&name);
+    let mut url = endpoint.clone();
+    if endpoint.query_pairs().any(|(name, _)| is_ours(&name)) {
+        let others = endpoint.query_pairs().filter(|(name, _)| !is_ours(name));
+        url.query_pairs_mut().clear().extend_pairs(others);
+    }
+    url
+}
+
+const OUR_PARAMETERS: [&str; 4] =
+    ["id_token_hint", "client_id", "post_logout_redirect_uri", "state"];
+/// Bytes of an `id_token_hint`. It is optional at most IdPs, and servers refuse long URLs (HTTP 414,
+/// 431): with its hint left out, a logout asks the person at worst.
+const MAX_HINT: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -116,6 +135,41 @@ mod tests {
             };
             let url = logout.kind().map(|kind| String::from(kind.url(&parameters)));
             assert_eq!(url.as_deref(), expected, "{style:?} at {issuer}");
+        }
+    }
+
+    fn logout(endpoint: &str, hint: &str) -> String {
+        let endpoint = Url::parse(endpoint).expect("a URL");
+        let parameters = LogoutParameters {
+            client_id: "a b",
+            post_logout_redirect_uri: "r",
+            id_token_hint: Some(hint),
+            state: Some("s"),
+        };
+        LogoutKind::RpInitiated(&endpoint).url(&parameters).into()
+    }
+
+    #[test]
+    fn parameters_of_the_endpoint_are_replaced_by_ours() {
+        let sent = "id_token_hint=h&client_id=a%20b&post_logout_redirect_uri=r&state=s";
+        for (query, kept) in [
+            ("", ""),
+            ("?t=a+b", "t=a+b&"),
+            ("?client_id=x&t=1&state=y&post_logout_redirect_uri=z&id_token_hint=w", "t=1&"),
+        ] {
+            let url = logout(&format!("https://idp.example/end{query}"), "h");
+            assert_eq!(url, format!("https://idp.example/end?{kept}{sent}"));
+        }
+    }
+
+    #[test]
+    fn a_long_hint_is_left_out_unless_the_idp_requires_it() {
+        let (fits, long) = ("x".repeat(MAX_HINT), "x".repeat(MAX_HINT + 1));
+        let (standard, okta) = ("https://idp.example/end", "https://idp.example/oauth2/v1/logout");
+        for (endpoint, hint, is_sent) in
+            [(standard, &fits, true), (standard, &long, false), (okta, &long, true)]
+        {
+            assert_eq!(logout(endpoint, hint).contains("id_token_hint"), is_sent, "{endpoint}");
         }
     }
 }

@@ -16,6 +16,7 @@ use openidconnect::{ClientId, IssuerUrl, JsonWebKeySet, RedirectUrl};
 use serde_json::{Map, Value};
 use url::Url;
 
+pub use super::verify::HintOwner;
 pub use authorization::Authorization;
 pub use token::Tokens;
 
@@ -210,10 +211,10 @@ impl Provider {
             .map_err(UserInfoError::Invalid)
     }
 
-    /// Whether this ID token, which may have expired, is of this issuer and client.
+    /// Whose ID token this is, which may have expired.
     #[must_use]
-    pub fn admits_hint(&self, id_token_hint: &str) -> bool {
-        verify::is_hint_for(id_token_hint, &self.fixed.issuer_policy, &self.fixed.client_id)
+    pub fn owner_of_hint(&self, id_token_hint: &str) -> HintOwner {
+        verify::owner_of_hint(id_token_hint, &self.fixed.issuer_policy, &self.fixed.client_id)
     }
 
     /// Where a browser ends its session at the IdP; `None` if the IdP has no logout.
@@ -276,6 +277,28 @@ impl fmt::Debug for Provider {
 fn redacted(mut error: ProviderError, redactor: &Redactor) -> ProviderError {
     error.redact(redactor);
     error
+}
+
+/// The URL with these parameters after those of its own query.
+pub(super) fn with_parameters<'a>(
+    mut url: Url,
+    sent: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Url {
+    let own = url.query().map_or(0, str::len);
+    url.query_pairs_mut().extend_pairs(sent);
+    plus_as_percent_20(&mut url, own);
+    url
+}
+
+/// Writes the spaces after the first `own` bytes of the query as `%20`, which every server reads, and not
+/// as `+`, which is a space in forms only. A plus sign is `%2B` there.
+fn plus_as_percent_20(url: &mut Url, own: usize) {
+    if let Some((own, sent)) = url.query().and_then(|query| query.split_at_checked(own))
+        && sent.contains('+')
+    {
+        let query = format!("{own}{}", sent.replace('+', "%20"));
+        url.set_query(Some(&query));
+    }
 }
 
 /// The crate's client, for building requests only: tokens are verified in [`verify`], so it gets no
