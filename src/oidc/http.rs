@@ -124,6 +124,10 @@ impl HttpClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(32)
+            // RFC 9112 5.1 and 5.2: a client replaces or drops what is obsolete in headers. Only a
+            // server or proxy has to refuse it.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(builder.enable_http1().wrap_connector(connector.clone()));

@@ -74,6 +74,24 @@ async fn a_compressed_answer_is_bounded_by_what_comes_out_of_it() {
     }
 }
 
+/// RFC 9112 5.1 and 5.2: white space before a header's colon, and a header on several lines.
+#[tokio::test]
+async fn an_answer_with_obsolete_headers_is_read() {
+    for headers in [
+        "content-type : application/json\r\ncontent-length: 25",
+        "x-folded: a\r\n b\r\n\tc\r\ncontent-length: 25",
+        "content-length :\r\n 25\r\nx-last:",
+    ] {
+        let head = format!("HTTP/1.1 400 Bad Request\r\n{headers}\r\n\r\n");
+        let url = raw_server(move |mut stream| {
+            let answer = format!("{head}{{\"error\":\"invalid_grant\"}}");
+            async move { stream.write_all(answer.as_bytes()).await.unwrap_or_default() }
+        });
+        let mut service = with_token_endpoint(url.await).await;
+        assert_eq!(reason(service.log_in().await), "CODE_REJECTED", "{headers:?}");
+    }
+}
+
 /// Bounds: header counts and sizes, and bodies longer than declared or of undeclared length.
 #[tokio::test]
 async fn an_answer_with_endless_headers_or_body_is_refused() {
