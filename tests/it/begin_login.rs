@@ -306,3 +306,19 @@ async fn a_private_address_is_neither_saved_nor_called() {
         assert_eq!(reason(strict.create(connection).await), "PROVIDER_ADDRESS_FORBIDDEN", "{host}");
     }
 }
+
+/// A plus sign is a space in forms only (RFC 3986 2.2); some IdPs read it as itself.
+#[tokio::test]
+async fn spaces_are_sent_as_percent_20() {
+    let mut service = Service::start().await;
+    let authorization = format!("{}/authorize?audience=a+b", service.idp.issuer);
+    service.idp.behave().metadata = json!({ "authorization_endpoint": authorization });
+    let request =
+        pb::BeginLoginRequest { login_hint: Some("ada+x @y.z".to_owned()), ..begin_request() };
+    let url = service.begin(request).await.expect("begun").redirect_url;
+    let query = url.split_once('?').expect("a query").1;
+    assert!(query.starts_with("audience=a+b&"), "the endpoint's own query stays: {query}");
+    assert!(query.contains("scope=openid%20email%20profile&"), "{query}");
+    assert!(query.contains("login_hint=ada%2Bx%20%40y.z"), "{query}");
+    assert_eq!(query.matches('+').count(), 1, "{query}");
+}

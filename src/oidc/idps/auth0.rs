@@ -4,6 +4,7 @@
 use url::Url;
 
 use super::{Facts, is_in};
+use crate::oidc::provider::with_parameters;
 
 pub(super) const FACTS: Facts = Facts {
     name: "Auth0",
@@ -43,6 +44,5 @@ pub(in crate::oidc) fn logout_url(issuer: &Url, client_id: &str, return_to: &str
     url.set_path("/v2/logout");
     url.set_query(None);
     let query = [("client_id", client_id), ("returnTo", return_to)];
-    url.query_pairs_mut().extend_pairs(query);
-    url
+    with_parameters(url, query.into_iter())
 }

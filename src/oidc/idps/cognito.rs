@@ -4,6 +4,7 @@
 use url::Url;
 
 use super::{Facts, is_in};
+use crate::oidc::provider::with_parameters;
 
 pub(super) const FACTS: Facts = Facts {
     name: "Amazon Cognito",
@@ -47,6 +48,5 @@ pub(in crate::oidc) fn logout_url(authorization: &Url, client_id: &str, return_t
     url.set_path("/logout");
     url.set_query(None);
     let query = [("client_id", client_id), ("logout_uri", return_to)];
-    url.query_pairs_mut().extend_pairs(query);
-    url
+    with_parameters(url, query.into_iter())
 }

@@ -9,7 +9,7 @@ use openidconnect::{
 };
 use url::Url;
 
-use super::client;
+use super::{client, plus_as_percent_20};
 use crate::model::connection::ConnectionSettings;
 use crate::model::login::{LoginHints, Nonce, PkceVerifier, Prompt};
 use crate::oidc::error::Problem;
@@ -34,6 +34,8 @@ pub(in crate::oidc) struct AuthorizationEndpoint {
     /// Without `openid`, which the crate adds itself.
     scopes: Vec<Scope>,
     params: Vec<(String, String)>,
+    /// Bytes of the endpoint's own query.
+    own_query: usize,
 }
 
 impl AuthorizationEndpoint {
@@ -49,6 +51,7 @@ impl AuthorizationEndpoint {
             client,
             scopes: scopes.cloned().map(Scope::new).collect(),
             params: settings.authorization_params.clone().into_iter().collect(),
+            own_query: endpoint.query().map_or(0, str::len),
         })
     }
 
@@ -95,6 +98,8 @@ impl AuthorizationEndpoint {
             request =
                 request.add_auth_context_value(AuthenticationContextClass::new(value.clone()));
         }
-        request.url().0
+        let mut url = request.url().0;
+        plus_as_percent_20(&mut url, self.own_query);
+        url
     }
 }
