@@ -227,6 +227,10 @@ impl<'a> Jws<'a> {
             Some(kid) => format!("the IdP publishes no {alg} key with the token's kid {kid:?}"),
             None => format!("the IdP publishes no {alg} key"),
         };
+        let text = match keys.left_out() {
+            0 => text,
+            count => format!("{text}; {count} of its keys are not read, since it has too many"),
+        };
         Err(invalid(Cause::UnknownKey, text))
     }
 

@@ -4,7 +4,7 @@
 use super::{Known, Run, Verdict};
 use crate::model::cause::Cause;
 use crate::model::check::CheckId;
-use crate::oidc::keys::fetch;
+use crate::oidc::keys::{MAX_KEYS_SIZE, fetch};
 
 impl Run<'_, '_> {
     pub(super) async fn keys(&mut self, known: &Known) {
@@ -24,7 +24,15 @@ impl Run<'_, '_> {
                             let found = "none of its keys is for one of these algorithms";
                             self.failure(Cause::NoUsableKey, found)
                         } else {
-                            Verdict::pass(format!("there are keys for {}", usable.join(", ")))
+                            let found = format!("there are keys for {}", usable.join(", "));
+                            match keys.left_out() {
+                                0 => Verdict::pass(found),
+                                count => Verdict::warn(format!(
+                                    "{found}; the last {count} keys are not read, since all \
+                                     together have more than {MAX_KEYS_SIZE} bytes"
+                                ))
+                                .for_idp_admin("publish only the keys that sign ID tokens"),
+                            }
                         }
                     }
                 }
