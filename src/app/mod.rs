@@ -171,8 +171,11 @@ impl App {
             config.public_origin.clone(),
             config.known_connections,
         );
-        let changes =
-            Arc::new(AutomaticChanges::new(Arc::clone(&sql.connections), Arc::clone(&connections)));
+        let changes = Arc::new(AutomaticChanges::new(
+            Arc::clone(&sql.connections),
+            Arc::clone(&connections),
+            Arc::clone(clock),
+        ));
         let login = Arc::new(Login::new(
             login_policy(&config),
             &config.keyring,

@@ -300,7 +300,7 @@ impl LoginError {
             }
             Self::IdpRefused(refusal) => refusal.redact(redactor),
             Self::Provider(error) => error.redact(redactor),
-            Self::Exchange(error) => error.redact(redactor),
+            Self::Exchange(error) | Self::SecretSwitch(error) => error.redact(redactor),
             Self::IdToken(error) => error.redact(redactor),
             Self::UserInfo(error) => error.redact(redactor),
             Self::Claims { error, .. } => error.redact(redactor),
