@@ -292,6 +292,7 @@ fn login_policy(config: &Config) -> LoginPolicy {
         begin_rate_per_client: config.begin_rate_per_client,
         begin_rate: config.begin_rate,
         state_ttl: config.state_ttl,
+        answer_ttl: config.answer_ttl,
         require_browser_binding: config.require_browser_binding,
         return_rule: ReturnRule::new(
             config.public_origin.clone(),

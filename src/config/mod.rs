@@ -48,6 +48,8 @@ pub struct Config {
     pub keyring: Keyring,
     /// Between the begin and the completion of a login.
     pub state_ttl: Duration,
+    /// How long the answer of a login is kept for the same callback; zero: not at all.
+    pub answer_ttl: Duration,
     /// Whether BeginLogin requires a browser binding.
     pub require_browser_binding: bool,
     /// Where `return_to` may lead, in addition to the public origin.
@@ -144,6 +146,7 @@ impl Config {
             redis_ca: None,
             keyring,
             state_ttl: 15 * MINUTE,
+            answer_ttl: MINUTE / 2,
             require_browser_binding: false,
             allowed_return_origins: Vec::new(),
             begin_rate_per_client: rate(DEFAULT_BEGIN_RATE_PER_CLIENT),
@@ -280,6 +283,11 @@ impl Settings {
                 "SSO_STATE_TTL",
                 or_default(&self.state_ttl, DEFAULT_STATE_TTL),
                 MINUTE..=1440 * MINUTE,
+            ),
+            answer_ttl: check.duration(
+                "SSO_ANSWER_TTL",
+                or_default(&self.answer_ttl, DEFAULT_ANSWER_TTL),
+                Duration::ZERO..=2 * MINUTE,
             ),
             require_browser_binding,
             allowed_return_origins: check

@@ -37,6 +37,10 @@ pub struct Settings {
     /// Limit the time between the begin and the completion of a login: 1m to 24h.
     #[arg(long, env = "SSO_STATE_TTL", value_name = "DURATION", default_value = DEFAULT_STATE_TTL)]
     pub state_ttl: String,
+    /// Give a callback that arrives again within this time from the same browser the same answer, instead
+    /// of STATE_USED: 0s (never) to 2m.
+    #[arg(long, env = "SSO_ANSWER_TTL", value_name = "DURATION", default_value = DEFAULT_ANSWER_TTL)]
+    pub answer_ttl: String,
     /// Refuse a BeginLogin without browser_binding. Default: true unless SSO_LISTEN is a loopback
     /// address.
     #[arg(long, env = "SSO_REQUIRE_BROWSER_BINDING", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -208,6 +212,7 @@ pub(super) const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:50052";
 pub(super) const DEFAULT_PUBLIC_URL: &str = "http://localhost:8080";
 pub(super) const DEFAULT_DATABASE_URL: &str = "sqlite://peerpanda-sso.db";
 pub(super) const DEFAULT_STATE_TTL: &str = "15m";
+pub(super) const DEFAULT_ANSWER_TTL: &str = "30s";
 pub(super) const DEFAULT_BEGIN_RATE_PER_CLIENT: &str = "120/1m";
 pub(super) const DEFAULT_BEGIN_RATE: &str = "6000/1m";
 pub(super) const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::attempts::Ending;
 use super::state::relying_party;
-use super::{Login, LoginError, StateError, within_deadline};
+use super::{AnswerKeeper, Login, LoginError, StateError, within_deadline};
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState, CustomerUris};
 use crate::model::identity::{Identity, IdentityClaim};
@@ -21,6 +21,15 @@ use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::call::within_current;
 use crate::telemetry::{BackgroundTask, Phases, secret_switched};
 
+/// What a callback leads to.
+#[derive(Debug)]
+pub enum Completion {
+    /// A finished login.
+    Finished(Box<CompletedLogin>),
+    /// The same callback finished a login a moment ago: its encoded answer.
+    Again(Vec<u8>),
+}
+
 /// A finished login.
 #[derive(Debug)]
 pub struct CompletedLogin {
@@ -32,6 +41,8 @@ pub struct CompletedLogin {
     pub id_token: RawIdToken,
     /// Whether this was a test login.
     pub connection_state: ConnectionState,
+    /// For [`Login::keep_answer`]; `None`: the answer isn't kept.
+    pub keeper: Option<AnswerKeeper>,
 }
 
 /// A refused login.
@@ -101,7 +112,7 @@ impl Login {
     ///
     /// # Errors
     /// See [`LoginError`]. From the moment at which the state is taken it is spent, whatever happens.
-    pub async fn complete(&self, callback: Callback) -> Result<CompletedLogin, CompleteError> {
+    pub async fn complete(&self, callback: Callback) -> Result<Completion, CompleteError> {
         let (slug, progress) = (callback.slug.clone(), LoginProgress::default());
         let mut guard = RecordOnDrop { login: self, slug, progress, is_recorded: false };
         let completed = within_deadline(self.complete_login(callback, &mut guard.progress)).await;
@@ -110,10 +121,14 @@ impl Login {
             error
         });
         let error = completed.as_ref().err();
-        guard.record(&Ending {
-            cause: error.map(LoginError::cause),
-            idp_error: error.and_then(LoginError::idp_error),
-        });
+        if matches!(completed, Ok(Completion::Again(_))) {
+            guard.is_recorded = true;
+        } else {
+            guard.record(&Ending {
+                cause: error.map(LoginError::cause),
+                idp_error: error.and_then(LoginError::idp_error),
+            });
+        }
         let is_spent = guard.progress.is_spent;
         completed.map_err(|error| CompleteError { error, is_spent })
     }
@@ -122,7 +137,7 @@ impl Login {
         &self,
         callback: Callback,
         progress: &mut LoginProgress,
-    ) -> Result<CompletedLogin, LoginError> {
+    ) -> Result<Completion, LoginError> {
         let Callback { slug, state, iss, browser_binding, answer } = callback;
         progress.redactor.add(state.expose());
         if let Ok(code) = &answer {
@@ -140,7 +155,18 @@ impl Login {
         let taken = progress.phases.timed("store", self.pending.take(&ticket.key)).await?;
         progress.is_spent = true;
         let pending = taken.and_then(|value| ticket.open(&slug, value));
-        let pending = pending.ok_or(LoginError::StateUsed)?;
+        let binding = browser_binding.as_ref();
+        let keeper = answer.as_ref().ok().and_then(|code| {
+            self.answer_keeper(&ticket, &slug, code, binding, connection.revision)
+        });
+        let pending = match (pending, &keeper) {
+            (Some(pending), _) => pending,
+            (None, None) => return Err(LoginError::StateUsed),
+            (None, Some(keeper)) => {
+                let kept = progress.phases.timed("store", self.kept_answer(keeper)).await;
+                return kept.map(Completion::Again).ok_or(LoginError::StateUsed);
+            }
+        };
         progress.redactor.add(pending.nonce.expose());
         progress.redactor.add(pending.verifier.expose());
         admit(&pending, &connection, &provider)?;
@@ -175,12 +201,13 @@ impl Login {
             Err(error) => return Err(LoginError::IdToken(error)),
         };
         let identity = self.identify(&slug, &connection, &provider, verified, &tokens, progress);
-        Ok(CompletedLogin {
+        Ok(Completion::Finished(Box::new(CompletedLogin {
             identity: identity.await?,
             return_to,
             id_token: tokens.id_token,
             connection_state: connection.settings.state,
-        })
+            keeper,
+        })))
     }
 
     /// Maps the verified claims to an identity; requests UserInfo if a claim is missing.

@@ -16,10 +16,13 @@ mod complete;
 pub mod fuzzing;
 mod limits;
 mod logout;
+mod repeated;
 mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::connections::AutomaticChanges;
@@ -43,12 +46,14 @@ use crate::tasks::Tasks;
 use crate::telemetry::Phases;
 
 pub use begin::BegunLogin;
-pub use complete::{CompleteError, CompletedLogin};
+pub use complete::{CompleteError, CompletedLogin, Completion};
 pub use logout::{LogoutRequest, LogoutTarget};
+pub use repeated::AnswerKeeper;
 pub use state::StateError;
 
 use attempts::AttemptLog;
 use limits::LoginLimits;
+use repeated::MAX_KEEPING;
 use state::StateKeys;
 
 /// The operator's choices for logins.
@@ -62,6 +67,8 @@ pub struct LoginPolicy {
     pub begin_rate_per_client: Rate,
     /// How many logins may begin at one account.
     pub begin_rate: Rate,
+    /// How long the answer of a login is kept for the same callback; zero: not at all.
+    pub answer_ttl: Duration,
     /// Where `return_to` may lead.
     pub return_rule: ReturnRule,
     /// Scheme, host and port of the customer-facing URIs.
@@ -81,6 +88,8 @@ pub struct Login {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     tasks: Tasks,
+    /// Bounds the answers that are being kept.
+    keeping: Arc<Semaphore>,
 }
 
 impl Login {
@@ -113,6 +122,7 @@ impl Login {
             clock,
             entropy,
             tasks,
+            keeping: Arc::new(Semaphore::new(MAX_KEEPING)),
         }
     }
 

@@ -16,7 +16,9 @@ use prost::Message;
 
 use crate::entropy::Entropy;
 use crate::model::connection::{Connection, Issuer};
-use crate::model::login::{BrowserBinding, Nonce, PendingLogin, PkceVerifier, StateParameter};
+use crate::model::login::{
+    AuthorizationCode, BrowserBinding, Nonce, PendingLogin, PkceVerifier, StateParameter,
+};
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
 use crate::model::time::UnixSeconds;
@@ -48,10 +50,15 @@ struct DerivedKeys {
     binding_tag: hmac::Key,
     pending_id: hmac::Key,
     pending_seal: hmac::Key,
+    answer_id: hmac::Key,
+    answer_seal: hmac::Key,
 }
 
 /// What is derived from a state that was issued here.
 pub(super) struct Ticket {
+    random: [u8; RANDOM_LEN],
+    /// Which master key the state is of.
+    master: usize,
     seal: LessSafeKey,
     /// The key of the pending login in the store.
     pub(super) key: PendingKey,
@@ -72,12 +79,12 @@ impl StateKeys {
     ) -> (StateParameter, Ticket) {
         let mut random = [0; RANDOM_LEN];
         entropy.fill(&mut random);
-        let keys = &self.keys[0];
+        let (master, keys) = (0, &self.keys[0]);
         let issued_at = now.0.to_be_bytes();
         let binding_tag = keys.binding_tag(&random, binding);
         let tag = keys.state_tag(&random, issued_at, slug, &binding_tag);
         let bytes = [random.as_slice(), &issued_at, &tag, &binding_tag].concat();
-        (StateParameter::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)), keys.ticket(&random))
+        (StateParameter::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)), keys.ticket(master, random))
     }
 
     /// Checks a state that was received.
@@ -91,14 +98,15 @@ impl StateKeys {
         let bytes =
             BASE64_URL_SAFE_NO_PAD.decode(state.expose()).map_err(|_| StateError::Invalid)?;
         let bytes: [u8; STATE_LEN] = bytes.try_into().map_err(|_| StateError::Invalid)?;
-        let (random, rest) = bytes.split_at(RANDOM_LEN);
+        let (random, rest) = bytes.split_first_chunk::<RANDOM_LEN>().ok_or(StateError::Invalid)?;
         let (issued_at, rest) = rest.split_at(TIME_LEN);
         let (tag, binding_tag) = rest.split_at(TAG_LEN);
         let issued_at: [u8; TIME_LEN] = issued_at.try_into().map_err(|_| StateError::Invalid)?;
-        let is_ours = |keys: &&DerivedKeys| {
+        let is_ours = |(_, keys): &(usize, &DerivedKeys)| {
             is_equal(&keys.state_tag(random, issued_at, slug, binding_tag), tag)
         };
-        let keys = self.keys.iter().find(is_ours).ok_or(StateError::Invalid)?;
+        let found = self.keys.iter().enumerate().find(is_ours);
+        let (master, keys) = found.ok_or(StateError::Invalid)?;
         let issued_at = UnixSeconds(u64::from_be_bytes(issued_at));
         if issued_at > now.after(REPLICA_SKEW) {
             return Err(StateError::Invalid);
@@ -109,7 +117,21 @@ impl StateKeys {
         if !is_equal(&keys.binding_tag(random, binding), binding_tag) {
             return Err(StateError::BrowserMismatch);
         }
-        Ok(keys.ticket(random))
+        Ok(keys.ticket(master, *random))
+    }
+
+    /// The store's key of the answer to this callback, and the key that seals it.
+    pub(super) fn answer_keys(
+        &self,
+        ticket: &Ticket,
+        code: &AuthorizationCode,
+        binding: &BrowserBinding,
+    ) -> (PendingKey, LessSafeKey) {
+        let keys = &self.keys[ticket.master];
+        let code = digest::digest(&digest::SHA256, code.expose().as_bytes());
+        let parts: [&[u8]; 3] = [&ticket.random, code.as_ref(), binding.expose().as_bytes()];
+        let id: [u8; TAG_LEN] = mac(&keys.answer_id, &parts);
+        (store_key(&id), sealing_key(&mac(&keys.answer_seal, &parts)))
     }
 }
 
@@ -121,6 +143,8 @@ impl DerivedKeys {
             binding_tag: key("browser binding tag"),
             pending_id: key("pending login id"),
             pending_seal: key("pending login seal"),
+            answer_id: key("answer id"),
+            answer_seal: key("answer seal"),
         }
     }
 
@@ -145,19 +169,15 @@ impl DerivedKeys {
         }
     }
 
-    fn ticket(&self, random: &[u8]) -> Ticket {
-        let id: [u8; TAG_LEN] = mac(&self.pending_id, &[random]);
-        let seal: [u8; SEAL_KEY_LEN] = mac(&self.pending_seal, &[random]);
-        let seal = UnboundKey::new(&AES_256_GCM, &seal).expect("32 bytes make an AES-256 key");
-        Ticket {
-            seal: LessSafeKey::new(seal),
-            key: PendingKey::new(BASE64_URL_SAFE_NO_PAD.encode(id)),
-        }
+    fn ticket(&self, master: usize, random: [u8; RANDOM_LEN]) -> Ticket {
+        let id: [u8; TAG_LEN] = mac(&self.pending_id, &[&random]);
+        let seal = sealing_key(&mac(&self.pending_seal, &[&random]));
+        Ticket { random, master, seal, key: store_key(&id) }
     }
 }
 
 impl Ticket {
-    /// The value for the store. The key seals only this value, so the nonce is constant.
+    /// The value for the store.
     pub(super) fn seal(&self, slug: &Slug, pending: &PendingLogin) -> Vec<u8> {
         let record = PendingRecord {
             nonce: pending.nonce.expose().to_owned(),
@@ -167,18 +187,12 @@ impl Ticket {
             max_age: pending.max_age.map(|max_age| max_age.as_secs()),
             return_to: pending.return_to.as_ref().map(|return_to| return_to.as_str().to_owned()),
         };
-        let mut value = record.encode_to_vec();
-        self.seal
-            .seal_in_place_append_tag(zero_nonce(), Aad::from(slug.as_str()), &mut value)
-            .expect("a pending login is shorter than AES-GCM's limit");
-        value
+        seal(&self.seal, slug, record.encode_to_vec())
     }
 
     /// `None`: the value was not sealed by this ticket for this account.
-    pub(super) fn open(&self, slug: &Slug, mut value: Vec<u8>) -> Option<PendingLogin> {
-        let opened =
-            self.seal.open_in_place(zero_nonce(), Aad::from(slug.as_str()), &mut value).ok()?;
-        let record = PendingRecord::decode(&*opened).ok()?;
+    pub(super) fn open(&self, slug: &Slug, value: Vec<u8>) -> Option<PendingLogin> {
+        let record = PendingRecord::decode(&*open(&self.seal, slug, value)?).ok()?;
         Some(PendingLogin {
             nonce: Nonce::new(record.nonce),
             verifier: PkceVerifier::new(record.verifier),
@@ -188,6 +202,30 @@ impl Ticket {
             return_to: record.return_to.map(ReturnTo::from_store),
         })
     }
+}
+
+/// Seals the one value that the key seals, so the nonce is constant.
+pub(super) fn seal(key: &LessSafeKey, slug: &Slug, mut value: Vec<u8>) -> Vec<u8> {
+    key.seal_in_place_append_tag(zero_nonce(), Aad::from(slug.as_str()), &mut value)
+        .expect("a value is shorter than AES-GCM's limit");
+    value
+}
+
+/// `None`: the value was not sealed under this key for this account.
+pub(super) fn open(key: &LessSafeKey, slug: &Slug, mut value: Vec<u8>) -> Option<Vec<u8>> {
+    let opened = key.open_in_place(zero_nonce(), Aad::from(slug.as_str()), &mut value).ok()?;
+    let length = opened.len();
+    value.truncate(length);
+    Some(value)
+}
+
+fn sealing_key(bytes: &[u8; SEAL_KEY_LEN]) -> LessSafeKey {
+    let key = UnboundKey::new(&AES_256_GCM, bytes).expect("32 bytes make an AES-256 key");
+    LessSafeKey::new(key)
+}
+
+fn store_key(id: &[u8; TAG_LEN]) -> PendingKey {
+    PendingKey::new(BASE64_URL_SAFE_NO_PAD.encode(id))
 }
 
 /// A digest of issuer and client id, by which a pending login remembers with which it began.

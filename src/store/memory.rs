@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use moka::sync::Cache;
 
 use super::{PendingKey, PendingLogins, StoreError};
 use crate::clock::Clock;
@@ -19,6 +20,7 @@ pub struct MemoryPendingLogins {
     clock: Arc<dyn Clock>,
     limit: usize,
     inner: Mutex<Inner>,
+    answers: Cache<PendingKey, Arc<(MonotonicMillis, Vec<u8>)>>,
 }
 
 #[derive(Default)]
@@ -40,7 +42,12 @@ impl MemoryPendingLogins {
     /// An empty store for at most `limit` logins.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limit: usize) -> Self {
-        Self { clock, limit, inner: Mutex::default() }
+        let answers = Cache::builder()
+            .max_capacity(MAX_ANSWER_BYTES)
+            .weigher(|_, kept: &Arc<(_, Vec<u8>)>| u32::try_from(kept.1.len()).unwrap_or(u32::MAX))
+            .time_to_live(MAX_ANSWER_AGE)
+            .build();
+        Self { clock, limit, inner: Mutex::default(), answers }
     }
 
     fn locked<T>(&self, act: impl FnOnce(&mut Inner, MonotonicMillis) -> T) -> T {
@@ -116,7 +123,29 @@ impl PendingLogins for MemoryPendingLogins {
         })
     }
 
+    async fn keep_answer(
+        &self,
+        key: &PendingKey,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let expiry = self.clock.monotonic().after(ttl);
+        self.answers.insert(key.clone(), Arc::new((expiry, value.to_vec())));
+        Ok(())
+    }
+
+    async fn kept_answer(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let now = self.clock.monotonic();
+        let kept = self.answers.get(key).filter(|kept| kept.0 > now);
+        Ok(kept.map(|kept| kept.1.clone()))
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }
+
+/// Bytes of the answers of completed logins; the oldest are dropped.
+const MAX_ANSWER_BYTES: u64 = 16 << 20;
+/// Longer than any answer is kept by its own time to live.
+const MAX_ANSWER_AGE: Duration = Duration::from_secs(5 * 60);

@@ -30,7 +30,7 @@ use crate::telemetry::store_failed;
 /// Stores the values of logins that have begun and are not completed.
 ///
 /// Law: a value is taken at most once, over all replicas and under any race, and never after its time to
-/// live. A value can't be read without taking it. Every method returns within a second.
+/// live. A value can't be read without taking it; the answers of completed logins are kept apart. Every method returns within a second.
 #[async_trait]
 pub trait PendingLogins: Send + Sync {
     /// Stores `value` under `key` for `ttl`. Fails also if the store or the account's share of it is full,
@@ -45,6 +45,18 @@ pub trait PendingLogins: Send + Sync {
 
     /// Removes the value and returns it. `None`: it was never stored, was taken before, or has expired.
     async fn take(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Keeps the answer of a completed login for `ttl`, to be read any number of times. It may be dropped
+    /// before.
+    async fn keep_answer(
+        &self,
+        key: &PendingKey,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<(), StoreError>;
+
+    /// An answer that was kept.
+    async fn kept_answer(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Checks that the store accepts writes.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -86,11 +86,13 @@ pub enum BackgroundTask {
     ConnectionCheck,
     /// Proves a standby secret and puts it into use.
     SecretSwitch,
+    /// Keeps the answer of a completed login for the same callback.
+    AnswerKeeping,
 }
 
 impl BackgroundTask {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LoginListener,
         Self::AdminListener,
         Self::MetricsListener,
@@ -103,6 +105,7 @@ impl BackgroundTask {
         Self::Connection,
         Self::ConnectionCheck,
         Self::SecretSwitch,
+        Self::AnswerKeeping,
     ];
 
     /// Its name in metrics and log lines.
@@ -121,6 +124,7 @@ impl BackgroundTask {
             Self::Connection => "connection",
             Self::ConnectionCheck => "connection_check",
             Self::SecretSwitch => "secret_switch",
+            Self::AnswerKeeping => "answer_keeping",
         }
     }
 }
@@ -201,6 +205,11 @@ pub fn login_begun(account: &str) {
 /// A login was completed.
 pub fn login_completed(account: &str) {
     counter!(LOGINS_COMPLETED, "account" => account_label(account)).increment(1);
+}
+
+/// A callback got the answer that it had got before.
+pub fn login_answered_again() {
+    counter!(LOGINS_REPEATED).increment(1);
 }
 
 /// The current call was refused.
@@ -382,6 +391,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// `rate` and `increase` don't see the first event of a series that appears with that event.
 fn begin_at_zero() {
     counter!(PANICS).absolute(0);
+    counter!(LOGINS_REPEATED).absolute(0);
     for task in BackgroundTask::ALL {
         counter!(TASK_FAILURES, "task" => task.name()).absolute(0);
     }
@@ -447,6 +457,10 @@ fn describe() {
     describe_gauge!(BUILD_INFO, "always 1; the label is the version");
     describe_counter!(LOGINS_BEGUN, "logins begun, by account");
     describe_counter!(LOGINS_COMPLETED, "logins completed, by account");
+    describe_counter!(
+        LOGINS_REPEATED,
+        "callbacks that arrived again and got the answer of their login again"
+    );
     describe_counter!(REFUSALS, "refused calls, by method, reason and who can act");
     describe_counter!(PANICS, "calls that panicked: each is a defect of the service");
     describe_counter!(
@@ -489,6 +503,7 @@ const CERTIFICATE_EXPIRY: &str = "sso_tls_certificate_expiry_seconds";
 const BUILD_INFO: &str = "sso_build_info";
 const LOGINS_BEGUN: &str = "sso_logins_begun_total";
 const LOGINS_COMPLETED: &str = "sso_logins_completed_total";
+const LOGINS_REPEATED: &str = "sso_logins_repeated_total";
 const REFUSALS: &str = "sso_refusals_total";
 const PANICS: &str = "sso_panics_total";
 const TASK_FAILURES: &str = "sso_background_task_failures_total";

@@ -42,6 +42,8 @@ async fn a_warm_login_costs_one_idp_call_two_redis_commands_and_no_sql() {
         ("SSO_REDIS_URL", redis_url.as_str()),
         ("SSO_DATABASE_URL", postgres.as_str()),
         ("SSO_ENCRYPTION_KEYS", encoded_key.as_str()),
+        // One more command, which no login waits for.
+        ("SSO_ANSWER_TTL", "0s"),
         ("RUST_LOG", "sqlx=debug"),
     ];
     let mut program = Program::serve(data.path(), &settings).await;

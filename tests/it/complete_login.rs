@@ -90,7 +90,8 @@ async fn a_login_ends_in_the_browser_in_which_it_began() {
 
 #[tokio::test]
 async fn a_state_is_used_once_and_expires() {
-    let mut service = Service::start().await;
+    // Without the answer to a repeated callback.
+    let mut service = Service::start_with(|config| config.answer_ttl = Duration::ZERO).await;
     let callback = service.approved().await;
     service.complete(complete_request(&callback)).await.expect("a login");
     let used = refused(service.complete(complete_request(&callback)).await);

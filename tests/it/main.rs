@@ -30,6 +30,7 @@ mod quickstart;
 mod real_provider;
 mod redis_topologies;
 mod reference;
+mod repeated;
 mod replicas;
 mod secrecy;
 mod servers;

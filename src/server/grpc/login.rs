@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Parsed};
 use super::refusal::{Refusal, reject};
 use crate::identity_token::IdentityTokens;
-use crate::login::Login;
+use crate::login::{Completion, Login, LoginError};
 use crate::model::login::{Callback, LoginRequest};
 use crate::pb;
 use crate::pb::login_service_server::LoginService;
@@ -49,14 +50,29 @@ impl LoginService for LoginRpc {
         if let Some(tokens) = &self.identity_tokens {
             tokens.ready().map_err(reject)?;
         }
-        let completed = self.login.complete(callback).await.map_err(reject)?;
+        let mut completed = match self.login.complete(callback).await.map_err(reject)? {
+            Completion::Finished(completed) => completed,
+            Completion::Again(answer) => {
+                let answer = pb::CompleteLoginResponse::decode(&*answer);
+                tracing::info!("login answered again");
+                // Another version may have kept it, in a form that this one can't read.
+                return answer
+                    .map(Response::new)
+                    .map_err(|_| reject(Refusal::of_spent_login(LoginError::StateUsed)));
+            }
+        };
         let identity = &completed.identity;
         let token = self.identity_tokens.as_ref().map(|tokens| tokens.issue(identity)).transpose();
         let identity_token =
             token.map_err(|error| reject(Refusal::of_spent_login(error)))?.unwrap_or_default();
         telemetry::login_completed(identity.slug.as_str());
         tracing::info!(idp.issuer = %identity.issuer, "login completed ({})", identity.slug);
-        Ok(Response::new(pb::CompleteLoginResponse { identity_token, ..completed.into() }))
+        let keeper = completed.keeper.take();
+        let response = pb::CompleteLoginResponse { identity_token, ..(*completed).into() };
+        if let Some(keeper) = keeper {
+            self.login.keep_answer(keeper, &response.encode_to_vec());
+        }
+        Ok(Response::new(response))
     }
 
     async fn logout_url(

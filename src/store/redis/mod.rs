@@ -301,6 +301,30 @@ impl PendingLogins for RedisPendingLogins {
         self.run(|_| Request::Take(key.clone())).await
     }
 
+    async fn keep_answer(
+        &self,
+        key: &PendingKey,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let kept = self.run(|_| {
+            let mut command = ::redis::cmd("SET");
+            command.arg(answer_key(key)).arg(value).arg("PX").arg(millis);
+            Request::Command(command)
+        });
+        kept.await
+    }
+
+    async fn kept_answer(&self, key: &PendingKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.run(|_| {
+            let mut command = ::redis::cmd("GET");
+            command.arg(answer_key(key));
+            Request::Command(command)
+        });
+        read.await
+    }
+
     /// Writes, since a full server still answers and deletes. In a Cluster it writes to all parts: if
     /// only a minority refuses, the other logins can still begin, which no replica that reports itself
     /// as not ready would improve; that is logged and counted instead.
@@ -416,7 +440,12 @@ fn redis_key(key: &PendingKey) -> String {
     format!("{KEY_PREFIX}{}", key.as_str())
 }
 
+fn answer_key(key: &PendingKey) -> String {
+    format!("{ANSWER_PREFIX}{}", key.as_str())
+}
+
 const KEY_PREFIX: &str = "sso:login:";
+const ANSWER_PREFIX: &str = "sso:answer:";
 /// Written to see whether the server accepts writes.
 const PING_KEY: &str = "sso:ping";
 /// Milliseconds.
