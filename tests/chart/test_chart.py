@@ -290,9 +290,9 @@ LACKING = {
     "a claim that is not used": ({"persistence": {"enabled": False, "existingClaim": "c"}}, "persistence.existingClaim is not used"),
     "a setting past the chart": ({"extraEnv": [{"name": "SSO_DATABASE_URL", "value": "x"}]}, "extraEnv sets SSO_DATABASE_URL"),
     "an open admin listener": ({"networkPolicy": {"adminFrom": []}}, "networkPolicy.adminFrom is empty, which admits everybody"),
-    "no time to drain": ({"settings": {"drainTimeout": "2m"}}, "terminationGracePeriodSeconds must be at least 137"),
-    "no time to drain for longer": ({"settings": {"drainTimeout": "1m 30s 1ms"}}, "terminationGracePeriodSeconds must be at least 108"),
-    "no time for the last records": ({"terminationGracePeriodSeconds": 41}, "terminationGracePeriodSeconds must be at least 42"),
+    "no time to drain": ({"settings": {"drainTimeout": "2m"}}, "terminationGracePeriodSeconds must be at least 140"),
+    "no time to drain for longer": ({"settings": {"drainTimeout": "1m 30s 1ms"}}, "terminationGracePeriodSeconds must be at least 111"),
+    "no time for the last records": ({"terminationGracePeriodSeconds": 44}, "terminationGracePeriodSeconds must be at least 45"),
     "a port that nothing maps": ({"service": {"login": {"port": 443}}}, "service.login.port must be the port of settings.listen (50051)"),
     "a public URL with a path": ({"settings": {"publicUrl": "https://a.example/app"}}, "settings.publicUrl must be an https origin without a path"),
     "a public URL over http": ({"settings": {"publicUrl": "http://a.example"}}, "settings.publicUrl must be an https origin without a path"),
@@ -324,7 +324,7 @@ def test_all_problems_are_reported_at_once():
 
 
 def test_a_grace_period_that_fits_is_accepted():
-    assert render(merged(bundle("production"), {"settings": {"drainTimeout": "2m"}, "terminationGracePeriodSeconds": 137}))
+    assert render(merged(bundle("production"), {"settings": {"drainTimeout": "2m"}, "terminationGracePeriodSeconds": 140}))
 
 
 def test_a_large_number_arrives_as_digits():
@@ -441,7 +441,7 @@ def test_the_network_is_open_only_where_it_must_be():
 
 def test_shutdown_fits_into_its_time():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert values["preStopSeconds"] + 25 + 12 <= values["terminationGracePeriodSeconds"], "25 s is SSO_DRAIN_TIMEOUT's default"
+    assert values["preStopSeconds"] + 25 + 15 <= values["terminationGracePeriodSeconds"], "25 s is SSO_DRAIN_TIMEOUT's default"
 
 
 def test_helm_test_asks_each_service():

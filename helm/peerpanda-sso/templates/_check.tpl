@@ -91,9 +91,9 @@ names and types, because it speaks before this does.
 {{- end }}
 {{- end }}
 {{- end }}
-{{- $needed := add .Values.preStopSeconds (include "sso.seconds" (default "25s" .Values.settings.drainTimeout)) 12 }}
+{{- $needed := add .Values.preStopSeconds (include "sso.seconds" (default "25s" .Values.settings.drainTimeout)) 15 }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) (int $needed) }}
-{{- $problems = append $problems (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 12 s, in which the last login attempts and spans are written" $needed) }}
+{{- $problems = append $problems (printf "terminationGracePeriodSeconds must be at least %d: preStopSeconds, settings.drainTimeout and 15 s, in which the last login attempts and spans are written" $needed) }}
 {{- end }}
 {{- if and .Values.service.login.headless (ne (toString .Values.service.login.port) (include "sso.port" .Values.settings.listen)) }}
 {{- $problems = append $problems (printf "service.login.port must be the port of settings.listen (%s), because a headless Service does not map ports: change one of them, or set service.login.headless=false" (include "sso.port" .Values.settings.listen)) }}
