@@ -3,6 +3,7 @@
 import json
 import pathlib
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -32,8 +33,8 @@ def secrets(tmp_path_factory):
     token = run(PROGRAM, "tokens", "generate").split("token_sha256: ")[1].strip()
     return {
         # Nothing answers there, which the program survives: it is not ready, and tries again.
-        "DATABASE_URL": "postgres://sso:secret@127.0.0.1:1/sso",
-        "REDIS_URL": "rediss://sso:secret@127.0.0.1:1/0",
+        "DATABASE_URL": "postgres://sso:secret@database.invalid/sso?sslmode=verify-full",
+        "REDIS_URL": "rediss://sso:secret@redis.invalid/0",
         "ENCRYPTION_KEYS": run(PROGRAM, "keys", "generate"),
         "CALLERS": f'[[caller]]\nname = "web"\nroles = ["login"]\ntoken_sha256 = ["{token}"]\n',
         "TLS_CERT": certificate.read_text(),
@@ -166,3 +167,5 @@ def test_the_program_accepts_the_settings_of_the_release(name, tmp_path, secrets
             assert done.returncode == 1
             assert ("invalid settings" in done.stderr) == refused, done.stderr
             assert refused or f"listen on {address}" in done.stderr, done.stderr
+            weak = re.findall(r'"message":"insecure setting: ([^"]+)', done.stderr)
+            assert refused or bool(weak) == (name in ("dev", "mesh")), weak

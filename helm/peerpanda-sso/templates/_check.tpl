@@ -27,7 +27,7 @@ names and types, because it speaks before this does.
 {{- if $several }}
 {{- with .Values.secrets.databaseUrl }}
 {{- if not .existingSecret }}
-{{- $problems = append $problems (printf "secrets.databaseUrl.existingSecret is not set: several replicas need PostgreSQL. (One replica can use SQLite: replicaCount=1 and autoscaling.enabled=false.)\n    %s --from-literal=%s='postgres://USER:PASSWORD@HOST/DATABASE'\n    --set secrets.databaseUrl.existingSecret=%s-database" (printf $create "database") .key $name) }}
+{{- $problems = append $problems (printf "secrets.databaseUrl.existingSecret is not set: several replicas need PostgreSQL. (One replica can use SQLite: replicaCount=1 and autoscaling.enabled=false.)\n    %s --from-literal=%s='postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full'\n    --set secrets.databaseUrl.existingSecret=%s-database" (printf $create "database") .key $name) }}
 {{- end }}
 {{- end }}
 {{- with .Values.secrets.redisUrl }}
