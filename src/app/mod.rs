@@ -223,7 +223,7 @@ impl App {
         watch.probe_stores().await;
         let store_watch = tasks.group();
         store_watch.spawn_restarting(BackgroundTask::StoreWatch, move || Arc::clone(&watch).run());
-        spawn_reload(tls.clone(), callers.clone(), intervals.reload, &tasks);
+        spawn_reload(tls.clone(), callers.clone(), clock, intervals.reload, &tasks);
         let server_config = ServerConfig {
             login_listener,
             admin_listener,

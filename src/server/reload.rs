@@ -1,6 +1,6 @@
 //! Files that may change while the service runs: certificates, keys and callers. The contents that
-//! were valid last stay in use until the files are valid again. Contents never appear in a log
-//! line.
+//! were valid last stay in use until the files are valid again; files that can't be used are logged and
+//! counted. Contents never appear in a log line.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,8 +13,10 @@ use zeroize::Zeroizing;
 
 use super::grpc::auth::WatchedCallers;
 use super::tls::WatchedTls;
+use crate::clock::Clock;
+use crate::model::time::MonotonicMillis;
 use crate::tasks::Tasks;
-use crate::telemetry::BackgroundTask;
+use crate::telemetry::{BackgroundTask, reload_failing};
 
 /// A value that is parsed from files.
 pub struct Watched<T> {
@@ -23,8 +25,22 @@ pub struct Watched<T> {
     files: Vec<PathBuf>,
     parse: Parse<T>,
     current: ArcSwap<T>,
-    /// Digest of the contents that were read last.
-    seen: Mutex<Vec<u8>>,
+    seen: Mutex<Seen>,
+}
+
+/// What the last looks at the files found.
+#[derive(Default)]
+struct Seen {
+    /// Digest of the contents that were parsed last.
+    parsed: Vec<u8>,
+    /// Digest of other contents that the last look found. They are parsed if the next look finds them, too:
+    /// until then somebody may still be writing.
+    changed: Option<Vec<u8>>,
+    /// Since when the files can't be read.
+    unreadable_since: Option<MonotonicMillis>,
+    /// Whether that was reported.
+    is_unreadable: bool,
+    is_invalid: bool,
 }
 
 type Parse<T> = Box<dyn Fn(&[Contents]) -> Result<T, Problem> + Send + Sync>;
@@ -72,8 +88,9 @@ impl<T: Send + Sync + 'static> Watched<T> {
             Ok(value) => value,
             Err(problem) => return Err(FileError::Invalid { what, files, problem }),
         };
-        let (current, seen) = (ArcSwap::from_pointee(value), Mutex::new(digest_of(&contents)));
-        Ok(Self { what, files, parse, current, seen })
+        let seen = Seen { parsed: digest_of(&contents), ..Seen::default() };
+        reload_failing(what, false);
+        Ok(Self { what, files, parse, current: ArcSwap::from_pointee(value), seen: seen.into() })
     }
 
     /// The value of the files that were valid last.
@@ -82,21 +99,37 @@ impl<T: Send + Sync + 'static> Watched<T> {
         self.current.load_full()
     }
 
-    /// Reads the files again if they have changed. Invalid contents are logged once and not used.
-    pub fn reload_if_changed(&self) {
-        let contents = match read(&self.files) {
-            Ok(contents) => contents,
-            // A file can be missing for a moment while it is replaced.
-            Err(error) => return tracing::debug!(%error, "failed to read a watched file"),
-        };
-        let digest = digest_of(&contents);
+    /// Reads the files again if they have changed and changed no further since the last look. Contents that
+    /// can't be used are logged once and not used.
+    pub fn reload_if_changed(&self, now: MonotonicMillis) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == digest {
+        match read(&self.files) {
+            Ok(contents) => self.apply(&mut seen, &contents),
+            Err(error) => self.record_unreadable(&mut seen, &error, now),
+        }
+        reload_failing(self.what, seen.is_unreadable || seen.is_invalid);
+    }
+
+    fn apply(&self, seen: &mut Seen, contents: &[Contents]) {
+        let (what, files) = (self.what, names(&self.files));
+        if std::mem::take(&mut seen.is_unreadable) {
+            tracing::info!(files, "{what} can be read again");
+        }
+        seen.unreadable_since = None;
+        let digest = digest_of(contents);
+        if seen.parsed == digest {
+            seen.changed = None;
             return;
         }
-        *seen = digest;
-        let (what, files) = (self.what, names(&self.files));
-        match (self.parse)(&contents) {
+        if seen.changed.as_ref() != Some(&digest) {
+            seen.changed = Some(digest);
+            return;
+        }
+        seen.changed = None;
+        seen.parsed = digest;
+        let parsed = (self.parse)(contents);
+        seen.is_invalid = parsed.is_err();
+        match parsed {
             Ok(value) => {
                 self.current.store(Arc::new(value));
                 tracing::info!(files, "reloaded {what}");
@@ -106,25 +139,38 @@ impl<T: Send + Sync + 'static> Watched<T> {
             }
         }
     }
+
+    /// A file can be missing for a moment while it is replaced.
+    fn record_unreadable(&self, seen: &mut Seen, error: &FileError, now: MonotonicMillis) {
+        seen.changed = None;
+        let since = *seen.unreadable_since.get_or_insert(now);
+        if !seen.is_unreadable && now.since(since) >= UNREADABLE_GRACE {
+            seen.is_unreadable = true;
+            let what = self.what;
+            tracing::error!(%error, "{what} can't be read: the previous one stays in use");
+        }
+    }
 }
 
 /// Reloads certificates and callers when their files change.
 pub(crate) fn spawn_reload(
     tls: Option<Arc<WatchedTls>>,
     callers: Option<Arc<WatchedCallers>>,
+    clock: &Arc<dyn Clock>,
     interval: Duration,
     tasks: &Tasks,
 ) {
+    let clock = Arc::clone(clock);
     tasks.spawn_restarting(BackgroundTask::Reload, move || {
-        let (tls, callers) = (tls.clone(), callers.clone());
+        let (tls, callers, clock) = (tls.clone(), callers.clone(), Arc::clone(&clock));
         async move {
             let mut ticks = tokio::time::interval(interval);
             loop {
                 ticks.tick().await;
-                let (tls, callers) = (tls.clone(), callers.clone());
+                let (tls, callers, now) = (tls.clone(), callers.clone(), clock.monotonic());
                 let reload = tokio::task::spawn_blocking(move || {
-                    tls.iter().for_each(|tls| tls.reload_if_changed());
-                    callers.iter().for_each(|callers| callers.reload_if_changed());
+                    tls.iter().for_each(|tls| tls.reload_if_changed(now));
+                    callers.iter().for_each(|callers| callers.reload_if_changed(now));
                 });
                 // It fails if a parser panics: then this task ends, which is noticed.
                 if reload.await.is_err() {
@@ -157,28 +203,59 @@ fn digest_of(contents: &[Contents]) -> Vec<u8> {
     context.finish().as_ref().to_vec()
 }
 
+/// How long a file may be missing or unreadable before that is reported.
+const UNREADABLE_GRACE: Duration = Duration::from_secs(60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn number(contents: &[Contents]) -> Result<u8, std::num::ParseIntError> {
+        String::from_utf8_lossy(&contents[0]).parse()
+    }
+
     #[test]
-    fn invalid_contents_replace_nothing() {
+    fn contents_are_used_if_they_are_valid_and_nobody_is_writing_them() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("n");
-        let read = |contents: &[Contents]| {
-            let text = String::from_utf8_lossy(&contents[0]).into_owned();
-            text.parse::<u8>()
-        };
-        assert!(Watched::open("number", vec![file.clone()], read).is_err());
+        assert!(Watched::open("number", vec![file.clone()], number).is_err());
         std::fs::write(&file, "1").expect("written");
-        let watched = Watched::open("number", vec![file.clone()], read).expect("read");
+        let watched = Watched::open("number", vec![file.clone()], number).expect("read");
+        let now = MonotonicMillis(0);
+        let mut before = 1;
         for (text, expected) in [("x", 1), ("2", 2), ("", 2), ("3", 3)] {
             std::fs::write(&file, text).expect("written");
-            watched.reload_if_changed();
+            watched.reload_if_changed(now);
+            assert_eq!(*watched.current(), before, "it may change further");
+            watched.reload_if_changed(now);
             assert_eq!(*watched.current(), expected);
+            before = expected;
         }
+        for text in ["1", "12", "123"] {
+            std::fs::write(&file, text).expect("written");
+            watched.reload_if_changed(now);
+            assert_eq!(*watched.current(), 3, "it is still being written");
+        }
+        watched.reload_if_changed(now);
+        assert_eq!(*watched.current(), 123);
+    }
+
+    #[test]
+    fn a_file_that_is_missing_for_a_minute_is_reported_until_it_is_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("n");
+        std::fs::write(&file, "1").expect("written");
+        let watched = Watched::open("number", vec![file.clone()], number).expect("read");
+        let look = |second: u64| {
+            watched.reload_if_changed(MonotonicMillis(second * 1000));
+            watched.seen.lock().expect("unlocked").is_unreadable
+        };
         std::fs::remove_file(&file).expect("removed");
-        watched.reload_if_changed();
-        assert_eq!(*watched.current(), 3);
+        assert!(!look(5) && !look(64) && look(65) && look(70));
+        assert_eq!(*watched.current(), 1, "the previous contents stay in use");
+        std::fs::write(&file, "1").expect("written");
+        assert!(!look(75), "it is back");
+        std::fs::remove_file(&file).expect("removed");
+        assert!(!look(80) && !look(139) && look(140));
     }
 }

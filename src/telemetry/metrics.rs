@@ -260,6 +260,11 @@ pub fn certificate_expires(at: i64) {
     gauge!(CERTIFICATE_EXPIRY).set(at as f64);
 }
 
+/// Whether a file that is reloaded when it changes can't be read or used.
+pub fn reload_failing(file: &'static str, is_failing: bool) {
+    gauge!(RELOAD_FAILING, "file" => file).set(if is_failing { 1.0 } else { 0.0 });
+}
+
 /// A connection's circuit breaker opened or closed.
 pub fn breaker_turned(is_open: bool) {
     gauge!(BREAKERS_OPEN).increment(if is_open { 1.0 } else { -1.0 });
@@ -454,6 +459,11 @@ fn describe() {
         Unit::Seconds,
         "expiry of the listeners' certificate, since the Unix epoch"
     );
+    describe_gauge!(
+        RELOAD_FAILING,
+        "1 while a changed file (callers file, TLS certificate) can't be read or used, so that the \
+         previous contents stay in use, else 0"
+    );
     describe_gauge!(BUILD_INFO, "always 1; the label is the version");
     describe_counter!(LOGINS_BEGUN, "logins begun, by account");
     describe_counter!(LOGINS_COMPLETED, "logins completed, by account");
@@ -500,6 +510,7 @@ const SECRETS_SWITCHED: &str = "sso_secrets_switched_total";
 const SECRETS_EXPIRING: &str = "sso_secrets_expiring";
 const READY: &str = "sso_ready";
 const CERTIFICATE_EXPIRY: &str = "sso_tls_certificate_expiry_seconds";
+const RELOAD_FAILING: &str = "sso_reload_failing";
 const BUILD_INFO: &str = "sso_build_info";
 const LOGINS_BEGUN: &str = "sso_logins_begun_total";
 const LOGINS_COMPLETED: &str = "sso_logins_completed_total";

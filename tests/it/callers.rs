@@ -29,6 +29,7 @@ use crate::binary::Program;
 use crate::harness::{
     Service, begin_request, channel, complete_request, config, eventually, key, reason, refused,
 };
+use crate::operations::get as get_http;
 use crate::tls::private_ca;
 
 pub(crate) fn hash(token: &str) -> String {
@@ -150,6 +151,48 @@ async fn a_token_opens_what_its_role_is_for_and_changes_without_a_restart() {
     );
     let log = crate::fake_idp::locked(&program.log).join("\n");
     assert!(log.contains("CALLER_UNKNOWN") && !log.contains("CANARY"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_callers_file_lets_nobody_in_and_a_missing_one_is_reported() {
+    let data = tempfile::tempdir().expect("a directory");
+    let web = caller("web", "login", &format!("token_sha256 = [\"{}\"]", hash("CANARYweb")));
+    let file = write(data.path(), "callers.toml", &web);
+    let mut config = config(Database::Sqlite(data.path().join("sso.db")), None, &key());
+    config.callers_file = Some(file.clone());
+    config.metrics_listen = Some(([127, 0, 0, 1], 0).into());
+    let clock = Arc::new(ManualClock::starting_now());
+    let mut service = Service::over(config, Arc::clone(&clock)).await;
+    let begin = || with_token(begin_request(), "CANARYweb");
+    assert_eq!(reason(service.login.begin_login(begin()).await), "CONNECTION_NOT_FOUND");
+
+    let port = service.metrics_port();
+    let reports = async |expected: &str| {
+        let line = format!("sso_reload_failing{{file=\"callers file\"}} {expected}");
+        eventually("the metric reports it", || async {
+            clock.advance(Duration::from_secs(60));
+            get_http(port, "/metrics").await.1.contains(&line)
+        })
+        .await;
+    };
+    fs::remove_file(&file).expect("removed");
+    reports("1").await;
+    assert_eq!(
+        reason(service.login.begin_login(begin()).await),
+        "CONNECTION_NOT_FOUND",
+        "the previous callers stay"
+    );
+
+    write(data.path(), "callers.toml", "# nobody\n");
+    eventually("nobody may call", || {
+        let mut login = service.login.clone();
+        async move {
+            reason(login.begin_login(with_token(begin_request(), "CANARYweb")).await)
+                == "CALLER_UNKNOWN"
+        }
+    })
+    .await;
+    reports("0").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

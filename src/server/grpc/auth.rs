@@ -87,17 +87,35 @@ struct CallerEntry {
     san: Vec<String>,
 }
 
+/// In log lines and metrics.
+const WHAT: &str = "callers file";
+
 impl Callers {
-    /// Reads the callers file. It is reloaded when it changes.
+    /// Reads the callers file. It is reloaded when it changes. One without callers shuts everybody out,
+    /// which is refused at the start, so that a rollout with a wrong file stops.
     ///
     /// # Errors
     /// It can't be read, or see [`CallersError`].
     pub fn open(file: PathBuf) -> Result<WatchedCallers, FileError> {
-        Watched::open("callers file", vec![file], |contents: &[Contents]| {
-            let text = std::str::from_utf8(contents.first().map_or(&[][..], |bytes| bytes))
-                .map_err(|_| CallersError::NotUtf8)?;
-            Self::parse(text)
-        })
+        let files = vec![file];
+        let watched = Watched::open(
+            WHAT,
+            files.clone(),
+            |contents: &[Contents]| -> Result<Self, CallersError> {
+                let text = std::str::from_utf8(contents.first().map_or(&[][..], |bytes| bytes))
+                    .map_err(|_| CallersError::NotUtf8)?;
+                let callers = Self::parse(text)?;
+                if callers.callers.is_empty() {
+                    tracing::error!("the callers file has no [[caller]] entry: nobody may call");
+                }
+                Ok(callers)
+            },
+        )?;
+        if watched.current().callers.is_empty() {
+            let problem = Box::new(CallersError::Empty);
+            return Err(FileError::Invalid { what: WHAT, files, problem });
+        }
+        Ok(watched)
     }
 
     /// Whether a caller is identified by its certificate.
@@ -136,6 +154,12 @@ impl Callers {
                 let mut hash = [0; 32];
                 let read = hex::decode_to_slice(text.trim(), &mut hash);
                 read.map_err(|_| invalid("has a token_sha256 that is not 64 hex digits"))?;
+                if EXAMPLE_TOKENS.iter().any(|token| hash_of(token).as_ref() == hash) {
+                    return Err(invalid(
+                        "has the token_sha256 of a word that anybody can guess: run `peerpanda-sso \
+                         tokens generate`",
+                    ));
+                }
                 if callers.tokens.iter().any(|(known, _)| *known == hash) {
                     return Err(invalid("has a token_sha256 that occurs twice"));
                 }
@@ -150,11 +174,11 @@ impl Callers {
                 .callers
                 .push(Caller { name: name.into(), roles: entry.roles.into_iter().collect() });
         }
-        if callers.callers.is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
+        Ok(callers)
     }
 
     fn by_token(&self, token: &str) -> Option<&Caller> {
-        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        let hash = hash_of(token);
         // All are compared, so that the time taken reveals nothing.
         let mut found = None;
         for (known, index) in &self.tokens {
@@ -203,14 +227,46 @@ pub enum CallersError {
     Empty,
 }
 
+fn hash_of(token: &str) -> digest::Digest {
+    digest::digest(&digest::SHA256, token.as_bytes())
+}
+
+/// Tokens of examples, and words that are tried first. An empty one can be sent as well.
+const EXAMPLE_TOKENS: [&str; 24] = [
+    "",
+    "1234",
+    "12345678",
+    "TOKEN",
+    "abc",
+    "admin",
+    "api-key",
+    "bearer",
+    "changeme",
+    "default",
+    "demo",
+    "dev",
+    "example",
+    "foo",
+    "hello",
+    "passw0rd",
+    "password",
+    "peerpanda",
+    "s3cret",
+    "secret",
+    "sso",
+    "test",
+    "test-token",
+    "token",
+];
+
 /// A new bearer token of 256 bits, and its SHA-256 in hex as the callers file has it.
 #[must_use]
 pub fn new_token(entropy: &dyn Entropy) -> (Zeroizing<String>, String) {
     let mut bytes = Zeroizing::new([0; 32]);
     entropy.fill(bytes.as_mut_slice());
     let token = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()));
-    let hash = digest::digest(&digest::SHA256, token.as_bytes());
-    (token, hex::encode(hash))
+    let hash = hex::encode(hash_of(&token));
+    (token, hash)
 }
 
 /// Who calls.
@@ -337,6 +393,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_readme_lets_nobody_in_as_it_stands() {
+        let readme = include_str!("../../../README.md");
+        let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let error = Callers::parse(example.expect("an example")).expect_err("a placeholder");
+        assert!(error.to_string().contains("64 hex digits"), "{error}");
+    }
+
+    #[test]
     fn a_callers_file_is_read_or_the_problem_is_named() {
         let hash = "ab".repeat(32);
         let good = format!(
@@ -345,7 +409,13 @@ mod tests {
         let callers = Callers::parse(&good).expect("read");
         assert!(callers.need_certificates() && callers.tokens.len() == 1);
         for (bad, expected) in [
-            (String::new(), "no [[caller]]"),
+            (
+                format!(
+                    "[[caller]]\nname = \"a\"\nroles = [\"login\"]\ntoken_sha256 = [\"{}\"]\n",
+                    hex::encode(hash_of("test"))
+                ),
+                "a word that anybody can guess",
+            ),
             ("[[caller]]\nname = \"a\"\nroles = [\"root\"]\n".to_owned(), "line 3"),
             (
                 "[[caller]]\nname = \"a\"\nroles = [\"login\"]\n".to_owned(),
