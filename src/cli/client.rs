@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use http::Uri;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -13,6 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status};
 
 use super::Failure;
+use crate::model::address::is_loopback_host;
 use crate::pb::connection_service_client::ConnectionServiceClient;
 
 /// The service's address and TLS.
@@ -114,6 +116,13 @@ impl ClientArgs {
 
     fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
         let Some(file) = &self.token_file else { return Ok(None) };
+        if !self.endpoint.is_confidential() {
+            return Err(Failure::Usage(format!(
+                "a bearer token is not sent to {} without TLS: use an https URL, or http to this \
+                 machine only",
+                self.endpoint.endpoint
+            )));
+        }
         let text = read(file)?;
         let token = std::str::from_utf8(&text).map(str::trim).unwrap_or_default();
         let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
@@ -146,6 +155,12 @@ impl EndpointArgs {
             .connect()
             .await
             .map_err(failed)
+    }
+
+    /// Whether nobody else can read what is sent: by TLS, or since it stays on this machine.
+    fn is_confidential(&self) -> bool {
+        let is_local = |uri: Uri| uri.host().is_some_and(is_loopback_host);
+        self.endpoint.starts_with("https://") || self.endpoint.parse().is_ok_and(is_local)
     }
 
     /// The failure of a call that the service didn't answer.
