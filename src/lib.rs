@@ -6,7 +6,7 @@
 //! ```text
 //! main -> cli (a client of the service) ; main -> app -> server -> login -> connections
 //! server -> identity_token ; login, connections, identity_token -> store (traits), oidc -> model
-//! clock, entropy, rate_limit, tasks, telemetry import only model; config is read by app, cli and main alone
+//! clock, entropy, rate_limit, tasks, telemetry import only model; process is for main alone; config is read by app, cli and main alone
 //! ```
 //!
 //! Where to find:
@@ -37,6 +37,7 @@ pub mod login;
 pub mod model;
 pub mod oidc;
 pub mod pb;
+pub mod process;
 pub mod rate_limit;
 pub mod server;
 pub mod store;

@@ -14,7 +14,7 @@ use peerpanda_sso::cli::settings::ListSettings;
 use peerpanda_sso::cli::tokens::Tokens;
 use peerpanda_sso::cli::{Failure, Outcome, Output, print_line};
 use peerpanda_sso::config::{self, ConfigErrors, Settings};
-use peerpanda_sso::telemetry;
+use peerpanda_sso::{process, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Log the customers of PeerPanda in through their own OpenID Provider, over gRPC.
@@ -123,6 +123,8 @@ async fn serve(
     let (format, filter) = settings.logging().map_err(Failure::other)?;
     let traces = telemetry::init(format, filter, config.trace_collector.as_deref())
         .map_err(Failure::other)?;
+    process::log_panics();
+    process::raise_open_files(config.open_files());
     for weakness in config.weaknesses() {
         tracing::warn!("insecure setting: {weakness}");
     }

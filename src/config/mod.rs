@@ -173,6 +173,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The open files that the limits permit: connections of both listeners, a connection to an IdP for
+    /// each call, and what else is open.
+    #[must_use]
+    pub fn open_files(&self) -> u64 {
+        let connections = 2 * self.listener_limits.connections + self.max_in_flight;
+        u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_OPEN_FILES)
+    }
+}
+
 /// PEM files for the listeners.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -407,5 +417,7 @@ impl Settings {
     }
 }
 
+/// Connections of the metrics listener, to Redis, SQL and the collector of traces, and kept ones to IdPs.
+const OTHER_OPEN_FILES: u64 = 512;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -103,6 +103,10 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 fn nearest<'a>(name: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
+    // Only secrets can be given in a file.
+    if let Some(variable) = name.strip_suffix("_FILE").and_then(|name| known.get(name)) {
+        return Some(variable);
+    }
     let likeness = |candidate: &str| {
         let of = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
         strsim::normalized_damerau_levenshtein(&of(name), &of(candidate))

@@ -218,6 +218,47 @@ fn a_secret_is_not_accepted_as_a_flag() {
 }
 
 #[test]
+fn a_token_is_sent_without_tls_to_this_machine_only() {
+    let data = tempfile::tempdir().expect("a directory");
+    std::fs::write(data.path().join("token"), "CANARY").expect("written");
+    for (endpoint, code, expected) in [
+        ("http://192.0.2.1:50052", 2, "a bearer token is not sent to http://192.0.2.1:50052"),
+        ("http://sso-admin:50052", 2, "without TLS"),
+        ("http://localhost@192.0.2.1:1", 2, "without TLS"),
+        ("http://127.0.0.9:1", 3, "no answer"),
+        ("http://localhost:1", 3, "no answer"),
+        ("https://127.0.0.1:1", 3, "no answer"),
+    ] {
+        let (output, text) = output(
+            command(data.path())
+                .args(["connection", "list", "--timeout", "1s", "--token-file", "token"])
+                .args(["--endpoint", endpoint]),
+        );
+        assert_eq!(output.status.code(), Some(code), "{endpoint}: {text}");
+        assert!(text.contains(expected) && !text.contains("CANARY"), "{endpoint}: {text}");
+    }
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_and_a_low_one_warned_of() {
+    let data = tempfile::tempdir().expect("a directory");
+    // Ends since it can't open the database.
+    let script = "ulimit -Sn 64; ulimit -Hn 200; exec \"$0\" serve";
+    let (output, text) = output(
+        Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_peerpanda-sso")])
+            .current_dir(data.path())
+            .env_clear()
+            .env("SSO_DATABASE_URL", "sqlite://missing/sso.db")
+            .env("SSO_ENCRYPTION_KEYS", key().encoded().as_str()),
+    );
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let line = text.lines().find(|line| line.contains("limit of open files is too low"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains(" WARN ") && line.contains("limit=200 needed=12800"), "{line}");
+}
+
+#[test]
 fn keys_that_can_be_guessed_are_refused() {
     let data = tempfile::tempdir().expect("a directory");
     let weak = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -361,11 +402,15 @@ async fn with_no_settings_a_key_file_is_made_for_its_owner_alone() {
     program.set_up(&idp).await;
     let completed = program.log_in(&idp).await.expect("a login");
     assert_eq!(completed.connection_state, pb::ConnectionState::Testing as i32);
+    let file = |suffix: &str| data.path().join(format!("peerpanda-sso.db{suffix}"));
+    let mode =
+        |suffix: &str| std::fs::metadata(file(suffix)).expect("made").permissions().mode() & 0o777;
+    assert_eq!(["", "-wal", "-shm", ".key"].map(mode), [0o600; 4]);
     drop(program);
-    let key_file = data.path().join("peerpanda-sso.db.key");
-    let mode = std::fs::metadata(&key_file).expect("made").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let key_file = file(".key");
+    std::fs::set_permissions(file(""), std::fs::Permissions::from_mode(0o644)).expect("changed");
     let mut again = Program::serve(data.path(), &[]).await;
+    assert_eq!(mode(""), 0o600, "an older file is closed to others");
     again.log_in(&idp).await.expect("the same key opens the secret again");
     drop(again);
     std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o644)).expect("changed");
