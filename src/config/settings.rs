@@ -143,7 +143,8 @@ pub struct Settings {
 #[derive(Args)]
 pub struct SealedSettings {
     /// Keep connections in this database: sqlite://FILE (created if missing; sqlite:///abs/file.db
-    /// is absolute) or postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full.
+    /// is absolute) or postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full, with &pgbouncer=true
+    /// if a pooler is in between that shares sessions between transactions.
     #[arg(long, env = "SSO_DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide = true, hide_env_values = true)]
     pub database_url: String,
     /// Read SSO_DATABASE_URL from this file.

@@ -23,7 +23,8 @@ use tonic_types::StatusExt;
 
 use crate::fake_idp::{Callback, FakeIdp, random};
 pub(crate) use crate::servers::{
-    Postgres, Process, eventually, free_port, logged_port, own_redis, redis_server,
+    Postgres, Process, as_user_postgres, eventually, free_port, logged_port, own_redis,
+    redis_server,
 };
 
 pub(crate) const PUBLIC: &str = "https://getpeerpanda.example";

@@ -1,5 +1,7 @@
 //! PostgreSQL that is read-only, slow or newer than the program: the effect on logins and on support.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +11,10 @@ use sqlx::Connection as _;
 
 use crate::binary::Program;
 use crate::call_budgets::applied_changes;
-use crate::fake_idp::FakeIdp;
-use crate::harness::{Postgres, begin_request, eventually, key, reason};
+use crate::fake_idp::{FakeIdp, locked};
+use crate::harness::{
+    Postgres, Process, as_user_postgres, begin_request, eventually, free_port, key, reason,
+};
 
 const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";
 
@@ -25,6 +29,67 @@ async fn program_over(data: &tempfile::TempDir, postgres: &Postgres, key: &str) 
     let program = Program::serve(data.path(), &settings).await;
     eventually("logins work", || async { program.health(LOGIN_SERVICE).await == 1 }).await;
     program
+}
+
+/// A PgBouncer that runs each transaction in any of two sessions of a PostgreSQL. Its URL has the parameter
+/// that the service needs for that.
+async fn pgbouncer(data: &tempfile::TempDir, postgres: &Postgres) -> (Process, String) {
+    let (port, server) = (free_port(), postgres.url.rsplit([':', '/']).nth(1).expect("a port"));
+    let (file, users) = (data.path().join("pgbouncer.ini"), data.path().join("users.txt"));
+    std::fs::write(&users, "\"sso\" \"\"\n").expect("written");
+    let text = format!(
+        "[databases]\npostgres = host=127.0.0.1 port={server}\n[pgbouncer]\n\
+         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n\
+         auth_file = {}\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\n",
+        users.display()
+    );
+    std::fs::write(&file, text).expect("written");
+    let mut command = as_user_postgres(Path::new("pgbouncer"));
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = Process(command.spawn().expect("pgbouncer runs: tests/run installs it"));
+    let url = format!("postgres://sso@127.0.0.1:{port}/postgres");
+    eventually("PgBouncer answers", || async {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+    (process, format!("{url}?pgbouncer=true"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_work_through_a_pgbouncer_that_shares_sessions() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut postgres = Postgres::start(&data, &[]).await;
+    let (_pgbouncer, url) = pgbouncer(&data, &postgres).await;
+    postgres.url = url;
+    let (key, idp) = (key().encoded().to_string(), FakeIdp::start(Arc::new(SystemClock)).await);
+    // The replicas migrate at the same time, and have pools of their own.
+    let (one, two) =
+        tokio::join!(program_over(&data, &postgres, &key), program_over(&data, &postgres, &key));
+    let create = |program: &Program, number: usize| {
+        let (mut admin, slug) = (program.admin.clone(), format!("a{number}"));
+        let connection = pb::Connection { slug, ..idp.connection("acme") };
+        tokio::spawn(async move {
+            let connection = Some(connection);
+            let request = pb::CreateConnectionRequest { connection, validate_only: false };
+            admin.create_connection(request).await.map(|_| ())
+        })
+    };
+    let created = (0..60).map(|number| create([&one, &two][number % 2], number));
+    for created in created.collect::<Vec<_>>() {
+        created.await.expect("ended").expect("created");
+    }
+    let begin = |program: &Program, number: usize| {
+        let mut login = program.login.clone();
+        tokio::spawn(async move { login.begin_login(at(&format!("a{number}"))).await.map(|_| ()) })
+    };
+    let begun = (0..60).map(|number| begin([&two, &one][number % 2], number));
+    for begun in begun.collect::<Vec<_>>() {
+        begun.await.expect("ended").expect("begun at the other replica");
+    }
+    for program in [&one, &two] {
+        let log = locked(&program.log).join("\n");
+        assert!(!log.contains("prepared statement") && !log.contains("store unavailable"), "{log}");
+    }
 }
 
 /// Restarts the server as a replica of a primary that is gone, which makes it read-only.

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// A program of the newest installed PostgreSQL, as a user other than root.
+/// A program of the newest installed PostgreSQL.
 fn as_postgres(program: &str) -> Command {
     let versions =
         std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: tests/run installs it");
@@ -145,6 +145,11 @@ fn as_postgres(program: &str) -> Command {
     versions
         .sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
     let path = versions.pop().expect("a version").join("bin").join(program);
+    as_user_postgres(&path)
+}
+
+/// A program as a user other than root.
+pub(crate) fn as_user_postgres(path: &Path) -> Command {
     if !is_root() {
         return Command::new(path);
     }

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 
 use super::rows::{from_json, millis, to_json};
 use super::statement::{Backend, Statement};
-use super::{SqlStore, from_i64, unavailable};
+use super::{SqlStore, from_i64};
 use crate::model::attempt::{Attempt, LoginSummary};
 use crate::model::reason::Reason;
 use crate::model::slug::Slug;
@@ -35,7 +35,7 @@ struct FailureRow {
 #[async_trait]
 impl<D: Backend> LoginAttempts for SqlStore<D> {
     async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await.map_err(unavailable(D::STORE))?;
+        let mut tx = self.begin().await?;
         // First, as a deletion does: rows of `connections` are locked before others, and in the order of
         // slugs, so that no two transactions wait for each other.
         for ProvenLogin { slug, incarnation, test_login } in by_account(&batch.tested) {
@@ -89,7 +89,7 @@ impl<D: Backend> LoginAttempts for SqlStore<D> {
             .bind(counts.unrecognized);
             D::execute(&mut tx, count).await?;
         }
-        tx.commit().await.map_err(unavailable(D::STORE))
+        tx.commit().await
     }
 
     async fn attempts(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError> {

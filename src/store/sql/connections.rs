@@ -2,11 +2,11 @@
 //! transaction: that row's lock makes changes visible in the order of their numbers.
 
 use async_trait::async_trait;
-use sqlx::{FromRow, Transaction};
+use sqlx::FromRow;
 
 use super::rows::{ConnectionRow, from_json, to_json};
 use super::statement::{Backend, Statement};
-use super::{SqlStore, fetch_one, from_i64, saturating_i64, unavailable};
+use super::{SqlStore, SqlTransaction, fetch_one, from_i64, saturating_i64};
 use crate::model::check::CheckRecord;
 use crate::model::connection::{Connection, ConnectionSettings, Issuer};
 use crate::model::secret::ClientSecrets;
@@ -42,8 +42,8 @@ struct ChangeRow {
 
 impl<D: Backend> SqlStore<D> {
     /// Begins a change and returns its number.
-    async fn begin_change(&self) -> Result<(Transaction<'static, D>, i64), StoreError> {
-        let mut tx = self.pool.begin().await.map_err(unavailable(D::STORE))?;
+    async fn begin_change(&self) -> Result<(SqlTransaction<D>, i64), StoreError> {
+        let mut tx = self.begin().await?;
         let statement = Statement::new(
             "UPDATE change_counter SET latest = latest + 1 \
              WHERE id = 1 \
@@ -56,7 +56,7 @@ impl<D: Backend> SqlStore<D> {
     /// Commits a change: records it with the revision that results, and announces it to other replicas.
     async fn commit_change(
         &self,
-        mut tx: Transaction<'static, D>,
+        mut tx: SqlTransaction<D>,
         slug: &Slug,
         number: i64,
         revision: i64,
@@ -73,7 +73,7 @@ impl<D: Backend> SqlStore<D> {
         .bind(slug)
         .bind(number);
         D::execute(&mut tx, announce).await?;
-        tx.commit().await.map_err(unavailable(D::STORE))
+        tx.commit().await
     }
 
     async fn row(&self, slug: &Slug) -> Result<Option<ConnectionRow>, StoreError> {
@@ -86,10 +86,10 @@ impl<D: Backend> SqlStore<D> {
     /// Rolls back a change of a revision that is not the current one, and says why.
     async fn conflict_or_not_found(
         &self,
-        tx: Transaction<'static, D>,
+        tx: SqlTransaction<D>,
         slug: &Slug,
     ) -> Result<ChangeError, StoreError> {
-        tx.rollback().await.map_err(unavailable(D::STORE))?;
+        tx.rollback().await?;
         Ok(match self.row(slug).await? {
             Some(row) => ChangeError::Conflict { current: from_i64(row.revision) },
             None => ChangeError::NotFound,
@@ -230,7 +230,7 @@ impl<D: Backend> Connections for SqlStore<D> {
         .bind(slug)
         .bind(revision);
         if D::execute(&mut tx, switch).await? == 0 {
-            tx.rollback().await.map_err(unavailable(D::STORE))?;
+            tx.rollback().await?;
             return Ok(false);
         }
         self.commit_change(tx, slug, number, number, details).await?;
@@ -299,7 +299,7 @@ impl<D: Backend> Connections for SqlStore<D> {
         .bind(slug)
         .bind(revision);
         if D::execute(&mut tx, pin).await? == 0 {
-            return tx.rollback().await.map_err(unavailable(D::STORE));
+            return tx.rollback().await;
         }
         self.commit_change(tx, slug, number, saturating_i64(revision), details).await
     }

@@ -46,7 +46,7 @@ impl SqliteConnections {
             tokio::time::sleep(MIGRATION_RETRY_DELAY).await;
             migrator.run(&pool).await.map_err(|error| failed(error.into()))?;
         }
-        Ok(Self { pool, codec })
+        Ok(Self { pool, codec, is_pooled: false })
     }
 }
 

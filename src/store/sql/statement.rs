@@ -72,6 +72,15 @@ impl<T> SqlRow for T where
 {
 }
 
+/// Where statements run: a connection or a transaction.
+pub trait Session<D: Backend>: Send {
+    /// The connection.
+    fn connection(&mut self) -> &mut D::Connection;
+
+    /// Whether a prepared statement can be used again, under its name.
+    fn keeps_statements(&self) -> bool;
+}
+
 /// Runs statements on one kind of database.
 pub trait Backend: sqlx::Database {
     /// The store's name in errors and metrics.
@@ -79,13 +88,13 @@ pub trait Backend: sqlx::Database {
 
     /// Runs a statement and returns how many rows it changed.
     fn execute(
-        connection: &mut Self::Connection,
+        session: &mut impl Session<Self>,
         statement: Statement,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Runs a statement and returns its rows.
     fn fetch<T: SqlRow>(
-        connection: &mut Self::Connection,
+        session: &mut impl Session<Self>,
         statement: Statement,
     ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
 }
@@ -96,21 +105,23 @@ macro_rules! backend {
             const STORE: &'static str = $name;
 
             async fn execute(
-                connection: &mut Self::Connection,
+                session: &mut impl Session<Self>,
                 Statement { sql, values }: Statement,
             ) -> Result<u64, StoreError> {
                 let failed = unavailable($name);
-                let query = sqlx::query_with(sql, arguments::<Self>(values).map_err(&failed)?);
-                Ok(query.execute(connection).await.map_err(&failed)?.rows_affected())
+                let query = sqlx::query_with(sql, arguments::<Self>(values).map_err(&failed)?)
+                    .persistent(session.keeps_statements());
+                Ok(query.execute(session.connection()).await.map_err(&failed)?.rows_affected())
             }
 
             async fn fetch<T: SqlRow>(
-                connection: &mut Self::Connection,
+                session: &mut impl Session<Self>,
                 Statement { sql, values }: Statement,
             ) -> Result<Vec<T>, StoreError> {
                 let failed = unavailable($name);
-                let query = sqlx::query_as_with(sql, arguments::<Self>(values).map_err(&failed)?);
-                query.fetch_all(connection).await.map_err(&failed)
+                let query = sqlx::query_as_with(sql, arguments::<Self>(values).map_err(&failed)?)
+                    .persistent(session.keeps_statements());
+                query.fetch_all(session.connection()).await.map_err(&failed)
             }
         }
     };
