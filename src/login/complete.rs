@@ -76,7 +76,7 @@ pub(super) struct LoginProgress {
 impl LoginProgress {
     fn redact(&mut self, error: &mut LoginError) {
         if let Some(connection) = &self.connection {
-            self.redactor.add_client(connection);
+            self.redactor.add_client(&connection.settings.client_id, &connection.secrets);
         }
         error.redact(&self.redactor);
     }

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::connection::Connection;
+use super::secret::ClientSecrets;
 use super::text::sanitize;
 
 /// The secrets of one connection or one login. Collecting them is cheap; their forms are made when a
@@ -16,19 +16,18 @@ use super::text::sanitize;
 pub struct Redactor(Vec<SecretString>);
 
 impl Redactor {
-    /// Removes a connection's secrets.
+    /// Removes a client's secrets.
     #[must_use]
-    pub fn of_client(connection: &Connection) -> Self {
+    pub fn of_client(client_id: &str, secrets: &ClientSecrets) -> Self {
         let mut redactor = Self::default();
-        redactor.add_client(connection);
+        redactor.add_client(client_id, secrets);
         redactor
     }
 
     /// Removes both client secrets, too, alone and as Basic credentials (RFC 6749 2.3.1).
-    pub fn add_client(&mut self, connection: &Connection) {
-        let secrets = &connection.secrets;
+    pub fn add_client(&mut self, client_id: &str, secrets: &ClientSecrets) {
         for secret in [Some(&secrets.active), secrets.standby.as_ref()].into_iter().flatten() {
-            let id = &*encoded(&connection.settings.client_id);
+            let id = &*encoded(client_id);
             let pair = Zeroizing::new(format!("{id}:{}", *encoded(secret.expose())));
             let basic = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
             self.add(basic.trim_end_matches('='));

@@ -126,7 +126,7 @@ impl Probe<'_> {
         };
         let issuer = self.connection.issuer().map_or(source, |issuer| issuer.as_str());
         let product = IdpProduct::of(issuer);
-        let redactor = Redactor::of_client(self.connection);
+        let redactor = Redactor::of_client(&settings.client_id, &self.connection.secrets);
         let mut run = Run { probe: self, product, requests_left: MAX_REQUESTS, redactor, report };
         let known = match &settings.source {
             MetadataSource::Discovery(url) => run.metadata(url).await,

@@ -69,7 +69,7 @@ impl Provider {
         http: &HttpClient,
         breaker: Arc<CircuitBreaker>,
     ) -> Result<Self, ProviderError> {
-        let redactor = Redactor::of_client(connection);
+        let redactor = Redactor::of_client(&connection.settings.client_id, &connection.secrets);
         let fetched = Self::fetch_with(connection, redirect_uri, http, breaker, redactor.clone());
         fetched.await.map_err(|error| redacted(error, &redactor))
     }

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_is_no_oauth_code_is_not_repeated() {
+    fn an_error_outside_of_rfc_6749_is_not_repeated() {
         let long = "x".repeat(65);
         for error in ["CANARY\\\"", &long, "CANARY\u{202e}"] {
             for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {

@@ -90,7 +90,7 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
                 if !message.code.is_empty() {
                     form.violation("code", "must be empty if error is set");
                 }
-                // Both are cut, whatever the IdP wrote: a login that it refused is no bad request.
+                // Both are cut, whatever the IdP wrote: its refusal must reach support.
                 Err(IdpRefusal {
                     error,
                     description: message.error_description.as_deref().map(quotable),
