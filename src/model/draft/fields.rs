@@ -194,6 +194,26 @@ impl FieldChecks<'_> {
         issuer
     }
 
+    /// Bounds the whole connection: each replica keeps those of all accounts, and a page lists hundreds.
+    /// One that was stored before the bound must not grow, but may be disabled.
+    pub(super) fn size(&mut self, new: &ConnectionSettings, old: Option<&ConnectionSettings>) {
+        let size = |settings: &ConnectionSettings| {
+            // Whatever the state, whose names differ in length.
+            let settings = ConnectionSettings { state: new.state, ..settings.clone() };
+            serde_json::to_vec(&settings).map_or(usize::MAX, |json| json.len())
+        };
+        let bytes = size(new);
+        if bytes > MAX_SETTINGS_SIZE && old.is_none_or(|old| bytes > size(old)) {
+            self.violate(
+                "connection",
+                format!(
+                    "must have settings of at most {MAX_SETTINGS_SIZE} bytes in total, has {bytes}: \
+                     shorten its longest list"
+                ),
+            );
+        }
+    }
+
     pub(super) fn claim_mapping(&mut self, draft: &Draft) -> ClaimMapping {
         let groups = self.text("claim_mapping.groups", &draft.mapped_groups, 0..=256);
         let mut names = |field, names: &[String], default| self.claim_names(field, names, default);
@@ -236,14 +256,22 @@ impl FieldChecks<'_> {
     pub(super) fn email_domains(&mut self, domains: &[String]) -> Vec<String> {
         let domains = self.list("allowed_email_domains", domains, 100, 253);
         let mut out = BTreeSet::new();
+        // What a domain of an e-mail address never equals would refuse everybody.
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
         for domain in domains {
             match Host::parse(&domain) {
-                Ok(Host::Domain(host)) if !domain.contains('@') && !host.ends_with('.') => {
+                Ok(Host::Domain(host)) if host.split('.').all(is_label) => {
                     out.insert(host.to_ascii_lowercase());
                 }
                 _ => self.violate(
                     "allowed_email_domains",
-                    format!("must be domains: {:?}", quotable(&domain)),
+                    format!(
+                        "must be domains without wildcards, each subdomain by itself: {:?}",
+                        quotable(&domain)
+                    ),
                 ),
             }
         }
@@ -345,3 +373,5 @@ pub(super) fn placeholder_url() -> Url {
 
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "email", "profile"];
 const MAX_VIOLATIONS: usize = 32;
+/// Bytes of all settings of a connection as they are stored.
+const MAX_SETTINGS_SIZE: usize = 32 * 1024;

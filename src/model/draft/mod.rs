@@ -208,6 +208,7 @@ impl Draft {
             allowed_tenant_ids: tenant_ids,
             source: source.unwrap_or_else(|| MetadataSource::Discovery(placeholder_url())),
         };
+        check.size(&settings, base.map(|(stored, _)| stored));
         if check.violations.is_empty() { Ok(settings) } else { Err(check.violations) }
     }
 }
@@ -271,6 +272,8 @@ mod tests {
             values: list(values),
         };
         let template = "https://login.example/{tenantid}/v2.0".to_owned();
+        let values: Vec<String> = (0..70).map(|at| format!("{at}{}", "x".repeat(500))).collect();
+        let too_large = vec![RequiredClaim { name: "groups".to_owned(), values }];
         for (edit, field) in [
             (Draft { display_name: "x".repeat(201), ..draft() }, "display_name"),
             (Draft { client_id: "a\0".to_owned(), ..draft() }, "client_id"),
@@ -283,6 +286,11 @@ mod tests {
             (Draft { mapped_email: list(&[""]), ..draft() }, "claim_mapping.email"),
             (Draft { mapped_groups: "x".repeat(257), ..draft() }, "claim_mapping.groups"),
             (Draft { allowed_email_domains: list(&["a@b"]), ..draft() }, "allowed_email_domains"),
+            (Draft { allowed_email_domains: list(&["*.b.c"]), ..draft() }, "allowed_email_domains"),
+            (Draft { allowed_email_domains: list(&[".b.c"]), ..draft() }, "allowed_email_domains"),
+            (Draft { allowed_email_domains: list(&["b..c"]), ..draft() }, "allowed_email_domains"),
+            (Draft { allowed_email_domains: list(&["b.c."]), ..draft() }, "allowed_email_domains"),
+            (Draft { required_claims: too_large.clone(), ..draft() }, "connection"),
             (Draft { additional_audiences: list(&["x"; 17]), ..draft() }, "additional_audiences"),
             (Draft { required_claims: vec![claim("a", &[])], ..draft() }, "required_claims.values"),
             (
@@ -324,6 +332,21 @@ mod tests {
         let named = [DraftField::DiscoveryUrl];
         let refused = edit.apply(Some((&old, &named)), &AddressPolicy::default());
         assert_eq!(refused.expect_err("refused")[0].field, "discovery_url");
+    }
+
+    #[test]
+    fn a_connection_that_is_too_large_can_be_changed_but_must_not_grow() {
+        let large =
+            ConnectionSettings { additional_audiences: vec!["x".repeat(40_000)], ..stored() };
+        let update = |edit: Draft, field| {
+            let edited = edit.apply(Some((&large, &[field])), &AddressPolicy::default());
+            edited.map_err(|violations| violations[0].field.clone().into_owned())
+        };
+        let disabled = Draft { state: Some(ConnectionState::Disabled), ..Draft::default() };
+        update(disabled, DraftField::State).expect("one that is no longer allowed can be disabled");
+        let named = Draft { display_name: "x".repeat(200), ..Draft::default() };
+        assert_eq!(update(named, DraftField::DisplayName), Err("connection".to_owned()));
+        update(Draft::default(), DraftField::AdditionalAudiences).expect("smaller");
     }
 
     #[test]
