@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::model::change::FieldChange;
-use crate::model::connection::ConnectionSettings;
+use crate::model::connection::{ConnectionSettings, TokenEndpointAuthMethod};
 use crate::model::secret::{ClientSecret, ClientSecrets};
 use crate::model::text::truncate_with_length;
 use crate::model::time::UnixMillis;
@@ -92,9 +92,12 @@ fn texts(settings: &ConnectionSettings, secrets: &ClientSecrets) -> Vec<(String,
                     fields.push(("discovery_url".to_owned(), of_kind("discovery")));
                     fields.push(("endpoints".to_owned(), of_kind("manual")));
                 }
-                ("auth_method", value) => {
-                    fields.push(("token_endpoint_auth_method".to_owned(), text(&value)));
+                ("auth_method", _) => {
+                    let stated = settings.stated_auth_method();
+                    let stated = stated.map(TokenEndpointAuthMethod::name).unwrap_or_default();
+                    fields.push(("token_endpoint_auth_method".to_owned(), stated.to_owned()));
                 }
+                ("auth_method_by_metadata", _) => {}
                 (_, value) => fields.push((name, text(&value))),
             }
         }
@@ -164,10 +167,9 @@ mod tests {
             (
                 "token_endpoint_auth_method",
                 |draft| {
-                    use crate::model::connection::TokenEndpointAuthMethod::ClientSecretPost;
-                    draft.auth_method = Some(ClientSecretPost);
+                    draft.auth_method = Some(TokenEndpointAuthMethod::ClientSecretPost);
                 },
-                "client_secret_basic",
+                "",
                 "client_secret_post",
             ),
         ];

@@ -105,7 +105,7 @@ fn guide(
 ) -> String {
     let mut text = String::new();
     let method = connection
-        .map_or("client_secret_basic or client_secret_post", |c| c.settings.auth_method.name());
+        .map_or("client_secret_basic or client_secret_post", |c| c.settings.auth_method_text());
     let _ = write!(
         text,
         "# Log in with single sign-on: {}\n\n\

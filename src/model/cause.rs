@@ -223,8 +223,6 @@ causes! {
         Text("correct the metadata document, or have support enter manual endpoints");
     EndpointInvalid = "endpoint_invalid": ProviderMetadataInvalid, CustomerIdpAdmin,
         Text("correct the metadata document, or have support enter manual endpoints");
-    AuthMethodUnsupported = "auth_method_unsupported": ProviderMetadataInvalid, CustomerIdpAdmin,
-        Text("allow client_secret_basic or client_secret_post at the token endpoint");
     SigningAlgUnsupported = "signing_alg_unsupported": ProviderMetadataInvalid, CustomerIdpAdmin,
         Text("switch the client's ID tokens to RS256");
     SettingsIncomplete = "settings_incomplete": ProviderMetadataInvalid, Support,

@@ -103,8 +103,13 @@ pub struct ConnectionSettings {
     pub source: MetadataSource,
     /// The client's identifier at the IdP.
     pub client_id: String,
-    /// How the service authenticates at the token endpoint; no other method is ever tried.
+    /// How the service authenticates at the token endpoint, unless the metadata decides; no second
+    /// method is ever tried.
     pub auth_method: TokenEndpointAuthMethod,
+    /// Whether support stated no method. A member of its own, since the version before reads
+    /// `auth_method` as a method, and takes no other value.
+    #[serde(default)]
+    pub auth_method_by_metadata: bool,
     /// Always includes `openid`.
     pub scopes: Vec<String>,
     /// Which claims become the Identity's fields.
@@ -141,6 +146,19 @@ impl ConnectionSettings {
         self.source == other.source && self.issuer == other.issuer
     }
 
+    /// The authentication method that support stated; `None`: the metadata decides.
+    #[must_use]
+    pub fn stated_auth_method(&self) -> Option<TokenEndpointAuthMethod> {
+        (!self.auth_method_by_metadata).then_some(self.auth_method)
+    }
+
+    /// The stated authentication method, or the possible ones, for a person.
+    #[must_use]
+    pub fn auth_method_text(&self) -> &'static str {
+        let stated = self.stated_auth_method().map(TokenEndpointAuthMethod::name);
+        stated.unwrap_or("client_secret_basic or client_secret_post")
+    }
+
     /// A digest of the settings that decide whether a login works. A new display name doesn't change it.
     #[must_use]
     pub fn login_digest(&self) -> String {
@@ -151,7 +169,8 @@ impl ConnectionSettings {
             issuer,
             source,
             client_id,
-            auth_method,
+            auth_method: _,
+            auth_method_by_metadata: _,
             scopes,
             claim_mapping,
             allowed_email_domains,
@@ -166,7 +185,7 @@ impl ConnectionSettings {
             issuer,
             source,
             client_id,
-            auth_method,
+            self.stated_auth_method(),
             scopes,
             claim_mapping,
             allowed_email_domains,
@@ -348,5 +367,40 @@ impl<'a> CustomerUris<'a> {
     #[must_use]
     pub fn login_uri(&self) -> String {
         format!("{}/app/accounts/oidc/{}/login/", self.public_origin, self.slug)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As version 0.1.0 stored them.
+    const STORED: &str = r#"{
+        "display_name": "Acme", "state": "active", "issuer": null,
+        "source": { "discovery": "https://idp.example/.well-known/openid-configuration" },
+        "client_id": "client", "auth_method": "client_secret_post", "scopes": ["openid"],
+        "claim_mapping": {
+            "email": ["email"], "given_name": ["given_name"], "family_name": ["family_name"],
+            "groups": null
+        },
+        "allowed_email_domains": [], "require_verified_email": false,
+        "id_token_signing_algs": [], "additional_audiences": [], "logout_style": "auto",
+        "allowed_tenant_ids": [], "authorization_params": {}, "required_claims": []
+    }"#;
+
+    #[test]
+    fn settings_of_an_earlier_version_keep_their_meaning_and_their_digest() {
+        let settings: ConnectionSettings = serde_json::from_str(STORED).expect("readable");
+        assert_eq!(settings.stated_auth_method(), Some(TokenEndpointAuthMethod::ClientSecretPost));
+        // The checks and test logins that prove a connection are recorded with it.
+        assert_eq!(settings.login_digest(), "16c42c06fb08269a28e15ac814d36a42");
+        let unstated = ConnectionSettings { auth_method_by_metadata: true, ..settings.clone() };
+        assert_ne!(unstated.login_digest(), settings.login_digest());
+        let basic = TokenEndpointAuthMethod::ClientSecretBasic;
+        let other = ConnectionSettings { auth_method: basic, ..unstated.clone() };
+        assert_eq!(other.login_digest(), unstated.login_digest(), "the metadata decides");
+        // The version before finds a method that it knows.
+        let json = serde_json::to_value(&unstated).expect("JSON");
+        assert_eq!(json["auth_method"], "client_secret_post");
     }
 }

@@ -205,6 +205,7 @@ pub(super) fn connection(source: MetadataSource) -> Connection {
             source,
             client_id: CLIENT.to_owned(),
             auth_method: TokenEndpointAuthMethod::ClientSecretBasic,
+            auth_method_by_metadata: true,
             scopes: vec!["openid".to_owned()],
             claim_mapping: ClaimMapping {
                 groups: Some("groups".to_owned()),

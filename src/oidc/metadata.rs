@@ -12,7 +12,10 @@ use super::http::{Answer, HttpClient, host_of};
 use super::json;
 use crate::model::address::AddressPolicy;
 use crate::model::cause::Cause;
-use crate::model::connection::{Connection, Endpoints, Issuer, MetadataSource, TENANT_PLACEHOLDER};
+use crate::model::connection::{
+    Connection, ConnectionSettings, Endpoints, Issuer, MetadataSource, TENANT_PLACEHOLDER,
+    TokenEndpointAuthMethod,
+};
 use crate::model::endpoint_url::{
     EndpointUrlError, WELL_KNOWN, check_endpoint_url, smuggled_parameter,
 };
@@ -26,6 +29,8 @@ pub(super) struct Metadata {
     pub(super) endpoints: Endpoints,
     /// Which algorithms an ID token may be signed with; never empty.
     pub(super) algs: Vec<SigningAlg>,
+    /// How the client authenticates at the token endpoint.
+    pub(super) auth_method: TokenEndpointAuthMethod,
     /// RFC 9207 3: the callback must carry `iss`.
     pub(super) iss_parameter_supported: bool,
     /// How long the document may be used, if it says so.
@@ -45,6 +50,8 @@ pub(super) struct Discovery {
     pub(super) userinfo: Result<Option<Url>, Problem>,
     pub(super) end_session: Result<Option<Url>, Problem>,
     pub(super) algs: Result<Vec<SigningAlg>, Problem>,
+    /// How the client authenticates.
+    pub(super) auth_method: TokenEndpointAuthMethod,
     pub(super) auth_methods: Option<Vec<String>>,
     pub(super) response_types: Option<Vec<String>>,
     pub(super) code_challenge_methods: Option<Vec<String>>,
@@ -111,6 +118,7 @@ impl Metadata {
             issuer,
             endpoints: endpoints.clone(),
             algs: accepted_algs(&settings.id_token_signing_algs, None),
+            auth_method: auth_method(settings, None),
             iss_parameter_supported: false,
             max_age: None,
         })
@@ -127,6 +135,7 @@ impl Discovery {
         let reader = Reader { members, addresses };
         let named_issuer = reader.text("issuer").unwrap_or_default();
         let algs = reader.list("id_token_signing_alg_values_supported");
+        let auth_methods = reader.list("token_endpoint_auth_methods_supported");
         Self {
             issuer: issuer(named_issuer, connection, url),
             named_issuer: named_issuer.to_owned(),
@@ -145,7 +154,8 @@ impl Discovery {
             userinfo: reader.optional_url("userinfo_endpoint"),
             end_session: reader.optional_url("end_session_endpoint"),
             algs: algs_of(algs.as_deref(), connection),
-            auth_methods: reader.list("token_endpoint_auth_methods_supported"),
+            auth_method: auth_method(&connection.settings, auth_methods.as_deref()),
+            auth_methods,
             response_types: reader.list("response_types_supported"),
             code_challenge_methods: reader.list("code_challenge_methods_supported"),
             scopes: reader.list("scopes_supported"),
@@ -155,31 +165,10 @@ impl Discovery {
         }
     }
 
-    /// Refuses a token endpoint that accepts no client secret. Without a list it accepts Basic
-    /// (OIDC Discovery 3).
-    pub(super) fn check_auth_methods(&self) -> Result<(), Problem> {
-        let Some(methods) = &self.auth_methods else { return Ok(()) };
-        let is_known = |method: &String| {
-            matches!(method.as_str(), "client_secret_basic" | "client_secret_post")
-        };
-        if methods.iter().any(is_known) {
-            return Ok(());
-        }
-        let methods = quotable(&methods.join(", "));
-        let text = format!(
-            "the token endpoint accepts neither client_secret_basic nor client_secret_post, only \
-             {methods:?}"
-        );
-        Err(Problem::new(Cause::AuthMethodUnsupported, text))
-    }
-
     /// What a login needs, or the first problem.
     pub(super) fn complete(self) -> Result<Metadata, Problem> {
-        let auth_methods = self.check_auth_methods();
-        let issuer = self.issuer?;
-        auth_methods?;
         Ok(Metadata {
-            issuer,
+            issuer: self.issuer?,
             endpoints: Endpoints {
                 authorization: self.authorization?,
                 token: self.token?,
@@ -188,6 +177,7 @@ impl Discovery {
                 end_session: self.end_session?,
             },
             algs: self.algs?,
+            auth_method: self.auth_method,
             iss_parameter_supported: self.iss_parameter_supported,
             max_age: None,
         })
@@ -290,6 +280,22 @@ pub(super) fn accepted_algs(entered: &[SigningAlg], listed: Option<&[String]>) -
     }
 }
 
+/// The stated method, whatever the IdP lists: several accept more than that. Without one, the method
+/// that the IdP lists, Basic first; Basic also if it lists neither (OIDC Discovery 3).
+pub(super) fn auth_method(
+    settings: &ConnectionSettings,
+    listed: Option<&[String]>,
+) -> TokenEndpointAuthMethod {
+    use TokenEndpointAuthMethod::{ClientSecretBasic, ClientSecretPost};
+    let lists = |method: TokenEndpointAuthMethod| {
+        listed.unwrap_or_default().iter().any(|listed| listed == method.name())
+    };
+    settings.stated_auth_method().unwrap_or_else(|| {
+        let needs_post = lists(ClientSecretPost) && !lists(ClientSecretBasic);
+        if needs_post { ClientSecretPost } else { ClientSecretBasic }
+    })
+}
+
 fn algs_of(listed: Option<&[String]>, connection: &Connection) -> Result<Vec<SigningAlg>, Problem> {
     let accepted = accepted_algs(&connection.settings.id_token_signing_algs, listed);
     if accepted.is_empty() {
@@ -352,10 +358,8 @@ mod tests {
             ),
             (json!({ "userinfo_endpoint": "" }), None),
             (json!({ "userinfo_endpoint": "http://idp.example/" }), Some(Cause::EndpointInvalid)),
-            (
-                json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }),
-                Some(Cause::AuthMethodUnsupported),
-            ),
+            (json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }), None),
+            (json!({ "token_endpoint_auth_methods_supported": [] }), None),
             (
                 json!({ "id_token_signing_alg_values_supported": ["HS256", "none"] }),
                 Some(Cause::SigningAlgUnsupported),
@@ -363,6 +367,31 @@ mod tests {
         ] {
             let cause = read(&changes, |_| {}).err().map(|problem| problem.cause);
             assert_eq!(cause, expected, "{changes}");
+        }
+    }
+
+    #[test]
+    fn a_stated_authentication_method_wins_and_else_the_listed_one() {
+        use TokenEndpointAuthMethod::{ClientSecretBasic, ClientSecretPost};
+        let (basic, post) = ("client_secret_basic", "client_secret_post");
+        for (stated, listed, expected) in [
+            (None, json!(null), ClientSecretBasic),
+            (None, json!([]), ClientSecretBasic),
+            (None, json!([post]), ClientSecretPost),
+            (None, json!(["private_key_jwt", post]), ClientSecretPost),
+            (None, json!([post, basic]), ClientSecretBasic),
+            (None, json!(["private_key_jwt"]), ClientSecretBasic),
+            (Some(ClientSecretBasic), json!([post]), ClientSecretBasic),
+            (Some(ClientSecretPost), json!([basic]), ClientSecretPost),
+            (Some(ClientSecretPost), json!([]), ClientSecretPost),
+        ] {
+            let changes = json!({ "token_endpoint_auth_methods_supported": listed });
+            let metadata = read(&changes, |connection| {
+                connection.settings.auth_method_by_metadata = stated.is_none();
+                connection.settings.auth_method = stated.unwrap_or(ClientSecretBasic);
+            });
+            let method = metadata.expect("complete").auth_method;
+            assert_eq!(method, expected, "{stated:?}, {listed}");
         }
     }
 

@@ -225,10 +225,6 @@ async fn a_login_does_not_begin_with_unusable_metadata_and_does_once_it_is_fixed
         (json!({ "authorization_endpoint": null }), "authorization_endpoint"),
         (json!({ "token_endpoint": "ftp://idp.example.com/" }), "token_endpoint"),
         (json!({ "id_token_signing_alg_values_supported": ["HS256"] }), "HS256"),
-        (
-            json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }),
-            "private_key_jwt",
-        ),
         (json!({ "authorization_endpoint": "http://localhost/a?state=x" }), "state"),
     ] {
         service.idp.behave().metadata = metadata;

@@ -171,10 +171,6 @@ async fn failures_of_the_documents_arrive_with_their_causes() {
         (json!({ "issuer": "https://idp.example/{tenantid}" }), "tenant_template"),
         (json!({ "token_endpoint": null }), "endpoint_missing"),
         (json!({ "token_endpoint": "ftp://nowhere" }), "endpoint_invalid"),
-        (
-            json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] }),
-            "auth_method_unsupported",
-        ),
         (json!({ "id_token_signing_alg_values_supported": ["HS256"] }), "signing_alg_unsupported"),
     ] {
         let callback = service.approved().await;

@@ -279,14 +279,14 @@ async fn what_is_wrong_in_the_metadata_is_reported_with_the_expected_value() {
 
     service.idp.behave().metadata = serde_json::json!({
         "claims_supported": ["sub", "email"], "code_challenge_methods_supported": ["plain"],
-        "token_endpoint_auth_methods_supported": ["client_secret_post"], "end_session_endpoint": null,
+        "token_endpoint_auth_methods_supported": ["private_key_jwt"], "end_session_endpoint": null,
         "scopes_supported": ["openid"], "id_token_signing_alg_values_supported": ["HS256"], "response_types_supported": ["id_token"],
     });
     let checked = service.check("acme").await.expect("checked");
     for (id, outcome, words) in [
         ("metadata.claims", Warn, "given_name, family_name"),
         ("metadata.pkce", Warn, "plain"),
-        ("metadata.auth_method", Warn, "client_secret_post"),
+        ("metadata.auth_method", Warn, "private_key_jwt"),
         ("metadata.scopes", Warn, "email profile"),
         ("metadata.signing_algs", Fail, "HS256"),
         ("metadata.code_flow", Fail, "id_token"),
@@ -295,6 +295,22 @@ async fn what_is_wrong_in_the_metadata_is_reported_with_the_expected_value() {
     ] {
         assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
         assert!(checked.found(id).contains(words), "{id}: {}", checked.found(id));
+    }
+    // A stated authentication method is used whatever the document lists; otherwise it decides.
+    let methods = serde_json::json!(["client_secret_post"]);
+    service.idp.behave().metadata =
+        serde_json::json!({ "token_endpoint_auth_methods_supported": methods });
+    let (stated, unstated) =
+        (pb::TokenEndpointAuthMethod::ClientSecretBasic, pb::TokenEndpointAuthMethod::Unspecified);
+    for (method, outcome) in [(stated, Warn), (unstated, Pass)] {
+        service
+            .edit(&["token_endpoint_auth_method"], |connection| {
+                connection.token_endpoint_auth_method = method.into();
+            })
+            .await
+            .expect("edited");
+        let checked = service.check("acme").await.expect("checked");
+        assert_eq!(checked.outcome("metadata.auth_method"), outcome, "{method:?}");
     }
     // A check fails for whatever a login would refuse.
     service.idp.behave().metadata = serde_json::json!({ "userinfo_endpoint": "ftp://nowhere" });

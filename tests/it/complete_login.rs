@@ -586,6 +586,30 @@ async fn the_client_authenticates_by_exactly_one_method() {
     }
 }
 
+/// OIDC Discovery 3: `token_endpoint_auth_methods_supported`.
+#[tokio::test]
+async fn the_metadata_decides_the_method_that_support_did_not_state() {
+    use pb::TokenEndpointAuthMethod::{ClientSecretBasic, ClientSecretPost, Unspecified};
+    let mut service = Service::start().await;
+    for (stated, listed, is_post) in [
+        (Unspecified, json!(["client_secret_post"]), true),
+        (Unspecified, json!(["client_secret_post", "client_secret_basic"]), false),
+        (Unspecified, json!([]), false),
+        (Unspecified, json!(["private_key_jwt"]), false),
+        (ClientSecretBasic, json!(["client_secret_post"]), false),
+        (ClientSecretPost, json!(["private_key_jwt"]), true),
+    ] {
+        service.idp.behave().metadata = json!({ "token_endpoint_auth_methods_supported": listed });
+        service.idp.behave().expects_post = is_post;
+        let edited = service.edit(&["token_endpoint_auth_method", "display_name"], |connection| {
+            connection.token_endpoint_auth_method = stated.into();
+            connection.display_name = format!("{stated:?} {listed}");
+        });
+        assert_eq!(edited.await.expect("edited").token_endpoint_auth_method(), stated);
+        service.log_in().await.unwrap_or_else(|error| panic!("{stated:?}, {listed}: {error}"));
+    }
+}
+
 async fn reason_after_post(service: &mut Service) -> String {
     service.idp.behave().expects_post = true;
     reason(service.log_in().await)

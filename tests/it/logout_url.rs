@@ -17,7 +17,7 @@ async fn logout(
 }
 
 #[tokio::test]
-async fn a_foreign_address_or_what_is_no_id_token_is_refused() {
+async fn a_foreign_address_or_a_malformed_token_is_refused() {
     let mut service = Service::start().await;
     let evil = pb::LogoutUrlRequest {
         post_logout_redirect_uri: Some("https://evil.example/".to_owned()),

@@ -167,6 +167,11 @@ impl Draft {
                 auth_method,
                 self.auth_method.unwrap_or(default_method)
             ),
+            auth_method_by_metadata: field!(
+                TokenEndpointAuthMethod,
+                auth_method_by_metadata,
+                self.auth_method.is_none()
+            ),
             scopes: field!(Scopes, scopes, check.scopes(&self.scopes)),
             claim_mapping: field!(ClaimMapping, claim_mapping, check.claim_mapping(&self)),
             allowed_email_domains: field!(

@@ -9,9 +9,10 @@ use hyper::body::Bytes;
 use serde_json::Value;
 use url::Url;
 
-use super::{Run, Verdict};
+use super::{Known, Run, Verdict};
 use crate::model::cause::Cause;
 use crate::model::check::CheckId;
+use crate::model::connection::TokenEndpointAuthMethod;
 use crate::model::login::{AuthorizationCode, PkceVerifier};
 use crate::oidc::error::{CallError, Document, Problem};
 use crate::oidc::idps::{Refuses, known_error};
@@ -19,21 +20,29 @@ use crate::oidc::json;
 use crate::oidc::provider::token::{MAX_ANSWER, TokenEndpoint};
 
 impl Run<'_, '_> {
-    pub(super) async fn credentials(&mut self, endpoint: Option<&Url>) {
-        let verdict = match endpoint {
+    pub(super) async fn credentials(&mut self, known: &Known) {
+        let verdict = match &known.token {
             None => Verdict::fail("the IdP has no usable token_endpoint"),
-            Some(endpoint) => self.prove_secret(endpoint).await.unwrap_or_else(|verdict| verdict),
+            Some(endpoint) => {
+                let proven = self.prove_secret(endpoint, known.auth_method).await;
+                proven.unwrap_or_else(|verdict| verdict)
+            }
         };
         let expected = "the IdP accepts the client id and the client secret";
         self.report(CheckId::ClientCredentials, expected, verdict);
     }
 
     /// `Err`: the verdict where a request failed.
-    async fn prove_secret(&mut self, endpoint: &Url) -> Result<Verdict, Verdict> {
+    async fn prove_secret(
+        &mut self,
+        endpoint: &Url,
+        method: TokenEndpointAuthMethod,
+    ) -> Result<Verdict, Verdict> {
         let connection = self.probe.connection;
         let with_secret = |secret: &str| {
             let redirect_uri = self.probe.redirect_uri;
-            TokenEndpoint::new(&connection.settings, secret, endpoint, redirect_uri)
+            let client_id = &connection.settings.client_id;
+            TokenEndpoint::new(client_id, secret, method, endpoint, redirect_uri)
         };
         let invalid = |Problem { cause, text }| self.failure(cause, &text);
         let right = with_secret(connection.secrets.active.expose()).map_err(invalid)?;

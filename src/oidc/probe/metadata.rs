@@ -14,7 +14,7 @@ use crate::model::check::CheckId;
 use crate::model::connection::Endpoints;
 use crate::oidc::error::Problem;
 use crate::oidc::http::{Answer, host_of};
-use crate::oidc::metadata::{Discovery, accepted_algs, fetch, issuer_of};
+use crate::oidc::metadata::{Discovery, accepted_algs, auth_method, fetch, issuer_of};
 
 impl Run<'_, '_> {
     /// `None` if the document can't be read.
@@ -48,6 +48,7 @@ impl Run<'_, '_> {
             userinfo: discovery.userinfo.clone().ok().flatten(),
             end_session: discovery.end_session.clone().ok().flatten(),
             algs: discovery.algs.clone().unwrap_or_default(),
+            auth_method: discovery.auth_method,
         };
         let verdict = match discovery.complete() {
             Ok(_) => Verdict::pass("it has everything that a login needs"),
@@ -70,6 +71,7 @@ impl Run<'_, '_> {
             userinfo: endpoints.userinfo.clone(),
             end_session: endpoints.end_session.clone(),
             algs: accepted_algs(&settings.id_token_signing_algs, None),
+            auth_method: auth_method(settings, None),
         }
     }
 
@@ -191,26 +193,32 @@ impl Run<'_, '_> {
     }
 
     fn auth_method(&mut self, discovery: &Discovery) {
-        let method = self.probe.connection.settings.auth_method.name();
-        // OIDC Discovery 3: without a list it is client_secret_basic.
-        let default = ["client_secret_basic".to_owned()];
-        let listed = discovery.auth_methods.as_deref().unwrap_or(&default);
-        let verdict = if listed.iter().any(|listed| listed == method) {
-            Verdict::pass(match discovery.auth_methods {
-                Some(_) => "the document lists it",
-                None => "the document lists no methods, which means client_secret_basic",
-            })
-        } else {
-            let found = match discovery.auth_methods {
-                Some(_) => self.lists_only(listed),
-                None => "the document lists no methods, which means client_secret_basic".to_owned(),
-            };
-            match discovery.check_auth_methods() {
-                // Several IdPs accept more than they list.
-                Ok(()) => Verdict::warn(found),
-                Err(_) => Verdict::fail(found),
+        let method = discovery.auth_method.name();
+        let verdict = match &discovery.auth_methods {
+            Some(listed) if listed.iter().any(|listed| listed == method) => {
+                Verdict::pass("the document lists it")
             }
-            .for_support("set the authentication method that the client is registered with")
+            // OIDC Discovery 3.
+            None if method == "client_secret_basic" => {
+                Verdict::pass("the document lists no methods, which means client_secret_basic")
+            }
+            listed => {
+                let found = match listed {
+                    None => "the document lists no methods, which means client_secret_basic".into(),
+                    Some(listed) if listed.is_empty() => "the document lists no methods".into(),
+                    Some(listed) => self.lists_only(listed),
+                };
+                // Several IdPs accept more than they list.
+                let verdict = Verdict::warn(found);
+                match self.probe.connection.settings.stated_auth_method() {
+                    Some(_) => verdict.for_support(
+                        "set the authentication method that the client is registered with",
+                    ),
+                    None => verdict.for_idp_admin(
+                        "allow client_secret_basic or client_secret_post at the token endpoint",
+                    ),
+                }
+            }
         };
         let expected = format!("the token endpoint accepts {method}");
         self.report(CheckId::MetadataAuthMethod, expected, verdict);

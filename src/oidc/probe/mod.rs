@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::cause::Cause;
 use crate::model::check::{CheckId, CheckOutcome, CheckRemedy, CheckResult};
-use crate::model::connection::{Connection, MetadataSource};
+use crate::model::connection::{Connection, MetadataSource, TokenEndpointAuthMethod};
 use crate::model::reason::Owner;
 use crate::model::redact::Redactor;
 use crate::model::signing_alg::SigningAlg;
@@ -67,6 +67,7 @@ struct Known {
     userinfo: Option<Url>,
     end_session: Option<Url>,
     algs: Vec<SigningAlg>,
+    auth_method: TokenEndpointAuthMethod,
 }
 
 /// A check that is running.
@@ -135,7 +136,7 @@ impl Probe<'_> {
         let Some(known) = known else { return Seen::default() };
         let hosts = run.hosts(&known);
         run.keys(&known).await;
-        run.credentials(known.token.as_ref()).await;
+        run.credentials(&known).await;
         run.redirect_uri(known.authorization.as_ref()).await;
         run.logout(&known);
         run.certificate(known.token.as_ref()).await;
@@ -153,7 +154,7 @@ impl Run<'_, '_> {
     /// A failure with the remedy of its cause. A fault that is transient for a login is assigned to the
     /// IdP's admin here, since it also made the check fail.
     fn failure(&self, cause: Cause, text: &str) -> Verdict {
-        let method = self.probe.connection.settings.auth_method.name();
+        let method = self.probe.connection.settings.auth_method_text();
         let remedy = idps::remedy(cause.remedy(), self.product, self.probe.redirect_uri, method);
         let verdict = Verdict::fail(self.redact(text));
         match cause.owner() {

@@ -96,7 +96,13 @@ impl Provider {
         let authorization =
             AuthorizationEndpoint::new(settings, &endpoints.authorization, redirect_uri);
         let secret = connection.secrets.active.expose();
-        let token = TokenEndpoint::new(settings, secret, &endpoints.token, redirect_uri);
+        let token = TokenEndpoint::new(
+            &settings.client_id,
+            secret,
+            metadata.auth_method,
+            &endpoints.token,
+            redirect_uri,
+        );
         let fixed = Fixed {
             breaker,
             issuer_policy,

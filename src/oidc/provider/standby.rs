@@ -26,10 +26,15 @@ impl Provider {
             entropy.fill(&mut bytes);
             BASE64_URL_SAFE_NO_PAD.encode(bytes)
         };
-        let (endpoint, http) = (&self.fixed.metadata.endpoints.token, &self.fixed.http);
+        let (metadata, http) = (&self.fixed.metadata, &self.fixed.http);
         let Some(standby) = &connection.secrets.standby else { return false };
-        let settings = &connection.settings;
-        let standby = TokenEndpoint::new(settings, standby.expose(), endpoint, redirect_uri);
+        let standby = TokenEndpoint::new(
+            &connection.settings.client_id,
+            standby.expose(),
+            metadata.auth_method,
+            &metadata.endpoints.token,
+            redirect_uri,
+        );
         let Ok(standby) = standby else { return false };
         let code = || (AuthorizationCode::new(random()), PkceVerifier::new(random()));
         let (made_up, verifier) = code();

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::client;
 use crate::model::cause::Cause;
-use crate::model::connection::{ConnectionSettings, TokenEndpointAuthMethod};
+use crate::model::connection::TokenEndpointAuthMethod;
 use crate::model::login::{AuthorizationCode, PkceVerifier, RawIdToken, oauth_error};
 use crate::model::redact::Redactor;
 use crate::model::text::quotable;
@@ -56,16 +56,17 @@ impl Tokens {
 
 impl TokenEndpoint {
     pub(in crate::oidc) fn new(
-        settings: &ConnectionSettings,
+        client_id: &str,
         secret: &str,
+        auth_method: TokenEndpointAuthMethod,
         endpoint: &Url,
         redirect_uri: &str,
     ) -> Result<Self, Problem> {
-        let auth_type = match settings.auth_method {
+        let auth_type = match auth_method {
             TokenEndpointAuthMethod::ClientSecretBasic => AuthType::BasicAuth,
             TokenEndpointAuthMethod::ClientSecretPost => AuthType::RequestBody,
         };
-        let client = client(&settings.client_id, endpoint, redirect_uri)?
+        let client = client(client_id, endpoint, redirect_uri)?
             .set_client_secret(CrateSecret::new(secret.to_owned()))
             .set_auth_type(auth_type)
             .set_token_uri(TokenUrl::from_url(endpoint.clone()));
@@ -266,8 +267,6 @@ mod tests {
     use base64::prelude::BASE64_STANDARD;
 
     use super::*;
-    use crate::model::connection::MetadataSource;
-    use crate::oidc::fuzzing::connection;
 
     #[test]
     fn each_answer_without_tokens_has_its_cause() {
@@ -341,8 +340,6 @@ mod tests {
     #[test]
     fn the_client_authenticates_by_the_method_of_the_connection() {
         let url = Url::parse("https://idp.example/token").expect("a URL");
-        let mut connection = connection(MetadataSource::Discovery(url.clone()));
-        connection.settings.client_id = "a:b".to_owned();
         let code = AuthorizationCode::new("code".to_owned());
         let verifier = PkceVerifier::new("verifier".to_owned());
         let redirect_uri = "https://sp.example/callback/";
@@ -350,8 +347,7 @@ mod tests {
             (TokenEndpointAuthMethod::ClientSecretBasic, true),
             (TokenEndpointAuthMethod::ClientSecretPost, false),
         ] {
-            connection.settings.auth_method = method;
-            let endpoint = TokenEndpoint::new(&connection.settings, "s c", &url, redirect_uri);
+            let endpoint = TokenEndpoint::new("a:b", "s c", method, &url, redirect_uri);
             let endpoint = endpoint.expect("an endpoint");
             for request in [
                 endpoint.code_request(&code, &verifier).expect("a request"),

@@ -202,7 +202,7 @@ impl ConnectionService for ConnectionRpc {
         self.attempts.flush().await;
         let list = self.admin.attempts(&slug, limit).await.map_err(reject)?;
         let redirect_uri = CustomerUris::new(&self.public_origin, &slug).redirect_uri();
-        let method = list.connection.settings.auth_method.name();
+        let method = list.connection.settings.auth_method_text();
         let attempts = list.attempts.into_iter();
         Ok(Response::new(pb::ListLoginAttemptsResponse {
             attempts: attempts

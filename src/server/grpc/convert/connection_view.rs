@@ -31,11 +31,14 @@ pub(in crate::server) fn connection_to_pb(
             (String::new(), Some(endpoints))
         }
     };
-    let auth_method = match settings.auth_method {
-        TokenEndpointAuthMethod::ClientSecretBasic => {
+    let auth_method = match settings.stated_auth_method() {
+        None => pb::TokenEndpointAuthMethod::Unspecified,
+        Some(TokenEndpointAuthMethod::ClientSecretBasic) => {
             pb::TokenEndpointAuthMethod::ClientSecretBasic
         }
-        TokenEndpointAuthMethod::ClientSecretPost => pb::TokenEndpointAuthMethod::ClientSecretPost,
+        Some(TokenEndpointAuthMethod::ClientSecretPost) => {
+            pb::TokenEndpointAuthMethod::ClientSecretPost
+        }
     };
     let logout_style = match settings.logout_style {
         LogoutStyle::Auto => pb::LogoutStyle::Auto,
