@@ -51,6 +51,7 @@ impl Login {
             let expected = provider.issuer().to_string();
             return Err(LoginError::IssuerMismatch { expected, actual: Some(quotable(iss)) });
         }
+        let hints = connection.settings.complete_hints(request.hints);
         let account = self.limits.admit_account(&request.slug);
         account.map_err(limited(RateLimitedBy::Account, per_account))?;
         let now = self.clock.unix_seconds();
@@ -62,7 +63,7 @@ impl Login {
             verifier: PkceVerifier::new(self.unguessable()),
             incarnation: connection.incarnation,
             relying_party: relying_party(provider.issuer(), &connection),
-            max_age: request.hints.max_age,
+            max_age: hints.max_age,
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);
@@ -73,7 +74,7 @@ impl Login {
             state: state.expose(),
             nonce: &pending.nonce,
             verifier: &pending.verifier,
-            hints: &request.hints,
+            hints: &hints,
         });
         Ok(BegunLogin { redirect_url, state, expire_time: now.after(self.policy.state_ttl) })
     }

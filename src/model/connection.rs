@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::attempt::TestLogin;
 use super::check::CheckRecord;
+use super::login::{LoginHints, Prompt};
 use super::secret::{ClientSecret, ClientSecrets};
 use super::signing_alg::SigningAlg;
 use super::slug::Slug;
@@ -130,6 +132,15 @@ pub struct ConnectionSettings {
     pub authorization_params: BTreeMap<String, String>,
     /// Claims that must have one of the listed values.
     pub required_claims: Vec<RequiredClaim>,
+    /// `prompt` of a login that brings none of its own.
+    #[serde(default)]
+    pub prompt: Vec<Prompt>,
+    /// `login_hint` of a login that brings none of its own.
+    #[serde(default)]
+    pub login_hint: Option<String>,
+    /// `max_age` of a login that brings none of its own, in whole seconds.
+    #[serde(default, with = "whole_seconds")]
+    pub max_age: Option<Duration>,
 }
 
 /// A digest of everything that decides whether a login works, including the secret. A check or a test
@@ -144,6 +155,17 @@ impl ConnectionSettings {
     #[must_use]
     pub fn has_idp_of(&self, other: &Self) -> bool {
         self.source == other.source && self.issuer == other.issuer
+    }
+
+    /// A login's hints; those that the caller left open are the connection's.
+    #[must_use]
+    pub fn complete_hints(&self, given: LoginHints) -> LoginHints {
+        LoginHints {
+            prompt: if given.prompt.is_empty() { self.prompt.clone() } else { given.prompt },
+            login_hint: given.login_hint.or_else(|| self.login_hint.clone()),
+            max_age: given.max_age.or(self.max_age),
+            ..given
+        }
     }
 
     /// The authentication method that support stated; `None`: the metadata decides.
@@ -180,8 +202,11 @@ impl ConnectionSettings {
             allowed_tenant_ids,
             authorization_params,
             required_claims,
+            prompt,
+            login_hint,
+            max_age,
         } = self;
-        let relevant = serde_json::json!([
+        let mut relevant = serde_json::json!([
             issuer,
             source,
             client_id,
@@ -196,9 +221,34 @@ impl ConnectionSettings {
             authorization_params,
             required_claims,
         ]);
+        // Only where there are any, so that what was proven before these settings existed stays proven.
+        let has_hints = !prompt.is_empty() || login_hint.is_some() || max_age.is_some();
+        if let (true, Some(relevant)) = (has_hints, relevant.as_array_mut()) {
+            let max_age = max_age.map(|age| age.as_secs());
+            relevant.push(serde_json::json!([prompt, login_hint, max_age]));
+        }
         let digest =
             aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, relevant.to_string().as_bytes());
         hex::encode(&digest.as_ref()[..16])
+    }
+}
+
+mod whole_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(|duration| duration.as_secs()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
     }
 }
 
@@ -399,6 +449,10 @@ mod tests {
         let basic = TokenEndpointAuthMethod::ClientSecretBasic;
         let other = ConnectionSettings { auth_method: basic, ..unstated.clone() };
         assert_eq!(other.login_digest(), unstated.login_digest(), "the metadata decides");
+        let hinted = ConnectionSettings { max_age: Some(Duration::ZERO), ..settings.clone() };
+        assert_ne!(hinted.login_digest(), settings.login_digest());
+        let json = serde_json::to_string(&hinted).expect("JSON");
+        assert_eq!(serde_json::from_str::<ConnectionSettings>(&json).expect("readable"), hinted);
         // The version before finds a method that it knows.
         let json = serde_json::to_value(&unstated).expect("JSON");
         assert_eq!(json["auth_method"], "client_secret_post");

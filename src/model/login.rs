@@ -10,6 +10,8 @@ use super::cause::Cause;
 use super::redact::Redactor;
 use super::return_to::ReturnTo;
 use super::slug::Slug;
+use super::stable_names;
+use super::text::quotable;
 
 /// The validated request that begins a login.
 #[derive(Debug)]
@@ -61,6 +63,47 @@ pub enum Prompt {
     Consent,
     SelectAccount,
 }
+
+impl Prompt {
+    /// Every value.
+    pub const ALL: &[Self] = &[Self::None, Self::Login, Self::Consent, Self::SelectAccount];
+
+    /// The value in a request.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Login => "login",
+            Self::Consent => "consent",
+            Self::SelectAccount => "select_account",
+        }
+    }
+
+    /// Parses the values of a request, each once.
+    ///
+    /// # Errors
+    /// The rule that they break.
+    pub fn parse_all(values: &[String]) -> Result<Vec<Self>, String> {
+        let mut prompts = Vec::new();
+        for value in values.iter().take(MAX_PROMPTS) {
+            match Self::parse(value.trim()) {
+                Some(prompt) if prompts.contains(&prompt) => {}
+                Some(prompt) => prompts.push(prompt),
+                None => {
+                    let names = Self::ALL.iter().map(|prompt| prompt.name()).collect::<Vec<_>>();
+                    let (names, value) = (names.join(", "), quotable(value));
+                    return Err(format!("must be of {names}, not {value:?}"));
+                }
+            }
+        }
+        if prompts.len() > 1 && prompts.contains(&Self::None) {
+            return Err("none must stand alone".to_owned());
+        }
+        Ok(prompts)
+    }
+}
+
+stable_names!(Prompt, name);
 
 /// The callback's query parameters.
 #[derive(Debug)]
@@ -194,6 +237,11 @@ secret_text! {
     RawIdToken
 }
 
+/// Why `prompt=none` and `max_age=0` are refused together.
+pub const NONE_AT_AGE_0: &str =
+    "must not be 0 together with prompt none: the two contradict each other";
+/// Values of `prompt` that are read.
+const MAX_PROMPTS: usize = 8;
 /// Bytes of an OAuth error code.
 const MAX_OAUTH_ERROR: usize = 64;
 

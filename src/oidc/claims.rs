@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use url::Host;
 
-use super::verify::{VerifiedClaims, numeric_date};
+use super::json::numeric_date;
+use super::verify::VerifiedClaims;
 use crate::model::cause::Cause;
 use crate::model::connection::{ClaimMapping, ConnectionSettings};
 use crate::model::identity::{EmailVerification, Identity, IdentityClaim};

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 
 use crate::model::text::quotable;
+use crate::model::time::UnixSeconds;
 
 /// Parses a JSON object.
 ///
@@ -53,6 +54,19 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
         Some(safe) => quotable(safe),
         None => format!("it is not JSON (line {}, column {})", error.line(), error.column()),
     }
+}
+
+/// RFC 7519 2 NumericDate, in whole seconds, up to the last second of a protobuf Timestamp
+/// (9999-12-31T23:59:59Z).
+pub(super) fn numeric_date(value: &Value) -> Option<UnixSeconds> {
+    const LAST: f64 = 253_402_300_799.0;
+    let seconds = value.as_f64().filter(|seconds| (0.0..=LAST).contains(seconds))?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is within 0 and LAST"
+    )]
+    Some(UnixSeconds(seconds as u64))
 }
 
 #[derive(Clone, Copy)]

@@ -288,7 +288,7 @@ impl Claims {
 
     fn optional_date(&self, name: &str) -> Result<Option<UnixSeconds>, IdTokenError> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
-        let date = numeric_date(value);
+        let date = json::numeric_date(value);
         let rule = if value.is_number() { "a valid time" } else { "a number" };
         date.map(Some).ok_or_else(|| malformed(format!("{name} is not {rule}")))
     }
@@ -422,19 +422,6 @@ impl Claims {
         }
         Ok(sub.to_owned())
     }
-}
-
-/// RFC 7519 2 NumericDate, in whole seconds, up to the last second of a protobuf Timestamp
-/// (9999-12-31T23:59:59Z).
-pub(super) fn numeric_date(value: &Value) -> Option<UnixSeconds> {
-    const LAST: f64 = 253_402_300_799.0;
-    let seconds = value.as_f64().filter(|seconds| (0.0..=LAST).contains(seconds))?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is within 0 and LAST"
-    )]
-    Some(UnixSeconds(seconds as u64))
 }
 
 fn invalid(cause: Cause, text: impl Into<String>) -> IdTokenError {

@@ -318,3 +318,50 @@ async fn spaces_are_sent_as_percent_20() {
     assert!(query.contains("login_hint=ada%2Bx%20%40y.z"), "{query}");
     assert_eq!(query.matches('+').count(), 1, "{query}");
 }
+
+#[tokio::test]
+async fn hints_of_the_connection_are_sent_unless_the_login_brings_its_own() {
+    let mut service = Service::start().await;
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let edited = service.edit(&["prompt", "login_hint", "max_age"], |connection| {
+        connection.prompt = vec!["login".to_owned(), "consent".to_owned()];
+        connection.login_hint = " @corp.example ".to_owned();
+        connection.max_age = seconds(600);
+    });
+    let edited = edited.await.expect("edited");
+    assert_eq!(edited.prompt, ["login", "consent"]);
+    assert_eq!((edited.login_hint.as_str(), edited.max_age), ("@corp.example", seconds(600)));
+    let own = pb::BeginLoginRequest {
+        prompt: vec!["select_account".to_owned()],
+        login_hint: Some("ada@corp.example".to_owned()),
+        max_age: seconds(0),
+        ..begin_request()
+    };
+    for (request, expected) in [
+        (begin_request(), ["login consent", "@corp.example", "600"]),
+        (own, ["select_account", "ada@corp.example", "0"]),
+    ] {
+        let sent = parameters(&service.begin(request).await.expect("begun").redirect_url);
+        let sent = ["prompt", "login_hint", "max_age"].map(|name| sent[name].as_str().to_owned());
+        assert_eq!(sent, expected);
+    }
+    // The default demands a recent login, as the caller's own would.
+    service.idp.behave().claims = json!({ "auth_time": 1_000_000_000 });
+    assert_eq!(refused(service.log_in().await).metadata["cause"], "auth_time");
+    let record = service.admin.list_connection_changes(pb::ListConnectionChangesRequest {
+        slug: "acme".to_owned(),
+        ..pb::ListConnectionChangesRequest::default()
+    });
+    let changes = record.await.expect("listed").into_inner().changes;
+    let fields = changes.iter().flat_map(|change| &change.fields);
+    let texts: Vec<_> = fields.map(|it| (it.field.as_str(), it.after.as_str())).collect();
+    assert!(texts.contains(&("max_age", "600")), "{texts:?}");
+    let cleared = service.edit(&["prompt", "login_hint", "max_age"], |connection| {
+        connection.prompt.clear();
+        connection.login_hint.clear();
+        connection.max_age = None;
+    });
+    cleared.await.expect("edited");
+    let sent = parameters(&service.begin(begin_request()).await.expect("begun").redirect_url);
+    assert!(!sent.contains_key("prompt") && !sent.contains_key("max_age"), "{sent:?}");
+}

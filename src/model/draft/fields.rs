@@ -15,6 +15,7 @@ use crate::model::draft::{Draft, DraftEndpoints};
 use crate::model::endpoint_url::{
     EndpointUrlError, WELL_KNOWN, check_endpoint_url, is_reserved_parameter, smuggled_parameter,
 };
+use crate::model::login::Prompt;
 use crate::model::signing_alg::SigningAlg;
 use crate::model::text::{hidden_character, quotable};
 
@@ -32,7 +33,7 @@ pub(super) struct FieldChecks<'a> {
 }
 
 impl FieldChecks<'_> {
-    fn violate(
+    pub(super) fn violate(
         &mut self,
         field: impl Into<std::borrow::Cow<'static, str>>,
         description: impl Into<String>,
@@ -247,6 +248,17 @@ impl FieldChecks<'_> {
             self.violate("scopes", "must include \"openid\" (OIDC Core 3.1.2.1)");
         }
         scopes
+    }
+
+    pub(super) fn prompt(&mut self, values: &[String]) -> Vec<Prompt> {
+        Prompt::parse_all(values).unwrap_or_else(|rule| {
+            self.violate("prompt", rule);
+            Vec::new()
+        })
+    }
+
+    pub(super) fn login_hint(&mut self, text: &str) -> Option<String> {
+        Some(self.text("login_hint", text, 0..=512)).filter(|hint| !hint.is_empty())
     }
 
     fn claim_names(&mut self, field: &'static str, names: &[String], default: &str) -> Vec<String> {

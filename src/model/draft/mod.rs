@@ -4,6 +4,7 @@
 mod fields;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use self::fields::{FieldChecks, Parsed, placeholder_url};
 use super::Violation;
@@ -12,6 +13,7 @@ use super::connection::{
     ConnectionSettings, ConnectionState, LogoutStyle, MetadataSource, RequiredClaim,
     TokenEndpointAuthMethod,
 };
+use super::login::{NONE_AT_AGE_0, Prompt};
 
 /// A connection's settings before they are checked. An empty field stands for its default.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,9 @@ pub struct Draft {
     pub allowed_tenant_ids: Vec<String>,
     pub authorization_params: BTreeMap<String, String>,
     pub required_claims: Vec<RequiredClaim>,
+    pub prompt: Vec<String>,
+    pub login_hint: String,
+    pub max_age: Option<Duration>,
 }
 
 /// Endpoints before they are checked. An empty one is not given.
@@ -84,6 +89,9 @@ pub enum DraftField {
     AllowedTenantIds,
     AuthorizationParams,
     RequiredClaims,
+    Prompt,
+    LoginHint,
+    MaxAge,
 }
 
 impl DraftField {
@@ -108,6 +116,9 @@ impl DraftField {
             "allowed_tenant_ids" => Self::AllowedTenantIds,
             "authorization_params" => Self::AuthorizationParams,
             "required_claims" => Self::RequiredClaims,
+            "prompt" => Self::Prompt,
+            "login_hint" => Self::LoginHint,
+            "max_age" => Self::MaxAge,
             _ => return None,
         })
     }
@@ -148,6 +159,11 @@ impl Draft {
             allowed_tenant_ids,
             check.tenant_ids(&self.allowed_tenant_ids)
         );
+        let prompt = field!(Prompt, prompt, check.prompt(&self.prompt));
+        let max_age = field!(MaxAge, max_age, self.max_age);
+        if prompt.contains(&Prompt::None) && max_age == Some(Duration::ZERO) {
+            check.violate("max_age", NONE_AT_AGE_0);
+        }
         let default_state = ConnectionState::Testing;
         let default_method = TokenEndpointAuthMethod::ClientSecretBasic;
         let settings = ConnectionSettings {
@@ -209,7 +225,10 @@ impl Draft {
                 required_claims,
                 check.required_claims(&self.required_claims)
             ),
+            login_hint: field!(LoginHint, login_hint, check.login_hint(&self.login_hint)),
             issuer: check.cross_field_rules(&source, issuer, &tenant_ids),
+            prompt,
+            max_age,
             allowed_tenant_ids: tenant_ids,
             source: source.unwrap_or_else(|| MetadataSource::Discovery(placeholder_url())),
         };
@@ -295,6 +314,13 @@ mod tests {
             (Draft { allowed_email_domains: list(&[".b.c"]), ..draft() }, "allowed_email_domains"),
             (Draft { allowed_email_domains: list(&["b..c"]), ..draft() }, "allowed_email_domains"),
             (Draft { allowed_email_domains: list(&["b.c."]), ..draft() }, "allowed_email_domains"),
+            (Draft { prompt: list(&["none", "login"]), ..draft() }, "prompt"),
+            (Draft { prompt: list(&["create"]), ..draft() }, "prompt"),
+            (Draft { login_hint: "x".repeat(513), ..draft() }, "login_hint"),
+            (
+                Draft { prompt: list(&["none"]), max_age: Some(Duration::ZERO), ..draft() },
+                "max_age",
+            ),
             (Draft { required_claims: too_large.clone(), ..draft() }, "connection"),
             (Draft { additional_audiences: list(&["x"; 17]), ..draft() }, "additional_audiences"),
             (Draft { required_claims: vec![claim("a", &[])], ..draft() }, "required_claims.values"),

@@ -108,6 +108,9 @@ pub(in crate::server) fn connection_to_pb(
                 values: claim.values.clone(),
             })
             .collect(),
+        prompt: settings.prompt.iter().map(ToString::to_string).collect(),
+        login_hint: settings.login_hint.clone().unwrap_or_default(),
+        max_age: settings.max_age.and_then(|age| prost_types::Duration::try_from(age).ok()),
     }
 }
 

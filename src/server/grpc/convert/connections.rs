@@ -227,6 +227,7 @@ impl Form {
     fn draft(&mut self, message: pb::Connection, is_named: impl Fn(&str) -> bool) -> Draft {
         // A number that this version doesn't know matters only where its field is named.
         let number = |name, number| if is_named(name) { number } else { 0 };
+        let max_age = message.max_age.filter(|_| is_named("max_age"));
         let mapping = message.claim_mapping.unwrap_or_default();
         let endpoints = message.endpoints.unwrap_or_default();
         Draft {
@@ -263,6 +264,9 @@ impl Form {
                 .into_iter()
                 .map(|claim| RequiredClaim { name: claim.name, values: claim.values })
                 .collect(),
+            prompt: message.prompt,
+            login_hint: message.login_hint,
+            max_age: self.max_age(max_age),
         }
     }
 
@@ -350,6 +354,7 @@ mod tests {
 
     #[test]
     fn a_malformed_update_is_refused_with_all_its_violations() {
+        let long = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
         let with = |change: fn(&mut pb::Connection)| {
             let mut connection = connection();
             change(&mut connection);
@@ -371,6 +376,12 @@ mod tests {
             (with(|connection| connection.state = 99), vec!["state"], vec!["state"]),
             (with(|connection| connection.state = 99), vec!["display_name"], vec![]),
             (with(|connection| connection.logout_style = 99), vec!["scopes"], vec![]),
+            (
+                pb::Connection { max_age: Some(long), ..connection() },
+                vec!["max_age"],
+                vec!["max_age"],
+            ),
+            (pb::Connection { max_age: Some(long), ..connection() }, vec!["scopes"], vec![]),
             (
                 with(|connection| connection.token_endpoint_auth_method = -1),
                 vec!["token_endpoint_auth_method"],

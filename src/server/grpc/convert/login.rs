@@ -6,8 +6,8 @@ use super::connection_view::state_to_pb;
 use super::{Checked, Form, Parsed, timestamp};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::login::{
-    AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest, Prompt,
-    RawIdToken, StateParameter, UncheckedReturnTo, oauth_error,
+    AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest,
+    NONE_AT_AGE_0, Prompt, RawIdToken, StateParameter, UncheckedReturnTo, oauth_error,
 };
 use crate::model::text::quotable;
 use crate::pb;
@@ -41,10 +41,7 @@ impl Parsed<pb::BeginLoginRequest> for LoginRequest {
             form.violation("login_hint", "must be at most 512 bytes without control characters");
         }
         if hints.prompt.contains(&Prompt::None) && hints.max_age == Some(Duration::ZERO) {
-            form.violation(
-                "max_age",
-                "must not be 0 together with prompt none: the two contradict each other",
-            );
+            form.violation("max_age", NONE_AT_AGE_0);
         }
         let is_acr = |value: &String| {
             (1..=256).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic())
@@ -154,30 +151,13 @@ impl Form {
     }
 
     fn prompt(&mut self, values: &[String]) -> Vec<Prompt> {
-        let mut prompts = Vec::new();
-        for value in values.iter().take(8) {
-            match value.as_str() {
-                "none" => prompts.push(Prompt::None),
-                "login" => prompts.push(Prompt::Login),
-                "consent" => prompts.push(Prompt::Consent),
-                "select_account" => prompts.push(Prompt::SelectAccount),
-                other => self.violation(
-                    "prompt",
-                    format!(
-                        "must be of none, login, consent, select_account, not {:?}",
-                        quotable(other)
-                    ),
-                ),
-            }
-        }
-        if values.len() > 1 && prompts.contains(&Prompt::None) {
-            self.violation("prompt", "none must stand alone");
-        }
-        prompts.dedup();
-        prompts
+        Prompt::parse_all(values).unwrap_or_else(|rule| {
+            self.violation("prompt", rule);
+            Vec::new()
+        })
     }
 
-    fn max_age(&mut self, duration: Option<prost_types::Duration>) -> Option<Duration> {
+    pub(super) fn max_age(&mut self, duration: Option<prost_types::Duration>) -> Option<Duration> {
         const MAX_SECONDS: i64 = 366 * 24 * 60 * 60;
         let duration = duration?;
         if duration.nanos != 0 || !(0..=MAX_SECONDS).contains(&duration.seconds) {
