@@ -2,10 +2,11 @@
 //! also if the caller cancels.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attempts::Ending;
 use super::state::relying_party;
-use super::{AnswerKeeper, Login, LoginError, StateError, within_deadline};
+use super::{AnswerKeeper, Login, LoginError, RPC_DEADLINE, StateError, within_deadline};
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState, CustomerUris};
 use crate::model::identity::{Identity, IdentityClaim};
@@ -14,7 +15,7 @@ use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
 use crate::model::text::quotable;
-use crate::oidc::claims::{self, ClaimsError};
+use crate::oidc::claims::{self, ClaimsError, UserInfoNeed};
 use crate::oidc::error::{CallError, ExchangeError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
@@ -221,14 +222,27 @@ impl Login {
         progress: &mut LoginProgress,
     ) -> Result<Identity, LoginError> {
         let settings = &connection.settings;
-        let userinfo = if claims::needs_userinfo(&verified, settings) && provider.has_userinfo() {
+        let need = claims::userinfo_need(&verified, settings);
+        let (mut userinfo, mut groups_lost) = (None, None);
+        if need != UserInfoNeed::Nothing && provider.has_userinfo() {
+            let is_optional = need == UserInfoNeed::GroupsOnly;
+            let wait = if is_optional { GROUPS_TIMEOUT } else { RPC_DEADLINE };
             let request = provider.userinfo(tokens, &verified, self.clock.unix_seconds());
-            let answer = progress.phases.timed("userinfo", request).await;
-            Some(answer.map_err(LoginError::UserInfo)?)
-        } else {
-            None
-        };
-        let identity = claims::identity(slug, verified, userinfo.as_ref(), settings);
+            let request = tokio::time::timeout(wait, request);
+            match progress.phases.timed("userinfo", request).await {
+                Ok(Ok(claims)) => userinfo = Some(claims),
+                Ok(Err(error)) if is_optional => groups_lost = Some(error.cause()),
+                Ok(Err(error)) => return Err(LoginError::UserInfo(error)),
+                Err(_) if is_optional => groups_lost = Some(Cause::Timeout),
+                Err(_) => return Err(LoginError::DeadlineExceeded),
+            }
+        }
+        let mut identity = claims::identity(slug, verified, userinfo.as_ref(), settings);
+        if let (Some(cause), Ok(identity)) = (groups_lost, &mut identity) {
+            tracing::warn!(account.slug = %slug, cause = cause.code(), "left the groups out: UserInfo failed");
+            let source = || format!("unavailable: UserInfo failed ({cause})");
+            identity.claim_sources.entry("groups".into()).or_insert_with(source);
+        }
         progress.claims_missing = Some(match &identity {
             Err(ClaimsError::Missing(missing)) => missing.iter().map(|claim| claim.claim).collect(),
             Ok(_) | Err(_) => Vec::new(),
@@ -289,3 +303,6 @@ fn admit_issuer(iss: Option<&str>, is_error: bool, provider: &Provider) -> Resul
     let expected = provider.issuer().to_string();
     Err(LoginError::IssuerMismatch { expected, actual: iss.map(quotable) })
 }
+
+/// How long a login waits for groups that it can do without.
+const GROUPS_TIMEOUT: Duration = Duration::from_secs(3);

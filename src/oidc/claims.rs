@@ -95,17 +95,34 @@ impl ClaimsError {
     }
 }
 
-/// Whether UserInfo must be called: a required claim, the mapped groups claim or a claim of
-/// `required_claims` is missing from the ID token.
+/// What UserInfo is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserInfoNeed {
+    /// The ID token has everything.
+    Nothing,
+    /// Only the mapped groups are missing, without which a person can log in.
+    GroupsOnly,
+    /// A required claim or a claim of `required_claims` is missing.
+    Required,
+}
+
+/// What is missing from the ID token.
 #[must_use]
-pub fn needs_userinfo(id_token: &VerifiedClaims, settings: &ConnectionSettings) -> bool {
+pub fn userinfo_need(id_token: &VerifiedClaims, settings: &ConnectionSettings) -> UserInfoNeed {
     let mapping = &settings.claim_mapping;
     let sources = Sources { id_token: &id_token.all, userinfo: None };
-    sources.email(mapping).is_none()
+    let is_missing = |name: &String| !id_token.all.contains_key(name);
+    if sources.email(mapping).is_none()
         || sources.text(&mapping.given_name).is_none()
         || sources.text(&mapping.family_name).is_none()
-        || mapping.groups.as_ref().is_some_and(|name| !id_token.all.contains_key(name))
-        || settings.required_claims.iter().any(|claim| !id_token.all.contains_key(&claim.name))
+        || settings.required_claims.iter().any(|claim| is_missing(&claim.name))
+    {
+        UserInfoNeed::Required
+    } else if mapping.groups.as_ref().is_some_and(is_missing) {
+        UserInfoNeed::GroupsOnly
+    } else {
+        UserInfoNeed::Nothing
+    }
 }
 
 /// Builds the Identity.

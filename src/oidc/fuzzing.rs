@@ -133,7 +133,7 @@ fn check_identity(
     let settings =
         connection(MetadataSource::Discovery(Url::parse(ISSUER).expect("a URL"))).settings;
     let (issuer, subject) = (verified.issuer.clone(), verified.subject.clone());
-    let _ = claims::needs_userinfo(&verified, &settings);
+    let _ = claims::userinfo_need(&verified, &settings);
     let Ok(identity) = claims::identity(&slug, verified, userinfo, &settings) else { return };
     assert!(identity.issuer == issuer && identity.subject == subject);
     assert_eq!(identity.email.matches('@').count(), 1);

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use peerpanda_sso::pb;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -90,6 +91,27 @@ async fn an_answer_with_obsolete_headers_is_read() {
         let mut service = with_token_endpoint(url.await).await;
         assert_eq!(reason(service.log_in().await), "CODE_REJECTED", "{headers:?}");
     }
+}
+
+/// Bounds: a login waits for groups that it can do without for 3 s.
+#[tokio::test]
+async fn a_userinfo_endpoint_that_hangs_delays_a_login_without_groups_and_refuses_none() {
+    let url = raw_server(|stream| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(stream);
+    });
+    let mut service = Service::start().await;
+    service.idp.behave().metadata = json!({ "userinfo_endpoint": url.await });
+    let map_groups = |connection: &mut pb::Connection| {
+        connection.claim_mapping =
+            Some(pb::ClaimMapping { groups: "groups".to_owned(), ..Default::default() });
+    };
+    service.edit(&["claim_mapping"], map_groups).await.expect("edited");
+    let started = Instant::now();
+    let identity = service.log_in().await.expect("a login").identity.expect("an Identity");
+    let took = started.elapsed();
+    assert!((3..6).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(identity.claim_sources["groups"], "unavailable: UserInfo failed (timeout)");
 }
 
 /// Bounds: header counts and sizes, and bodies longer than declared or of undeclared length.

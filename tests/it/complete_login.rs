@@ -724,6 +724,47 @@ async fn userinfo_is_called_if_a_single_claim_is_missing() {
     }
 }
 
+#[tokio::test]
+async fn a_failure_of_userinfo_refuses_only_logins_that_need_it() {
+    let mut service = Service::start().await;
+    let map_groups = |connection: &mut pb::Connection| {
+        connection.claim_mapping =
+            Some(pb::ClaimMapping { groups: "groups".to_owned(), ..pb::ClaimMapping::default() });
+    };
+    service.edit(&["claim_mapping"], map_groups).await.expect("edited");
+    let failures = [
+        (500, "", "http_5xx"),
+        (403, "", "userinfo_status"),
+        (200, "<html>", "userinfo_malformed"),
+        (200, r#"{"sub":"sub-eve","groups":["admins"]}"#, "userinfo_subject"),
+    ];
+    let fail = |service: &Service, status, body: &str| {
+        let answer = (status, body.to_owned(), String::new());
+        service.idp.behave().answers.insert("/userinfo", answer);
+    };
+    for (status, body, cause) in failures {
+        fail(&service, status, body);
+        let identity = service.log_in().await.expect(cause).identity.expect("an Identity");
+        assert!(identity.groups.is_empty(), "{cause}");
+        let source = &identity.claim_sources["groups"];
+        assert_eq!(*source, format!("unavailable: UserInfo failed ({cause})"));
+    }
+    // The connection needs the groups, or the ID token lacks a name.
+    let require = |connection: &mut pb::Connection| {
+        connection.required_claims =
+            vec![pb::RequiredClaim { name: "groups".to_owned(), values: vec!["g".to_owned()] }];
+    };
+    service.edit(&["required_claims"], require).await.expect("edited");
+    for (status, body, cause) in failures {
+        fail(&service, status, body);
+        assert_eq!(refused(service.log_in().await).metadata["cause"], cause);
+    }
+    service.edit(&["required_claims"], |it| it.required_claims.clear()).await.expect("edited");
+    service.idp.behave().claims = json!({ "family_name": null });
+    fail(&service, 403, "");
+    assert_eq!(reason(service.log_in().await), "USERINFO_INVALID");
+}
+
 /// oidcc-client-test-userinfo-invalid-sub; oidcc-client-test-scope-userinfo-claims.
 #[tokio::test]
 async fn userinfo_fills_in_what_the_id_token_lacks() {
