@@ -7,6 +7,7 @@ use super::super::reflection::{Mapped, reflect, text, time_text};
 use super::super::{Failure, print_line};
 use crate::clock::{Clock, SystemClock};
 use crate::model::secret::EXPIRES_SOON;
+use crate::model::text::sanitize;
 use crate::pb;
 
 /// Every field that is set, by its name in the proto.
@@ -219,5 +220,6 @@ fn table() -> Table {
 
 fn print_table(table: &Table) -> Result<(), Failure> {
     let text = table.to_string();
-    text.lines().try_for_each(|line| print_line(line.trim_end()))
+    // What was stored before hidden characters were refused must not change what the terminal shows.
+    text.lines().try_for_each(|line| print_line(&sanitize(line.trim_end(), usize::MAX)))
 }
