@@ -153,6 +153,7 @@ impl App {
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
+            name_server: config.provider_name_server,
             propagate_trace_context: config.trace_providers,
         })
         .map_err(|error| StartError::HttpClient(error.to_string()))?;

@@ -64,6 +64,8 @@ pub struct Config {
     pub known_connections: u64,
     /// The addresses that IdPs may have.
     pub provider_addresses: AddressPolicy,
+    /// Asked for the addresses of IdPs in place of the machine's name servers. Not a setting: for tests.
+    pub provider_name_server: Option<SocketAddr>,
     /// CAs for IdPs, in addition to the operating system's.
     pub provider_cas: Vec<CertificateDer<'static>>,
     /// TLS of both gRPC listeners; `None`: plaintext.
@@ -154,6 +156,7 @@ impl Config {
             memory_pending_logins: count(DEFAULT_MEMORY_PENDING_LOGINS),
             known_connections: count(DEFAULT_KNOWN_CONNECTIONS) as u64,
             provider_addresses: AddressPolicy::default(),
+            provider_name_server: None,
             provider_cas: Vec::new(),
             tls: None,
             callers_file: None,
@@ -317,6 +320,7 @@ impl Settings {
                 or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS),
             ) as u64,
             provider_addresses,
+            provider_name_server: None,
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
             tls,
             callers_file,

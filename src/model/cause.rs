@@ -242,6 +242,9 @@ causes! {
          (SSO_ALLOWED_PROVIDER_CIDRS)");
     Dns = "dns": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP's host name does not resolve: correct the URL or the DNS record");
+    DnsNoAnswer = "dns_no_answer": ProviderUnavailable, Transient,
+        Text("no name server answered for the IdP's host name: ask whether the name servers of its \
+         domain are up; if it is so for every IdP, the operator checks the service's own");
     Connect = "connect": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP refuses connections: ask whether it is up and reachable from the internet");
     TlsCertificateExpired = "tls_certificate_expired": ProviderUnavailable, CustomerIdpAdmin,

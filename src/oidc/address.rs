@@ -15,17 +15,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
+use super::dns::{NameResolver, Unresolved};
 use crate::model::address::AddressPolicy;
 
 /// The guard's refusal, wrapped in the client's errors on its way up.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("a {0} address")]
 pub(super) struct Forbidden(pub(super) &'static str);
-
-/// A name without an address, wrapped like [`Forbidden`].
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the host name does not resolve")]
-pub(super) struct Unresolved;
 
 /// Checks names when they are resolved, and literal addresses before they are dialled.
 #[derive(Clone)]
@@ -35,11 +31,21 @@ pub(super) struct GuardedConnector {
 }
 
 impl GuardedConnector {
-    pub(super) fn new(addresses: Arc<AddressPolicy>) -> Self {
-        Self::with_lookup(addresses, system_lookup)
+    pub(super) fn new(addresses: Arc<AddressPolicy>, names: NameResolver) -> Self {
+        Self::with_lookup(addresses, move |name| {
+            let names = names.clone();
+            Box::pin(async move {
+                let addresses = names.addresses(name.as_str()).await?;
+                Ok(addresses.iter().map(|address| SocketAddr::new(*address, 0)).collect())
+            })
+        })
     }
 
-    fn with_lookup(addresses: Arc<AddressPolicy>, lookup: Lookup) -> Self {
+    fn with_lookup(
+        addresses: Arc<AddressPolicy>,
+        lookup: impl Fn(Name) -> Resolving + Send + Sync + 'static,
+    ) -> Self {
+        let lookup = Arc::new(lookup);
         let resolver = GuardedResolver { addresses: Arc::clone(&addresses), lookup };
         let mut inner = HttpConnector::new_with_resolver(resolver);
         inner.enforce_http(false);
@@ -79,14 +85,10 @@ pub(super) struct GuardedResolver {
     lookup: Lookup,
 }
 
-type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+type Resolving = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, Unresolved>> + Send>>;
 
 /// Resolves a name to all its addresses.
-type Lookup = fn(Name) -> Resolving;
-
-fn system_lookup(name: Name) -> Resolving {
-    Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
-}
+type Lookup = Arc<dyn Fn(Name) -> Resolving + Send + Sync>;
 
 impl Service<Name> for GuardedResolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -101,11 +103,11 @@ impl Service<Name> for GuardedResolver {
         let addresses = Arc::clone(&self.addresses);
         let lookup = (self.lookup)(name);
         Box::pin(async move {
-            let resolved = lookup.await.map_err(|_| io::Error::other(Unresolved))?;
+            let resolved = lookup.await.map_err(io::Error::other)?;
             // A name with both public and private addresses is an attack: none of them is dialled.
             match resolved.iter().find_map(|addr| addresses.forbidden(addr.ip())) {
                 Some(kind) => Err(io::Error::other(Forbidden(kind))),
-                None if resolved.is_empty() => Err(io::Error::other(Unresolved)),
+                None if resolved.is_empty() => Err(io::Error::other(Unresolved::NoAddress)),
                 None => Ok(resolved.into_iter()),
             }
         })
@@ -135,7 +137,7 @@ mod tests {
     }
 
     fn nowhere(_name: Name) -> Resolving {
-        Box::pin(async { Err(io::Error::other("no such name")) })
+        Box::pin(async { Err(Unresolved::NoAddress) })
     }
 
     #[tokio::test]
@@ -147,7 +149,9 @@ mod tests {
             allowed_networks: vec!["127.0.0.2/32".parse().expect("a network")],
             ..AddressPolicy::default()
         });
-        let connector = |lookup: Lookup| GuardedConnector::with_lookup(Arc::clone(&policy), lookup);
+        let connector = |lookup: fn(Name) -> Resolving| {
+            GuardedConnector::with_lookup(Arc::clone(&policy), lookup)
+        };
         let mut rebound = connector(rebinding);
         assert!(rebound.call(uri.clone()).await.is_ok(), "the allowed address is dialled");
         let error = rebound.call(uri.clone()).await.expect_err("private the second time");

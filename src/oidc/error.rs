@@ -76,6 +76,9 @@ pub enum Outage {
     /// Its host name has no address.
     #[error("its host name does not resolve")]
     Dns,
+    /// No name server told whether it has one.
+    #[error("no name server answered for its host name")]
+    DnsNoAnswer,
     /// The connection was refused, or no route leads there.
     #[error("it does not accept connections")]
     Connect,
@@ -250,6 +253,7 @@ impl Outage {
     fn cause(&self) -> Cause {
         match self {
             Self::Dns => Cause::Dns,
+            Self::DnsNoAnswer => Cause::DnsNoAnswer,
             Self::Connect => Cause::Connect,
             Self::CertificateExpired => Cause::TlsCertificateExpired,
             Self::CertificateUntrusted(_) => Cause::TlsUntrusted,
@@ -426,6 +430,7 @@ mod tests {
     fn every_outage_is_one_of_an_unavailable_provider() {
         for outage in [
             Outage::Dns,
+            Outage::DnsNoAnswer,
             Outage::Connect,
             Outage::CertificateExpired,
             Outage::CertificateUntrusted(""),

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ use tower_service::Service;
 use url::Url;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector, Unresolved};
+use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector};
+use super::dns::{NameResolver, Unresolved};
 use super::error::{CallError, Defect, Outage};
 use crate::model::address::AddressPolicy;
 use crate::model::text::quotable;
@@ -39,6 +41,8 @@ pub struct CallPolicy {
     pub addresses: AddressPolicy,
     /// CAs to trust in addition to those of the operating system.
     pub extra_cas: Vec<CertificateDer<'static>>,
+    /// Resolves host names in place of the machine's name servers; for tests.
+    pub name_server: Option<SocketAddr>,
     /// Whether requests carry the trace context (W3C Trace Context).
     pub propagate_trace_context: bool,
 }
@@ -93,7 +97,7 @@ impl HttpClient {
     /// Builds the client with the operating system's CAs and those of `policy`.
     ///
     /// # Errors
-    /// An extra CA certificate is invalid, or no CA is available.
+    /// An extra CA certificate is invalid, no CA is available, or names can't be resolved.
     #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
     pub fn new(policy: &CallPolicy) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
@@ -116,7 +120,8 @@ impl HttpClient {
         .with_root_certificates(roots)
         .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
-        let connector = GuardedConnector::new(Arc::clone(&addresses));
+        let names = NameResolver::new(policy.name_server)?;
+        let connector = GuardedConnector::new(Arc::clone(&addresses), names);
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
         let builder =
             if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
@@ -321,8 +326,11 @@ fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
         return Failure::Forbidden(kind);
     }
     let is_timeout = || find::<tokio::time::error::Elapsed>(error).is_some();
-    Failure::Outage(if find::<Unresolved>(error).is_some() {
-        Outage::Dns
+    Failure::Outage(if let Some(unresolved) = find::<Unresolved>(error) {
+        match unresolved {
+            Unresolved::NoAddress => Outage::Dns,
+            Unresolved::NoAnswer => Outage::DnsNoAnswer,
+        }
     } else if let Some(error) = find::<rustls::Error>(error) {
         tls_outage(error)
     } else if is_connecting && is_timeout() {
@@ -423,7 +431,11 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(outage(&refused, true), Outage::Connect);
         assert_eq!(outage(&refused, false), Outage::ConnectionLost);
-        assert_eq!(outage(&io::Error::other(Unresolved), true), Outage::Dns);
+        for (unresolved, expected) in
+            [(Unresolved::NoAddress, Outage::Dns), (Unresolved::NoAnswer, Outage::DnsNoAnswer)]
+        {
+            assert_eq!(outage(&io::Error::other(unresolved), true), expected);
+        }
         let forbidden = io::Error::other(Forbidden("loopback"));
         assert!(matches!(failure(&forbidden, true), Failure::Forbidden("loopback")));
     }

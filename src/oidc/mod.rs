@@ -5,6 +5,7 @@
 mod address;
 pub mod breaker;
 pub mod claims;
+mod dns;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -15,6 +15,7 @@ mod checks;
 mod complete_login;
 mod conformance;
 mod connections;
+mod dns;
 mod fake_idp;
 mod faults;
 mod harness;
