@@ -32,9 +32,22 @@ impl AddressPolicy {
         match url.host()? {
             Host::Ipv4(v4) => self.forbidden(v4.into()),
             Host::Ipv6(v6) => self.forbidden(v6.into()),
-            Host::Domain(name) if !self.allow_insecure => forbidden_name(name),
-            Host::Domain(_) => None,
+            Host::Domain(name) => self.forbidden_name(name),
         }
+    }
+
+    /// The kind of a forbidden name: one that stands for an internal host wherever it is resolved,
+    /// unless one of its addresses is allowed. [`Self::forbidden`] still judges what is dialled.
+    #[must_use]
+    pub fn forbidden_name(&self, name: &str) -> Option<&'static str> {
+        let (kind, addresses): (_, &[IpAddr]) = if is_localhost(name) {
+            ("loopback", &LOOPBACK)
+        } else if is_under(name, "metadata.google.internal") || is_under(name, "instance-data") {
+            ("cloud metadata", &CLOUD_METADATA)
+        } else {
+            return None;
+        };
+        addresses.iter().all(|address| self.forbidden(*address).is_some()).then_some(kind)
     }
 }
 
@@ -54,19 +67,16 @@ fn forbidden(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Names that stand for internal hosts wherever they are resolved.
-fn forbidden_name(name: &str) -> Option<&'static str> {
+/// Whether a name is `localhost` or below it (RFC 6761 6.3): its addresses are those of
+/// [`LOOPBACK`], whatever anybody answers.
+#[must_use]
+pub fn is_localhost(name: &str) -> bool {
+    is_under(name, "localhost")
+}
+
+fn is_under(name: &str, parent: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let is_under = |parent: &str| {
-        name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
-    };
-    if is_under("localhost") {
-        Some("loopback")
-    } else if is_under("metadata.google.internal") || is_under("instance-data") {
-        Some("cloud metadata")
-    } else {
-        None
-    }
+    name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn forbidden_v4(ip: Ipv4Addr) -> Option<&'static str> {
@@ -111,6 +121,15 @@ fn forbidden_v6(ip: Ipv6Addr) -> Option<&'static str> {
     })
 }
 
+/// The addresses of `localhost`.
+pub const LOOPBACK: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+/// Of Google's and Amazon's metadata servers.
+const CLOUD_METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
 const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 #[cfg(test)]
@@ -182,6 +201,24 @@ mod tests {
             is_forbidden("https://10.21.0.1/")
                 && is_forbidden("https://[::ffff:10.20.0.1]/")
                 && is_forbidden("https://127.0.0.1/")
+                && is_forbidden("https://localhost/")
         );
+    }
+
+    #[test]
+    fn an_allowed_address_is_allowed_by_whatever_name_it_is_reached() {
+        for (network, name, is_allowed) in [
+            ("127.0.0.0/8", "localhost", true),
+            ("127.0.0.0/8", "idp.localhost.", true),
+            ("::1/128", "LOCALHOST", true),
+            ("127.0.0.2/32", "localhost", false),
+            ("127.0.0.0/8", "metadata.google.internal", false),
+            ("169.254.169.254/32", "metadata.google.internal", true),
+        ] {
+            let allowed_networks = vec![network.parse().expect("a network")];
+            let policy = AddressPolicy { allowed_networks, ..AddressPolicy::default() };
+            let url = Url::parse(&format!("https://{name}/")).expect("a URL");
+            assert_eq!(policy.forbidden_host(&url).is_none(), is_allowed, "{network} {name}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
 use super::dns::{NameResolver, Unresolved};
-use crate::model::address::AddressPolicy;
+use crate::model::address::{AddressPolicy, LOOPBACK, is_localhost};
 
 /// The guard's refusal, wrapped in the client's errors on its way up.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -101,6 +101,9 @@ impl Service<Name> for GuardedResolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let addresses = Arc::clone(&self.addresses);
+        if is_localhost(name.as_str()) {
+            return Box::pin(std::future::ready(loopback(&addresses)));
+        }
         let lookup = (self.lookup)(name);
         Box::pin(async move {
             let resolved = lookup.await.map_err(io::Error::other)?;
@@ -112,6 +115,17 @@ impl Service<Name> for GuardedResolver {
             }
         })
     }
+}
+
+/// The allowed addresses of `localhost`. Nobody is asked for them, so that a second one is no
+/// attack.
+fn loopback(policy: &AddressPolicy) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let allowed = LOOPBACK.into_iter().filter(|address| policy.forbidden(*address).is_none());
+    let allowed: Vec<_> = allowed.map(|address| SocketAddr::new(address, 0)).collect();
+    if allowed.is_empty() {
+        return Err(io::Error::other(Forbidden("loopback")));
+    }
+    Ok(allowed.into_iter())
 }
 
 /// All addresses of a name together.
@@ -160,5 +174,23 @@ mod tests {
         assert!(find::<Forbidden>(error.as_ref()).is_some(), "{error:?}");
         let error = connector(nowhere).call(uri).await.expect_err("no address");
         assert!(find::<Unresolved>(error.as_ref()).is_some(), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn localhost_is_dialled_only_where_a_loopback_address_is_allowed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let uri: Uri = format!("https://localhost:{port}/").parse().expect("a URI");
+        for (networks, is_allowed) in [(vec![], false), (vec!["127.0.0.0/8"], true)] {
+            let allowed_networks =
+                networks.into_iter().map(|network| network.parse().expect("a network")).collect();
+            let policy = AddressPolicy { allowed_networks, ..AddressPolicy::default() };
+            let mut connector = GuardedConnector::with_lookup(Arc::new(policy), nowhere);
+            let dialled = connector.call(uri.clone()).await;
+            assert_eq!(dialled.is_ok(), is_allowed);
+            if let Err(error) = dialled {
+                assert!(find::<Forbidden>(error.as_ref()).is_some(), "{error:?}");
+            }
+        }
     }
 }
