@@ -120,6 +120,12 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config, environment: Environment) -> Result<Self, StartError> {
+        if let Some(variable) = config.unread_proxy_variable {
+            tracing::warn!(
+                variable,
+                "IdPs are called without a proxy: set SSO_PROVIDER_PROXY to use one"
+            );
+        }
         let intervals = config.intervals;
         let tasks = Tasks::new(intervals.restart_pause);
         // Before everything that counts.
@@ -153,6 +159,7 @@ impl App {
         let http = HttpClient::new(&CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
+            proxy: config.provider_proxy.clone(),
             name_server: config.provider_name_server,
             propagate_trace_context: config.trace_providers,
         })

@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::model::address::AddressPolicy;
 use crate::model::limits::ListenerLimits;
 use crate::model::rate::Rate;
+use crate::oidc::proxy::Proxy;
 use crate::store::redis::url::RedisUrl;
 use crate::store::seal::Keyring;
 use crate::telemetry::LogFormat;
@@ -64,6 +65,11 @@ pub struct Config {
     pub known_connections: u64,
     /// The addresses that IdPs may have.
     pub provider_addresses: AddressPolicy,
+    /// The proxy through which IdPs are called.
+    pub provider_proxy: Option<Proxy>,
+    /// A variable that names a proxy for other programs, and that has no effect here, though no proxy
+    /// is set.
+    pub unread_proxy_variable: Option<&'static str>,
     /// Asked for the addresses of IdPs in place of the machine's name servers. Not a setting: for tests.
     pub provider_name_server: Option<SocketAddr>,
     /// CAs for IdPs, in addition to the operating system's.
@@ -156,6 +162,8 @@ impl Config {
             memory_pending_logins: count(DEFAULT_MEMORY_PENDING_LOGINS),
             known_connections: count(DEFAULT_KNOWN_CONNECTIONS) as u64,
             provider_addresses: AddressPolicy::default(),
+            provider_proxy: None,
+            unread_proxy_variable: None,
             provider_name_server: None,
             provider_cas: Vec::new(),
             tls: None,
@@ -285,6 +293,11 @@ impl Settings {
             !listen.ip().is_loopback(),
         );
         let reflection = check.boolean_or("SSO_REFLECTION", self.reflection.as_deref(), is_local);
+        let provider_proxy = check.proxy(
+            "SSO_PROVIDER_PROXY",
+            self.provider_proxy.as_deref(),
+            self.provider_proxy_file.as_deref(),
+        );
         let config = Config {
             listen,
             admin_listen,
@@ -320,6 +333,9 @@ impl Settings {
                 or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS),
             ) as u64,
             provider_addresses,
+            unread_proxy_variable: parsing::unread_proxy_variable()
+                .filter(|_| provider_proxy.is_none()),
+            provider_proxy,
             provider_name_server: None,
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
             tls,

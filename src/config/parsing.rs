@@ -16,6 +16,7 @@ use url::{Host, Url};
 use super::{ConfigErrors, MINUTE};
 use crate::model::rate::Rate;
 use crate::model::text::without_byte_order_mark;
+use crate::oidc::proxy::Proxy;
 
 /// Collects the problems of all settings.
 #[derive(Default)]
@@ -69,6 +70,22 @@ impl Check {
             },
             (None, None) => None,
         }
+    }
+
+    pub(super) fn proxy(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        file: Option<&Path>,
+    ) -> Option<Proxy> {
+        let proxy = Proxy::parse(&self.secret(name, value, file)?);
+        if proxy.is_none() {
+            self.wrong(
+                name,
+                "must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT".to_owned(),
+            );
+        }
+        proxy
     }
 
     pub(super) fn listen(&mut self, name: &str, text: &str, is_protected: bool) -> SocketAddr {
@@ -273,6 +290,13 @@ pub(super) fn or_default<'a>(text: &'a str, default: &'a str) -> &'a str {
     }
 }
 
+/// A variable by which other programs learn of a proxy, if one is set.
+#[expect(clippy::disallowed_methods, reason = "it is not a setting of this program")]
+pub(super) fn unread_proxy_variable() -> Option<&'static str> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(is_set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,6 +339,10 @@ mod tests {
             (checked(|check| check.public_origin("http://a.example")).1, "must be an https origin"),
             (checked(|check| check.collector("S", Some("localhost"))).1, "http or https URL"),
             (checked(|check| check.audience("S", Some("a b"))).1, "visible ASCII"),
+            (
+                checked(|check| check.proxy("S", Some("CANARY:1"), None)).1,
+                "must be http://HOST:PORT",
+            ),
             (checked(|check| check.pem("S", Some(Path::new("/nowhere.pem")))).1, "S /nowhere.pem"),
         ] {
             assert!(errors.len() == 1 && errors[0].contains(expected), "{expected}: {errors:?}");

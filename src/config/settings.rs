@@ -72,6 +72,14 @@ pub struct Settings {
     /// Trust the CAs in this PEM file for IdPs, in addition to the operating system's CAs.
     #[arg(long, env = "SSO_PROVIDER_CA_FILE", value_name = "FILE")]
     pub provider_ca_file: Option<PathBuf>,
+    /// Call IdPs through this proxy, by CONNECT: http://USER:PASSWORD@HOST:PORT. It resolves their
+    /// names, so it must refuse private addresses itself. If unset, IdPs are called directly; HTTPS_PROXY
+    /// is not read.
+    #[arg(long, env = "SSO_PROVIDER_PROXY", value_name = "URL", hide_env_values = true)]
+    pub provider_proxy: Option<String>,
+    /// Read the proxy's URL from this file.
+    #[arg(long, env = "SSO_PROVIDER_PROXY_FILE", value_name = "FILE")]
+    pub provider_proxy_file: Option<PathBuf>,
     /// Serve both listeners over TLS with this PEM certificate chain. It is reloaded when it
     /// changes. Requires SSO_TLS_KEY_FILE.
     #[arg(long, env = "SSO_TLS_CERT_FILE", value_name = "FILE")]

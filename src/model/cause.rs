@@ -256,6 +256,9 @@ causes! {
         Text("the IdP's TLS certificate is for another host name");
     Tls = "tls": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP must offer TLS 1.2 or 1.3 with a valid certificate");
+    Proxy = "proxy": ProviderUnavailable, Operator,
+        Text("the proxy of SSO_PROVIDER_PROXY can't be reached or refuses the connection: check its \
+         address, its credentials and its rules");
     Timeout = "timeout": ProviderUnavailable, Transient,
         Text("the IdP did not answer in time: ask whether it is up and reachable from the internet");
     ConnectionLost = "connection_lost": ProviderUnavailable, Transient,

@@ -1,6 +1,7 @@
 //! The address guard: a connector that dials only what [`AddressPolicy`] allows. It sees each
 //! socket address just before it is dialled, so a name that resolves differently the second time
-//! gains nothing. Used by [`super::http`] alone; no call to an IdP may go around it.
+//! gains nothing. With a proxy, which resolves names itself, it sees only what is written in URLs.
+//! Used by [`super::http`] alone; no call to an IdP may go around it.
 
 use std::future::Future;
 use std::io;
@@ -11,11 +12,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 use tower_service::Service;
 
 use super::dns::{NameResolver, Unresolved};
+use super::error::ProxyError;
+use super::proxy::Proxy;
 use crate::model::address::{AddressPolicy, LOOPBACK, is_localhost};
 
 /// The guard's refusal, wrapped in the client's errors on its way up.
@@ -23,16 +29,26 @@ use crate::model::address::{AddressPolicy, LOOPBACK, is_localhost};
 #[error("a {0} address")]
 pub(super) struct Forbidden(pub(super) &'static str);
 
+/// The proxy can't be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy can't be reached")]
+pub(super) struct ProxyUnreachable(#[source] BoxError);
+
 /// Checks names when they are resolved, and literal addresses before they are dialled.
 #[derive(Clone)]
 pub(super) struct GuardedConnector {
     inner: HttpConnector<GuardedResolver>,
     addresses: Arc<AddressPolicy>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 impl GuardedConnector {
-    pub(super) fn new(addresses: Arc<AddressPolicy>, names: NameResolver) -> Self {
-        Self::with_lookup(addresses, move |name| {
+    pub(super) fn new(
+        addresses: Arc<AddressPolicy>,
+        names: NameResolver,
+        proxy: Option<Proxy>,
+    ) -> Self {
+        Self::with_lookup(addresses, proxy, move |name| {
             let names = names.clone();
             Box::pin(async move {
                 let addresses = names.addresses(name.as_str()).await?;
@@ -43,17 +59,49 @@ impl GuardedConnector {
 
     fn with_lookup(
         addresses: Arc<AddressPolicy>,
+        proxy: Option<Proxy>,
         lookup: impl Fn(Name) -> Resolving + Send + Sync + 'static,
     ) -> Self {
-        let lookup = Arc::new(lookup);
-        let resolver = GuardedResolver { addresses: Arc::clone(&addresses), lookup };
+        // The operator's own proxy may have any address.
+        let any = AddressPolicy { allow_insecure: true, ..AddressPolicy::default() };
+        let dialled = if proxy.is_some() { Arc::new(any) } else { Arc::clone(&addresses) };
+        let resolver = GuardedResolver { addresses: dialled, lookup: Arc::new(lookup) };
         let mut inner = HttpConnector::new_with_resolver(resolver);
         inner.enforce_http(false);
         inner.set_nodelay(true);
         inner.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Self { inner, addresses }
+        Self { inner, addresses, proxy: proxy.map(Arc::new) }
+    }
+
+    /// The kind of a host that is forbidden as written.
+    fn forbidden(&self, host: &str) -> Option<&'static str> {
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        match (literal, &self.proxy) {
+            // A resolver never sees an address that is written in the URL.
+            (Ok(literal), _) => self.addresses.forbidden(literal),
+            // Nor does it see a name that the proxy resolves.
+            (Err(_), Some(_)) => self.addresses.forbidden_name(host),
+            (Err(_), None) => None,
+        }
     }
 }
+
+/// A connection to the IdP, through the proxy.
+async fn tunnel(proxy: &Proxy, connecting: Connecting, uri: &Uri) -> Result<Connected, BoxError> {
+    let unreachable = |error: <HttpConnector<GuardedResolver> as Service<Uri>>::Error| {
+        ProxyUnreachable(error.into())
+    };
+    let mut stream = connecting.await.map_err(unreachable)?.into_inner();
+    let is_https = uri.scheme() == Some(&Scheme::HTTPS);
+    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default();
+    let opened = timeout(CONNECT_TIMEOUT, proxy.tunnel(&mut stream, host, port)).await?;
+    opened.map_err(|error: ProxyError| BoxError::from(error))?;
+    Ok(TokioIo::new(stream))
+}
+
+type Connecting = <HttpConnector<GuardedResolver> as Service<Uri>>::Future;
+type Connected = <HttpConnector<GuardedResolver> as Service<Uri>>::Response;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,15 +115,15 @@ impl Service<Uri> for GuardedConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        // A resolver never sees an address that is written in the URL.
-        let literal = uri.host().and_then(|host| {
-            host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
-        });
-        if let Some(kind) = literal.and_then(|literal| self.addresses.forbidden(literal)) {
+        if let Some(kind) = self.forbidden(uri.host().unwrap_or_default()) {
             return Box::pin(async move { Err(Forbidden(kind).into()) });
         }
-        let connecting = self.inner.call(uri);
-        Box::pin(async move { connecting.await.map_err(Into::into) })
+        let Some(proxy) = self.proxy.clone() else {
+            let connecting = self.inner.call(uri);
+            return Box::pin(async move { connecting.await.map_err(Into::into) });
+        };
+        let connecting = self.inner.call(proxy.uri.clone());
+        Box::pin(async move { tunnel(&proxy, connecting, &uri).await })
     }
 }
 
@@ -164,7 +212,7 @@ mod tests {
             ..AddressPolicy::default()
         });
         let connector = |lookup: fn(Name) -> Resolving| {
-            GuardedConnector::with_lookup(Arc::clone(&policy), lookup)
+            GuardedConnector::with_lookup(Arc::clone(&policy), None, lookup)
         };
         let mut rebound = connector(rebinding);
         assert!(rebound.call(uri.clone()).await.is_ok(), "the allowed address is dialled");
@@ -185,12 +233,33 @@ mod tests {
             let allowed_networks =
                 networks.into_iter().map(|network| network.parse().expect("a network")).collect();
             let policy = AddressPolicy { allowed_networks, ..AddressPolicy::default() };
-            let mut connector = GuardedConnector::with_lookup(Arc::new(policy), nowhere);
+            let mut connector = GuardedConnector::with_lookup(Arc::new(policy), None, nowhere);
             let dialled = connector.call(uri.clone()).await;
             assert_eq!(dialled.is_ok(), is_allowed);
             if let Err(error) = dialled {
                 assert!(find::<Forbidden>(error.as_ref()).is_some(), "{error:?}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn with_a_proxy_hosts_are_still_judged_as_written() {
+        let policy = Arc::new(AddressPolicy::default());
+        let proxy = Proxy::parse("http://127.0.0.1:1").expect("a proxy");
+        let mut connector = GuardedConnector::with_lookup(policy, Some(proxy), nowhere);
+        for (host, is_forbidden) in [
+            ("10.1.2.3", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("metadata.google.internal", true),
+            ("idp.example", false),
+            ("8.8.8.8", false),
+        ] {
+            let uri: Uri = format!("https://{host}/").parse().expect("a URI");
+            let error = connector.call(uri).await.expect_err("no proxy is there");
+            let is_refused = find::<Forbidden>(error.as_ref()).is_some();
+            assert_eq!(is_refused, is_forbidden, "{host}: {error:?}");
+            assert_ne!(is_refused, find::<ProxyUnreachable>(error.as_ref()).is_some(), "{host}");
         }
     }
 }

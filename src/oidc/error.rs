@@ -94,6 +94,9 @@ pub enum Outage {
     /// Any other failure of TLS.
     #[error("TLS failed: {0}")]
     Tls(&'static str),
+    /// The proxy, and not the IdP; or what the proxy tells of the IdP.
+    #[error("the proxy (SSO_PROVIDER_PROXY) {0}")]
+    Proxy(ProxyError),
     /// It took too long.
     #[error("it did not answer within {0:?}")]
     Timeout(Duration),
@@ -112,6 +115,20 @@ pub enum Outage {
     /// Enough logins of the account wait for it already.
     #[error("too many logins of this account are waiting for it")]
     TooManyWaiting,
+}
+
+/// Why the proxy of IdPs gave no connection to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// Its name doesn't resolve, or it doesn't accept connections.
+    #[error("cannot be reached")]
+    Unreachable,
+    /// It refused.
+    #[error("answered CONNECT with HTTP {0}")]
+    Status(u16),
+    /// It doesn't speak HTTP, or broke the connection.
+    #[error("did not answer CONNECT by HTTP")]
+    Malformed,
 }
 
 /// What is wrong with an answer.
@@ -259,6 +276,9 @@ impl Outage {
             Self::CertificateUntrusted(_) => Cause::TlsUntrusted,
             Self::CertificateNameMismatch => Cause::TlsNameMismatch,
             Self::Tls(_) => Cause::Tls,
+            // The proxy could not connect to the IdP.
+            Self::Proxy(ProxyError::Status(502..=504)) => Cause::Connect,
+            Self::Proxy(_) => Cause::Proxy,
             Self::Timeout(_) => Cause::Timeout,
             Self::ConnectionLost => Cause::ConnectionLost,
             Self::TooManyRequests => Cause::Http429,
@@ -436,6 +456,8 @@ mod tests {
             Outage::CertificateUntrusted(""),
             Outage::CertificateNameMismatch,
             Outage::Tls(""),
+            Outage::Proxy(ProxyError::Unreachable),
+            Outage::Proxy(ProxyError::Status(503)),
             Outage::Timeout(Duration::ZERO),
             Outage::ConnectionLost,
             Outage::TooManyRequests,

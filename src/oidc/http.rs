@@ -1,5 +1,5 @@
-//! The one HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy,
-//! bounded bodies and deadlines. Every call of this module goes through it; its connector is the
+//! The one HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy but
+//! the operator's, bounded bodies and deadlines. Every call of this module goes through it; its connector is the
 //! address guard in `oidc/address.rs`.
 
 use std::error::Error;
@@ -27,9 +27,10 @@ use tower_service::Service;
 use url::Url;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector};
+use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector, ProxyUnreachable};
 use super::dns::{NameResolver, Unresolved};
-use super::error::{CallError, Defect, Outage};
+use super::error::{CallError, Defect, Outage, ProxyError};
+use super::proxy::Proxy;
 use crate::model::address::AddressPolicy;
 use crate::model::text::quotable;
 use crate::telemetry::traces;
@@ -41,6 +42,8 @@ pub struct CallPolicy {
     pub addresses: AddressPolicy,
     /// CAs to trust in addition to those of the operating system.
     pub extra_cas: Vec<CertificateDer<'static>>,
+    /// The proxy through which IdPs are called.
+    pub proxy: Option<Proxy>,
     /// Resolves host names in place of the machine's name servers; for tests.
     pub name_server: Option<SocketAddr>,
     /// Whether requests carry the trace context (W3C Trace Context).
@@ -121,7 +124,7 @@ impl HttpClient {
         .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
         let names = NameResolver::new(policy.name_server)?;
-        let connector = GuardedConnector::new(Arc::clone(&addresses), names);
+        let connector = GuardedConnector::new(Arc::clone(&addresses), names, policy.proxy.clone());
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
         let builder =
             if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
@@ -326,7 +329,11 @@ fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
         return Failure::Forbidden(kind);
     }
     let is_timeout = || find::<tokio::time::error::Elapsed>(error).is_some();
-    Failure::Outage(if let Some(unresolved) = find::<Unresolved>(error) {
+    Failure::Outage(if find::<ProxyUnreachable>(error).is_some() {
+        Outage::Proxy(ProxyError::Unreachable)
+    } else if let Some(error) = find::<ProxyError>(error) {
+        Outage::Proxy(*error)
+    } else if let Some(unresolved) = find::<Unresolved>(error) {
         match unresolved {
             Unresolved::NoAddress => Outage::Dns,
             Unresolved::NoAnswer => Outage::DnsNoAnswer,

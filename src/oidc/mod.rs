@@ -17,4 +17,5 @@ mod metadata;
 pub mod probe;
 pub mod provider;
 pub mod providers;
+pub mod proxy;
 pub mod verify;

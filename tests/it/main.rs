@@ -27,6 +27,7 @@ mod logout_url;
 mod operations;
 mod postgres;
 mod provider_cache;
+mod proxy;
 mod quickstart;
 mod real_provider;
 mod redis_topologies;

@@ -20,8 +20,8 @@ pub(crate) fn private_ca() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
 }
 
-/// A private CA as PEM, and a fake IdP at https://localhost with a certificate of this CA for `name`.
-async fn idp_over_tls(name: &str, is_expired: bool) -> (String, FakeIdp) {
+/// A private CA as PEM, and a fake IdP at https://`host` with a certificate of this CA for `name`.
+pub(crate) async fn idp_over_tls(host: &str, name: &str, is_expired: bool) -> (String, FakeIdp) {
     let ca = private_ca();
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
@@ -43,7 +43,7 @@ async fn idp_over_tls(name: &str, is_expired: bool) -> (String, FakeIdp) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let behind = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let issuer = format!("https://localhost:{}", front.local_addr().expect("an address").port());
+    let issuer = format!("https://{host}:{}", front.local_addr().expect("an address").port());
     let target = behind.local_addr().expect("an address");
     let idp = FakeIdp::serve(behind, issuer, Arc::new(SystemClock), "client", "secret");
     tokio::spawn(async move {
@@ -69,7 +69,7 @@ async fn an_idp_of_an_unknown_ca_or_another_name_is_refused_and_of_a_listed_ca_a
         ("localhost", true, true, Some("tls_certificate_expired")),
     ] {
         let data = tempfile::tempdir().expect("a directory");
-        let (ca, idp) = idp_over_tls(name, is_expired).await;
+        let (ca, idp) = idp_over_tls("localhost", name, is_expired).await;
         let ca_file = data.path().join("ca.pem");
         std::fs::write(&ca_file, ca).expect("written");
         let setting = [("SSO_PROVIDER_CA_FILE", ca_file.to_str().expect("UTF-8"))];
