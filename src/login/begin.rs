@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::state::relying_party;
+use super::state::{client_tag, relying_party};
 use super::{Login, LoginError, RateLimitedBy, within_deadline};
 use crate::model::Violation;
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
@@ -64,6 +64,7 @@ impl Login {
             incarnation: connection.incarnation,
             relying_party: relying_party(provider.issuer(), &connection),
             max_age: hints.max_age,
+            client: request.client_key.as_deref().map(client_tag),
             return_to,
         };
         let value = ticket.seal(&request.slug, &pending);

@@ -15,8 +15,9 @@ use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
 use crate::model::text::quotable;
+use crate::oidc::breaker::CallOutcome;
 use crate::oidc::claims::{self, ClaimsError, UserInfoNeed};
-use crate::oidc::error::{CallError, ExchangeError};
+use crate::oidc::error::ExchangeError;
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::call::within_current;
@@ -173,12 +174,10 @@ impl Login {
         admit(&pending, &connection, &provider)?;
         admit_issuer(iss.as_deref(), answer.is_err(), &provider)?;
         let code = answer.map_err(LoginError::IdpRefused)?;
-        let PendingLogin { nonce, verifier, max_age, return_to, .. } = pending;
+        let PendingLogin { nonce, verifier, max_age, client, return_to, .. } = pending;
         let exchange = provider.exchange(code, verifier);
         let exchanged = progress.phases.timed("token", exchange).await;
-        let has_answered =
-            !matches!(exchanged, Err(ExchangeError::Call(CallError::Unavailable { .. })));
-        permit.record_outcome(has_answered, self.clock.monotonic());
+        permit.record_outcome(CallOutcome::of(&exchanged), client, self.clock.monotonic());
         let tokens = exchanged.map_err(|error| {
             if error.rejects_secret() && self.switch_secret(&connection, &provider) {
                 LoginError::SecretSwitch(error)

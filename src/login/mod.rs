@@ -292,6 +292,18 @@ impl LoginError {
         }
     }
 
+    /// How long to wait before another attempt.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
+            Self::Provider(error) => error.retry_after(),
+            Self::Exchange(ExchangeError::Call(error))
+            | Self::UserInfo(UserInfoError::Call(error)) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     /// The IdP's error code.
     #[must_use]
     pub fn idp_error(&self) -> Option<&str> {

@@ -17,7 +17,8 @@ use prost::Message;
 use crate::entropy::Entropy;
 use crate::model::connection::{Connection, Issuer};
 use crate::model::login::{
-    AuthorizationCode, BrowserBinding, Nonce, PendingLogin, PkceVerifier, StateParameter,
+    AuthorizationCode, BrowserBinding, ClientTag, Nonce, PendingLogin, PkceVerifier,
+    StateParameter,
 };
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
@@ -185,6 +186,7 @@ impl Ticket {
             incarnation: pending.incarnation,
             relying_party: pending.relying_party.to_vec(),
             max_age: pending.max_age.map(|max_age| max_age.as_secs()),
+            client: pending.client.map(|client| client.0),
             return_to: pending.return_to.as_ref().map(|return_to| return_to.as_str().to_owned()),
         };
         seal(&self.seal, slug, record.encode_to_vec())
@@ -199,6 +201,7 @@ impl Ticket {
             incarnation: record.incarnation,
             relying_party: record.relying_party.try_into().ok()?,
             max_age: record.max_age.map(Duration::from_secs),
+            client: record.client.map(ClientTag),
             return_to: record.return_to.map(ReturnTo::from_store),
         })
     }
@@ -240,6 +243,13 @@ pub(super) fn relying_party(issuer: &Issuer, connection: &Connection) -> [u8; 16
     out
 }
 
+/// A digest of a `client_key`.
+pub(super) fn client_tag(client_key: &str) -> ClientTag {
+    let digest = digest::digest(&digest::SHA256, client_key.as_bytes());
+    let first = digest.as_ref().first_chunk().copied().unwrap_or_default();
+    ClientTag(u32::from_be_bytes(first))
+}
+
 /// A pending login in the store. Fields are only ever added, so that two versions of the service can
 /// share a Redis.
 #[derive(Clone, PartialEq, Message)]
@@ -256,6 +266,8 @@ struct PendingRecord {
     max_age: Option<u64>,
     #[prost(string, optional, tag = "6")]
     return_to: Option<String>,
+    #[prost(fixed32, optional, tag = "7")]
+    client: Option<u32>,
 }
 
 /// HMAC-SHA256 over parts whose lengths are fixed except for the last, truncated to `N` bytes.
@@ -309,6 +321,7 @@ mod tests {
             incarnation: u64::MAX,
             relying_party: [7; 16],
             max_age: Some(Duration::from_secs(31_622_400)),
+            client: Some(client_tag("203.0.113.7")),
             return_to: None,
         }
     }

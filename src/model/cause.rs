@@ -294,6 +294,9 @@ causes! {
         Text("try again, with fewer or smaller calls at once");
     StreamLimit = "stream_limit": Overloaded, Transient,
         Text("close other health watches or reflection streams, then try again");
+    OutOfResources = "out_of_resources": Overloaded, Operator,
+        Text("the replica has no free file descriptors, ports or memory: raise its limits, or add \
+         replicas");
     CallDeadline = "call_deadline": Overloaded, Transient, Text("try again");
     PendingLoginsFull = "pending_logins_full": Overloaded, Transient,
         Text("try again; the operator sets the limit by SSO_MEMORY_PENDING_LOGINS, or uses Redis");

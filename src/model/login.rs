@@ -179,9 +179,15 @@ pub struct PendingLogin {
     pub relying_party: [u8; 16],
     /// The `max_age` that was sent.
     pub max_age: Option<Duration>,
+    /// Who began the login, if the web tier says so.
+    pub client: Option<ClientTag>,
     /// Where the web tier sends the person afterwards.
     pub return_to: Option<ReturnTo>,
 }
+
+/// A digest of a `client_key`, short because it only tells clients apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientTag(pub u32);
 
 macro_rules! secret_text {
     ($(#[$doc:meta])* $name:ident) => {

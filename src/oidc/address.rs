@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::dns::{NameResolver, Unresolved};
+use super::dns::{NameResolver, Unresolved, reachable};
 use super::error::ProxyError;
 use super::proxy::Proxy;
 use crate::model::address::{AddressPolicy, LOOPBACK, is_localhost};
@@ -165,10 +165,11 @@ impl Service<Name> for GuardedResolver {
     }
 }
 
-/// The allowed addresses of `localhost`. Nobody is asked for them, so that a second one is no
-/// attack.
+/// The allowed addresses of `localhost`. Nobody is asked for them, so a forbidden one among them does
+/// not mean an attack.
 fn loopback(policy: &AddressPolicy) -> io::Result<std::vec::IntoIter<SocketAddr>> {
     let allowed = LOOPBACK.into_iter().filter(|address| policy.forbidden(*address).is_none());
+    let allowed = reachable(allowed.collect()).into_iter();
     let allowed: Vec<_> = allowed.map(|address| SocketAddr::new(address, 0)).collect();
     if allowed.is_empty() {
         return Err(io::Error::other(Forbidden("loopback")));

@@ -6,7 +6,7 @@
 //! names, so it has a handful of lookups; those of all accounts have [`MAX_LOOKUPS`], of which names
 //! that lately had no answer get [`MAX_DOUBTFUL_LOOKUPS`].
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,6 +21,8 @@ use moka::Expiry;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::http::resource_used_up;
+
 /// Why a name has no address, wrapped in the client's errors on its way up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unresolved {
@@ -30,6 +32,9 @@ pub(super) enum Unresolved {
     /// They failed, or said nothing in time.
     #[error("no name server answered for the host name")]
     NoAnswer,
+    /// They could not be asked, for want of something of ours.
+    #[error("this replica has no free {0}")]
+    OutOfResources(&'static str),
 }
 
 /// Resolves names by the machine's hosts file and name servers; cheap to clone.
@@ -90,7 +95,7 @@ impl NameResolver {
 }
 
 impl Inner {
-    /// The error: there was no room, which says nothing about the name, so that it isn't cached.
+    /// The error is one of ours, which says nothing about the name, so that it isn't cached.
     async fn look_up(&self, name: &str) -> Result<Answer, Unresolved> {
         let system = self.system();
         if let Some(addresses) = system.in_hosts_file(name) {
@@ -105,6 +110,11 @@ impl Inner {
             Err(_) => Answer::failed(Unresolved::NoAnswer, None),
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => Answer::without(&none),
             Ok(Err(error)) => {
+                if let NetError::Io(error) = &error
+                    && let Some(resource) = resource_used_up(&**error)
+                {
+                    return Err(Unresolved::OutOfResources(resource));
+                }
                 tracing::debug!(host = name, %error, "name servers failed");
                 Answer::failed(Unresolved::NoAnswer, None)
             }
@@ -192,11 +202,11 @@ impl System {
 
 impl Answer {
     fn found(addresses: impl Iterator<Item = IpAddr>, ttl: Duration) -> Self {
-        let addresses: Arc<[IpAddr]> = addresses.take(MAX_ADDRESSES).collect();
+        let addresses: Vec<_> = addresses.take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
             return Self::failed(Unresolved::NoAddress, None);
         }
-        Self { outcome: Ok(addresses), ttl: ttl.clamp(SHORTEST_TTL, LONGEST_TTL) }
+        Self { outcome: Ok(reachable(addresses).into()), ttl: ttl.clamp(SHORTEST_TTL, LONGEST_TTL) }
     }
 
     fn failed(why: Unresolved, ttl: Option<u32>) -> Self {
@@ -237,6 +247,20 @@ impl Expiry<String, Answer> for ByTtl {
     ) -> Option<Duration> {
         Some(answer.ttl)
     }
+}
+
+/// Without the IPv6 addresses that no route of this machine leads to, unless there are no others: the
+/// failure to dial one must not stand for the failure of the IPv4 address. Sends nothing.
+pub(super) fn reachable(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let has_route = |address: &IpAddr| {
+        let probe = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0));
+        probe.and_then(|probe| probe.connect((*address, DISCARD_PORT))).is_ok()
+    };
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv4);
+    if v4.is_empty() {
+        return v6;
+    }
+    v4.into_iter().chain(v6.into_iter().filter(has_route)).collect()
 }
 
 /// The name servers and search domains of a resolv.conf. Lines that can't be read are left out, and
@@ -287,6 +311,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(5 * 60);
 const SHORTEST_FAILED_TTL: Duration = Duration::from_secs(2);
 const LONGEST_FAILED_TTL: Duration = Duration::from_secs(30);
 const DNS_PORT: u16 = 53;
+const DISCARD_PORT: u16 = 9;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS_FILE: &str = "/etc/hosts";
 

@@ -60,6 +60,14 @@ pub enum CallError {
         /// What happened.
         outage: Outage,
     },
+    /// No connection for want of something of ours. The IdP has no part in it.
+    #[error("{host} was not called: this replica has no free {resource}")]
+    OutOfResources {
+        /// The host of the URL.
+        host: String,
+        /// What was used up.
+        resource: &'static str,
+    },
     /// An answer that can't be used, whatever its body says.
     #[error("{host} gave an unusable answer: {defect}")]
     Unusable {
@@ -97,15 +105,18 @@ pub enum Outage {
     /// The proxy, and not the IdP; or what the proxy tells of the IdP.
     #[error("the proxy (SSO_PROVIDER_PROXY) {0}")]
     Proxy(ProxyError),
-    /// It took too long.
+    /// A connection took too long.
+    #[error("it did not accept a connection within {0:?}")]
+    ConnectTimeout(Duration),
+    /// Its answer took too long.
     #[error("it did not answer within {0:?}")]
     Timeout(Duration),
     /// The connection broke.
     #[error("the connection broke before the whole answer was received")]
     ConnectionLost,
-    /// It limits the rate of requests.
-    #[error("HTTP 429, too many requests")]
-    TooManyRequests,
+    /// It limits the rate of requests, and may say how long to wait.
+    #[error("HTTP 429, too many requests{}", wait(*.0))]
+    TooManyRequests(Option<Duration>),
     /// An internal error of the IdP.
     #[error("HTTP {0}")]
     ServerError(u16),
@@ -246,6 +257,7 @@ impl CallError {
         match self {
             Self::AddressForbidden { .. } => Cause::PrivateAddress,
             Self::Unavailable { outage, .. } => outage.cause(),
+            Self::OutOfResources { .. } => Cause::OutOfResources,
             Self::Unusable { defect, .. } => document.unusable(defect),
         }
     }
@@ -253,7 +265,9 @@ impl CallError {
     /// Removes secrets from the names of hosts, which are the IdP's words, too.
     pub(super) fn redact(&mut self, redactor: &Redactor) {
         match self {
-            Self::AddressForbidden { host, .. } | Self::Unavailable { host, .. } => {
+            Self::AddressForbidden { host, .. }
+            | Self::Unavailable { host, .. }
+            | Self::OutOfResources { host, .. } => {
                 redactor.apply(host);
             }
             Self::Unusable { host, defect } => {
@@ -264,6 +278,23 @@ impl CallError {
             }
         }
     }
+
+    /// How long the IdP wants not to be called.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { outage: Outage::TooManyRequests(wait), .. } => *wait,
+            Self::AddressForbidden { .. }
+            | Self::Unavailable { .. }
+            | Self::OutOfResources { .. }
+            | Self::Unusable { .. } => None,
+        }
+    }
+}
+
+/// For a message.
+fn wait(wait: Option<Duration>) -> String {
+    wait.map(|wait| format!(": not before {wait:?} have passed")).unwrap_or_default()
 }
 
 impl Outage {
@@ -279,9 +310,9 @@ impl Outage {
             // The proxy could not connect to the IdP.
             Self::Proxy(ProxyError::Status(502..=504)) => Cause::Connect,
             Self::Proxy(_) => Cause::Proxy,
-            Self::Timeout(_) => Cause::Timeout,
+            Self::ConnectTimeout(_) | Self::Timeout(_) => Cause::Timeout,
             Self::ConnectionLost => Cause::ConnectionLost,
-            Self::TooManyRequests => Cause::Http429,
+            Self::TooManyRequests(_) => Cause::Http429,
             Self::ServerError(_) => Cause::Http5xx,
             Self::CircuitOpen => Cause::CircuitOpen,
             Self::TooManyWaiting => Cause::TooManyWaiting,
@@ -304,6 +335,15 @@ impl ProviderError {
         match self {
             Self::Call { error, .. } => error.redact(redactor),
             Self::Invalid(problem) => problem.redact(redactor),
+        }
+    }
+
+    /// See [`CallError::retry_after`].
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Call { error, .. } => error.retry_after(),
+            Self::Invalid(_) => None,
         }
     }
 }
@@ -458,9 +498,10 @@ mod tests {
             Outage::Tls(""),
             Outage::Proxy(ProxyError::Unreachable),
             Outage::Proxy(ProxyError::Status(503)),
+            Outage::ConnectTimeout(Duration::ZERO),
             Outage::Timeout(Duration::ZERO),
             Outage::ConnectionLost,
-            Outage::TooManyRequests,
+            Outage::TooManyRequests(None),
             Outage::ServerError(500),
             Outage::CircuitOpen,
             Outage::TooManyWaiting,

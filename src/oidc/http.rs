@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, DATE, LOCATION,
+    RETRY_AFTER, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -251,6 +252,7 @@ impl fmt::Debug for HttpClient {
 /// A [`CallError`] before its host is known, so that a call that succeeds allocates no host name.
 enum Failure {
     Forbidden(&'static str),
+    OutOfResources(&'static str),
     Outage(Outage),
     Defect(Defect),
 }
@@ -259,6 +261,7 @@ impl Failure {
     fn at(self, host: String) -> CallError {
         match self {
             Self::Forbidden(kind) => CallError::AddressForbidden { host, kind },
+            Self::OutOfResources(resource) => CallError::OutOfResources { host, resource },
             Self::Outage(outage) => CallError::Unavailable { host, outage },
             Self::Defect(defect) => CallError::Unusable { host, defect },
         }
@@ -274,10 +277,24 @@ fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> 
         return Err(Failure::Defect(Defect::Redirect { status: status.as_u16(), target }));
     }
     match status {
-        StatusCode::TOO_MANY_REQUESTS => Err(Failure::Outage(Outage::TooManyRequests)),
+        StatusCode::TOO_MANY_REQUESTS => {
+            Err(Failure::Outage(Outage::TooManyRequests(retry_after(headers))))
+        }
         _ if status.is_server_error() => Err(Failure::Outage(Outage::ServerError(status.as_u16()))),
         _ => Ok(()),
     }
+}
+
+/// RFC 9110 10.2.3: seconds, or a date, which is compared with the answer's own.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let date = |text| httpdate::parse_http_date(text).ok();
+    let value = text(RETRY_AFTER)?.trim();
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => date(value)?.duration_since(date(text(DATE)?)?).ok()?,
+    };
+    Some(wait.clamp(SHORTEST_RETRY_AFTER, LONGEST_RETRY_AFTER))
 }
 
 /// Some servers compress although they are asked not to. The decompressed body is bounded too.
@@ -311,22 +328,38 @@ fn host_of_uri(uri: &Uri) -> String {
 
 /// Looks for an error of type `E` in `error` and below it.
 pub(super) fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
-    if let Some(found) = error.downcast_ref::<E>() {
-        return Some(found);
-    }
+    error.downcast_ref::<E>().or_else(|| below(error).and_then(find))
+}
+
+fn below<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     // An I/O error's `source` leaves out the error that it wraps.
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    let below = match wrapped {
+    match wrapped {
         Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
         None => error.source(),
-    };
-    below.and_then(find)
+    }
+}
+
+/// What of ours is used up, if that is what an I/O error in `error` or below it says.
+pub(super) fn resource_used_up(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    match code {
+        Some(ENFILE | EMFILE) => Some("file descriptors"),
+        // No local port is left for the IdP's address; addresses that this machine can't reach at all
+        // are left out before they are dialled.
+        Some(EADDRNOTAVAIL) => Some("local ports"),
+        Some(ENOMEM | ENOBUFS) => Some("memory for sockets"),
+        Some(_) | None => below(error).and_then(resource_used_up),
+    }
 }
 
 /// What really happened, below the client's own errors.
 fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
     if let Some(Forbidden(kind)) = find::<Forbidden>(error) {
         return Failure::Forbidden(kind);
+    }
+    if let Some(resource) = resource_used_up(error) {
+        return Failure::OutOfResources(resource);
     }
     let is_timeout = || find::<tokio::time::error::Elapsed>(error).is_some();
     Failure::Outage(if find::<ProxyUnreachable>(error).is_some() {
@@ -337,11 +370,12 @@ fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
         match unresolved {
             Unresolved::NoAddress => Outage::Dns,
             Unresolved::NoAnswer => Outage::DnsNoAnswer,
+            Unresolved::OutOfResources(resource) => return Failure::OutOfResources(resource),
         }
     } else if let Some(error) = find::<rustls::Error>(error) {
         tls_outage(error)
     } else if is_connecting && is_timeout() {
-        Outage::Timeout(CONNECT_TIMEOUT)
+        Outage::ConnectTimeout(CONNECT_TIMEOUT)
     } else if is_connecting {
         Outage::Connect
     } else {
@@ -382,6 +416,15 @@ fn tls_outage(error: &rustls::Error) -> Outage {
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than servers keep idle connections, so that no code is sent into a closing one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What an IdP may ask for by Retry-After.
+const SHORTEST_RETRY_AFTER: Duration = Duration::from_secs(1);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Linux's error numbers.
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const EADDRNOTAVAIL: i32 = 99;
+const ENOBUFS: i32 = 105;
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const USER_AGENT_TEXT: &str = concat!("peerpanda-sso/", env!("CARGO_PKG_VERSION"));
@@ -434,6 +477,7 @@ mod tests {
             Failure::Outage(outage) => outage,
             Failure::Forbidden(kind) => panic!("{kind}"),
             Failure::Defect(defect) => panic!("{defect}"),
+            Failure::OutOfResources(resource) => panic!("{resource}"),
         };
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(outage(&refused, true), Outage::Connect);
@@ -445,6 +489,48 @@ mod tests {
         }
         let forbidden = io::Error::other(Forbidden("loopback"));
         assert!(matches!(failure(&forbidden, true), Failure::Forbidden("loopback")));
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_idps_fault() {
+        for (code, expected) in [
+            (23, Some("file descriptors")),
+            (24, Some("file descriptors")),
+            (99, Some("local ports")),
+            (12, Some("memory for sockets")),
+            (105, Some("memory for sockets")),
+            // ECONNREFUSED and EHOSTUNREACH.
+            (111, None),
+            (113, None),
+        ] {
+            let error = io::Error::other(io::Error::from_raw_os_error(code));
+            let resource = match failure(&error, true) {
+                Failure::OutOfResources(resource) => Some(resource),
+                Failure::Forbidden(_) | Failure::Outage(_) | Failure::Defect(_) => None,
+            };
+            assert_eq!(resource, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_bounded() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (value, expected) in [
+            (Some("30"), Some(30)),
+            (Some("0"), Some(1)),
+            (Some("86400"), Some(3600)),
+            (Some("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120)),
+            (Some("Sun, 06 Nov 1994 08:00:00 GMT"), None),
+            (Some("-1"), None),
+            (Some("soon"), None),
+            (None, None),
+        ] {
+            let mut headers = HeaderMap::from_iter([(DATE, HeaderValue::from_static(date))]);
+            if let Some(value) = value {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+            }
+            assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{value:?}");
+        }
     }
 
     #[test]

@@ -74,9 +74,9 @@ async fn failures_of_the_token_endpoint_arrive_with_their_causes() {
         assert_eq!(actual, (reason.to_owned(), cause.to_owned()), "{status}");
         service.idp.behave().answers.clear();
     }
-    // Two calls had no answer; three more open the breaker, before the state is spent.
+    // Five server errors without a success open the breaker, of which one was the last above.
     answer(&mut service.idp.behave(), "/token", 503, "");
-    for _ in 0..3 {
+    for _ in 0..4 {
         let callback = service.approved().await;
         assert_eq!(service.cause_of(&callback).await.1, "http_5xx");
     }

@@ -46,6 +46,10 @@ pub(crate) struct Behaviour {
     /// Replaces the token endpoint's answer: status and body. `{code_verifier}` stands for the
     /// received one.
     pub(crate) token_answer: Option<(u16, String)>,
+    /// The status of the answer to an unknown code.
+    pub(crate) unknown_code_status: u16,
+    /// `Retry-After` of every answer.
+    pub(crate) retry_after: Option<&'static str>,
     /// Merged into the token response; null removes a member.
     pub(crate) token_response: Value,
     /// Replaces an endpoint's answer: status, body, and Location if it is not empty.
@@ -159,6 +163,8 @@ impl Default for Behaviour {
             signed_userinfo: false,
             foreign_key: false,
             token_answer: None,
+            unknown_code_status: 400,
+            retry_after: None,
             token_response: json!({}),
             answers: HashMap::new(),
             userinfo: Value::Null,
@@ -391,6 +397,20 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let mut response = behaved(State(Arc::clone(&idp)), method, uri, headers, body).await;
+    if let Some(retry_after) = locked(&idp.behaviour).retry_after {
+        response.headers_mut().insert("retry-after", retry_after.parse().expect("a header"));
+    }
+    response
+}
+
+async fn behaved(
+    State(idp): State<Arc<Inner>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
     let path = locked(&idp.behaviour)
         .routes
@@ -513,7 +533,8 @@ impl Inner {
             };
         }
         let Some(granted) = locked(&self.granted).remove(field("code")) else {
-            return refused(StatusCode::BAD_REQUEST, "invalid_grant");
+            let status = StatusCode::from_u16(behaviour.unknown_code_status).expect("a status");
+            return refused(status, "invalid_grant");
         };
         let challenge = aws_lc_rs::digest::digest(
             &aws_lc_rs::digest::SHA256,

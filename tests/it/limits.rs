@@ -150,7 +150,6 @@ async fn a_wall_clock_that_is_set_back_refuses_nobody() {
         Service::start_with(|config| config.begin_rate = Rate::parse("60/1m").expect("a rate"))
             .await;
     let other = service.with_another_account().await;
-    service.log_in().await.expect("a login before");
     for _ in 0..5 {
         service.idp.behave().token_answer = Some((503, String::new()));
         assert_eq!(reason(service.log_in().await), "PROVIDER_UNAVAILABLE");
@@ -167,4 +166,57 @@ async fn a_wall_clock_that_is_set_back_refuses_nobody() {
     service.clock.advance(Duration::from_secs(11));
     service.log_in().await.expect("neither a rate limit nor a breaker lasts longer");
     service.log_in_at_other(&other).await.expect("nor the pause after a failed fetch");
+}
+
+/// An IdP that answers 5xx or 429 to unknown codes is not away: a stranger with made-up codes must not
+/// have it taken for that. At the start nobody has logged in, later the last login is long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_with_made_up_codes_takes_nobodys_login() {
+    for status in [500, 503, 429] {
+        let mut service = Service::start().await;
+        service.idp.behave().unknown_code_status = status;
+        let mut refused_callback = None;
+        for round in 0..3 {
+            for attempt in 0..30 {
+                let begun = service.begin(from("203.0.113.66")).await.expect("begun");
+                let mut made_up = service.idp.approve(&begun.redirect_url, "nobody");
+                made_up.code = "made-up".to_owned();
+                let made_up = complete_request(&made_up);
+                let refusal = refused(service.complete(made_up.clone()).await);
+                assert_eq!(refusal.reason, "PROVIDER_UNAVAILABLE", "{refusal:?}");
+                assert_eq!(refusal.retry, "login", "the breaker is closed: {refusal:?}");
+                let repeated = refused_callback.replace(made_up).unwrap_or_default();
+                service.complete(repeated).await.expect_err("refused");
+                if attempt % 10 == 9 {
+                    let begun = service.begin(from("198.51.100.1")).await.expect("begun");
+                    let callback = service.idp.approve(&begun.redirect_url, "alice");
+                    let login = service.complete(complete_request(&callback)).await;
+                    login.unwrap_or_else(|error| panic!("{status}, round {round}: {error:?}"));
+                }
+            }
+            service.clock.advance(Duration::from_secs(600));
+        }
+    }
+}
+
+/// RFC 9110 10.2.3, RFC 6585 4: what the IdP asks for reaches the caller, and holds up no other login.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idp_that_limits_requests_says_how_long_to_wait() {
+    let mut service = Service::start().await;
+    service.log_in().await.expect("a login before");
+    service.idp.behave().token_answer = Some((429, String::new()));
+    service.idp.behave().retry_after = Some("30");
+    for _ in 0..10 {
+        let status = {
+            let callback = service.approved().await;
+            service.complete(complete_request(&callback)).await.expect_err("limited")
+        };
+        assert!(status.get_details_retry_info().is_none(), "the state is spent");
+        let refusal = refused::<()>(Err(status));
+        assert_eq!(refusal.retry, "login", "{refusal:?}");
+        assert_eq!(refusal.metadata["cause"], "http_429", "{refusal:?}");
+        assert_eq!(refusal.metadata["retry_after_seconds"], "30", "{refusal:?}");
+    }
+    service.idp.behave().token_answer = None;
+    service.log_in().await.expect("the next login is not held up");
 }

@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::binary::Program;
 use crate::fake_idp::{FakeIdp, locked};
-use crate::harness::{begin_request, eventually, free_port, key, logged_port, own_redis, reason};
+use crate::harness::{
+    begin_request, complete_request, eventually, free_port, key, logged_port, own_redis, reason,
+};
 
 pub(crate) fn metrics_port(program: &Program) -> u16 {
     logged_port(&locked(&program.log), "metrics.address").expect("logged")
@@ -107,14 +109,18 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
         .await
         .expect("created");
     let begin = pb::BeginLoginRequest { slug: "other".to_owned(), ..begin_request() };
-    program.login.begin_login(begin).await.expect("begun");
-    idp.behave().token_answer = Some((503, String::new()));
+    program.login.begin_login(begin.clone()).await.expect("begun");
+    other.behave().token_answer = Some((503, String::new()));
     for _ in 0..5 {
-        assert_eq!(reason(program.log_in(&idp).await), "PROVIDER_UNAVAILABLE");
+        let begun = program.login.begin_login(begin.clone()).await.expect("begun").into_inner();
+        let callback = other.approve(&begun.redirect_url, "bob");
+        let request =
+            pb::CompleteLoginRequest { slug: "other".to_owned(), ..complete_request(&callback) };
+        assert_eq!(reason(program.login.complete_login(request).await), "PROVIDER_UNAVAILABLE");
     }
     let (_, metrics) = get(port, "/metrics").await;
     assert!(
-        (value(&metrics, r#"sso_logins_begun_total{account="other"}"#) - 1.0).abs() < f64::EPSILON,
+        (value(&metrics, r#"sso_logins_begun_total{account="other"}"#) - 6.0).abs() < f64::EPSILON,
         "the shared label"
     );
     assert!((value(&metrics, "sso_breakers_open") - 1.0).abs() < f64::EPSILON, "{metrics}");

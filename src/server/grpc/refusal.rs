@@ -229,11 +229,16 @@ impl From<LoginError> for Refusal {
             Some(idp_error) => refusal.with("idp_error", idp_error),
             None => refusal,
         };
+        // RetryInfo is of a call that may be repeated; a new login learns it from the metadata.
+        let refusal = match error.retry_after() {
+            Some(wait) => Self {
+                retry_after: Some(wait),
+                ..refusal.with("retry_after_seconds", wait.as_secs_f64().ceil().to_string())
+            },
+            None => refusal,
+        };
         match error {
             LoginError::BadRequest(violations) => Self::violations(violations),
-            LoginError::RateLimited { retry_after, .. } => {
-                Self { retry_after: Some(retry_after), ..refusal }
-            }
             LoginError::IdpRefused(idp) => Self { detail: idp.description, ..refusal },
             LoginError::SecretSwitch(ExchangeError::ClientRejected { description, .. }) => {
                 Self { detail: description, retry: Some(Retry::Login), ..refusal }
