@@ -1,6 +1,6 @@
 //! Background tasks of one service: each is tracked, ends at shutdown, and is noticed if it panics
-//! or ends by itself. Used by `app` and `server`; fetches from an IdP and the connection to Redis are
-//! spawned where they are needed and have deadlines of their own.
+//! or ends by itself. Used by `app`, `server` and `oidc::providers`; the connection to Redis is spawned
+//! where it is needed and has deadlines of its own.
 
 use std::any::Any;
 use std::future::Future;

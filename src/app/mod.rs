@@ -164,20 +164,21 @@ impl App {
             propagate_trace_context: config.trace_providers,
         })
         .map_err(|error| StartError::HttpClient(error.to_string()))?;
+        let providers = Arc::new(Providers::new(
+            http,
+            tasks.clone(),
+            Arc::clone(clock),
+            config.public_origin.clone(),
+            config.known_connections,
+        ));
         let admin = ConnectionAdmin::new(
             Arc::clone(&sql.connections),
             Arc::clone(&sql.attempts),
             Arc::clone(&connections),
-            http.clone(),
-            Arc::clone(&environment.clock),
+            Arc::clone(&providers),
+            Arc::clone(clock),
             Arc::clone(&environment.entropy),
             config.public_origin.clone(),
-        );
-        let providers = Providers::new(
-            http,
-            Arc::clone(&environment.clock),
-            config.public_origin.clone(),
-            config.known_connections,
         );
         let changes = Arc::new(AutomaticChanges::new(
             Arc::clone(&sql.connections),
@@ -191,7 +192,7 @@ impl App {
             changes,
             Arc::clone(&attempts),
             Arc::clone(&pending),
-            Arc::new(providers),
+            providers,
             Arc::clone(clock),
             Arc::clone(&environment.entropy),
             tasks.clone(),

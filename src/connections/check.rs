@@ -1,6 +1,7 @@
 //! CheckConnection: what is right and what is wrong at the customer's IdP, found without a person.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConnectionAdmin, ConnectionError};
@@ -76,7 +77,7 @@ impl ConnectionAdmin {
             connection,
             redirect_uri: &redirect_uri,
             public_origin: &self.public_origin,
-            http: &self.http,
+            http: self.providers.http(),
             clock: self.clock.as_ref(),
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
@@ -124,10 +125,17 @@ impl ConnectionAdmin {
         let kept =
             self.store.call(|store| store.record_check(slug, incarnation, &record, *is_proposal));
         kept.await?;
+        if !is_proposal {
+            // What the check has read is what the next login uses. The fetch goes on by itself.
+            let connection = Arc::new(connection.clone());
+            let _ = tokio::time::timeout(RENEWAL_WAIT, self.providers.renew(&connection)).await;
+        }
         Ok(record)
     }
 }
 
+/// How long a check waits for the documents to be replaced in the cache.
+const RENEWAL_WAIT: Duration = Duration::from_secs(3);
 /// How often an account may be checked.
 pub(super) const RATE: Rate =
     Rate { count: NonZeroU32::new(6).expect("not zero"), period: Duration::from_secs(60) };

@@ -22,7 +22,7 @@ use crate::model::change::ChangeRecord;
 use crate::model::check::CheckRecord;
 use crate::model::connection::Connection;
 use crate::model::slug::Slug;
-use crate::oidc::http::HttpClient;
+use crate::oidc::providers::Providers;
 use crate::rate_limit::RateLimiter;
 use crate::store::cache::ConnectionCache;
 use crate::store::{
@@ -40,7 +40,7 @@ pub struct ConnectionAdmin {
     store: Arc<DeferredStore<dyn Connections>>,
     attempts: Arc<DeferredStore<dyn LoginAttempts>>,
     cache: Arc<ConnectionCache>,
-    http: HttpClient,
+    providers: Arc<Providers>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     public_origin: String,
@@ -57,25 +57,25 @@ pub struct Page<T, Next> {
 }
 
 impl ConnectionAdmin {
-    /// `http`: the one client that calls IdPs.
+    /// Joins the verbs with the parts that they use.
     #[must_use]
     pub fn new(
         store: Arc<DeferredStore<dyn Connections>>,
         attempts: Arc<DeferredStore<dyn LoginAttempts>>,
         cache: Arc<ConnectionCache>,
-        http: HttpClient,
+        providers: Arc<Providers>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         public_origin: String,
     ) -> Self {
         let check_rate = RateLimiter::new(check::RATE, Arc::clone(&clock));
-        Self { store, attempts, cache, http, clock, entropy, public_origin, check_rate }
+        Self { store, attempts, cache, providers, clock, entropy, public_origin, check_rate }
     }
 
     /// Which addresses a connection may name.
     #[must_use]
     pub fn addresses(&self) -> &AddressPolicy {
-        self.http.addresses()
+        self.providers.http().addresses()
     }
 
     /// One connection, as stored now.

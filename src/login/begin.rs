@@ -44,7 +44,11 @@ impl Login {
         let client = self.limits.admit_client(request.client_key.as_deref());
         client.map_err(limited(RateLimitedBy::Client, per_client))?;
         let mut phases = Phases::default();
-        let (connection, provider) = self.resolve(&request.slug, &mut phases).await?;
+        let connection = self.connection(&request.slug).await?;
+        // Before it waits for the IdP.
+        let account = self.limits.admit_account(&request.slug);
+        account.map_err(limited(RateLimitedBy::Account, per_account))?;
+        let (connection, provider) = self.provider_of(connection, &mut phases).await?;
         if let Some(iss) = &request.iss
             && !provider.admits_callback_issuer(Some(iss))
         {
@@ -52,8 +56,6 @@ impl Login {
             return Err(LoginError::IssuerMismatch { expected, actual: Some(quotable(iss)) });
         }
         let hints = connection.settings.complete_hints(request.hints);
-        let account = self.limits.admit_account(&request.slug);
-        account.map_err(limited(RateLimitedBy::Account, per_account))?;
         let now = self.clock.unix_seconds();
         let entropy = self.entropy.as_ref();
         let binding = request.browser_binding.as_ref();

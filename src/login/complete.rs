@@ -17,7 +17,7 @@ use crate::model::slug::Slug;
 use crate::model::text::quotable;
 use crate::oidc::breaker::CallOutcome;
 use crate::oidc::claims::{self, ClaimsError, UserInfoNeed};
-use crate::oidc::error::ExchangeError;
+use crate::oidc::error::{ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::call::within_current;
@@ -178,6 +178,9 @@ impl Login {
         let exchange = provider.exchange(code, verifier);
         let exchanged = progress.phases.timed("token", exchange).await;
         permit.record_outcome(CallOutcome::of(&exchanged), client, self.clock.monotonic());
+        if exchanged.as_ref().is_err_and(ExchangeError::is_endpoint_gone) {
+            self.providers.endpoint_has_moved(&connection, &provider);
+        }
         let tokens = exchanged.map_err(|error| {
             if error.rejects_secret() && self.switch_secret(&connection, &provider) {
                 LoginError::SecretSwitch(error)
@@ -195,8 +198,11 @@ impl Login {
             // Once more with the keys that the IdP publishes now.
             Err(error) if error.needs_fresh_keys() => {
                 let fresh = self.providers.with_fresh_keys(&connection, &provider).await;
-                let fresh = fresh.ok_or(LoginError::IdToken(error))?;
-                (verify(&fresh).map_err(LoginError::IdToken)?, fresh)
+                let verified = fresh.as_ref().map_or(Err(error), |fresh| verify(fresh));
+                let age =
+                    |error: IdTokenError| error.with_keys_age(self.providers.keys_age(&connection));
+                let verified = verified.map_err(|error| LoginError::IdToken(age(error)))?;
+                (verified, fresh.unwrap_or(provider))
             }
             Err(error) => return Err(LoginError::IdToken(error)),
         };
@@ -214,8 +220,8 @@ impl Login {
     async fn identify(
         &self,
         slug: &Slug,
-        connection: &Connection,
-        provider: &Provider,
+        connection: &Arc<Connection>,
+        provider: &Arc<Provider>,
         verified: VerifiedClaims,
         tokens: &Tokens,
         progress: &mut LoginProgress,
@@ -228,7 +234,11 @@ impl Login {
             let wait = if is_optional { GROUPS_TIMEOUT } else { RPC_DEADLINE };
             let request = provider.userinfo(tokens, &verified, self.clock.unix_seconds());
             let request = tokio::time::timeout(wait, request);
-            match progress.phases.timed("userinfo", request).await {
+            let answer = progress.phases.timed("userinfo", request).await;
+            if matches!(&answer, Ok(Err(error)) if error.is_endpoint_gone()) {
+                self.providers.endpoint_has_moved(connection, provider);
+            }
+            match answer {
                 Ok(Ok(claims)) => userinfo = Some(claims),
                 Ok(Err(error)) if is_optional => groups_lost = Some(error.cause()),
                 Ok(Err(error)) => return Err(LoginError::UserInfo(error)),

@@ -139,6 +139,15 @@ impl Login {
         phases: &mut Phases,
     ) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
         let connection = self.connection(slug).await?;
+        self.provider_of(connection, phases).await
+    }
+
+    /// The connection, with a known issuer, and its IdP.
+    async fn provider_of(
+        &self,
+        connection: Arc<Connection>,
+        phases: &mut Phases,
+    ) -> Result<(Arc<Connection>, Arc<Provider>), LoginError> {
         let provider = phases
             .timed("metadata", self.providers.of(&connection))
             .await

@@ -17,8 +17,7 @@ use prost::Message;
 use crate::entropy::Entropy;
 use crate::model::connection::{Connection, Issuer};
 use crate::model::login::{
-    AuthorizationCode, BrowserBinding, ClientTag, Nonce, PendingLogin, PkceVerifier,
-    StateParameter,
+    AuthorizationCode, BrowserBinding, ClientTag, Nonce, PendingLogin, PkceVerifier, StateParameter,
 };
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;

@@ -82,6 +82,7 @@ impl CallOutcome {
             Err(
                 ExchangeError::ClientRejected { .. }
                 | ExchangeError::CodeRejected { .. }
+                | ExchangeError::EndpointGone(_)
                 | ExchangeError::ResponseInvalid(_),
             ) => Self::Answered,
         }

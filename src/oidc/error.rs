@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::idps::{Refuses, known_error};
+use super::refetch::KeysAge;
 use crate::model::cause::Cause;
 use crate::model::redact::Redactor;
 
@@ -204,6 +205,9 @@ pub enum ExchangeError {
         /// The IdP's text, sanitized; for the log.
         description: Option<String>,
     },
+    /// HTTP 404, 405 or 410: the endpoint may have moved.
+    #[error("the token endpoint is not at its URL: {0}")]
+    EndpointGone(Problem),
     /// Any other answer that holds no tokens.
     #[error("the token endpoint's answer cannot be used: {0}")]
     ResponseInvalid(Problem),
@@ -220,6 +224,9 @@ pub enum UserInfoError {
     /// The call failed.
     #[error(transparent)]
     Call(CallError),
+    /// HTTP 404, 405 or 410: the endpoint may have moved.
+    #[error(transparent)]
+    EndpointGone(Problem),
     /// It is of another subject, malformed, or an error.
     #[error(transparent)]
     Invalid(Problem),
@@ -277,6 +284,10 @@ impl CallError {
                 }
             }
         }
+    }
+
+    fn is_redirect(&self) -> bool {
+        matches!(self, Self::Unusable { defect: Defect::Redirect { .. }, .. })
     }
 
     /// How long the IdP wants not to be called.
@@ -362,7 +373,19 @@ impl ExchangeError {
             Self::Call(error) => error.cause(Document::TokenResponse),
             Self::ClientRejected { cause, .. } => *cause,
             Self::CodeRejected { .. } => Cause::InvalidGrant,
-            Self::ResponseInvalid(problem) => problem.cause,
+            Self::EndpointGone(problem) | Self::ResponseInvalid(problem) => problem.cause,
+        }
+    }
+
+    /// Whether the metadata may name another endpoint by now.
+    #[must_use]
+    pub fn is_endpoint_gone(&self) -> bool {
+        match self {
+            Self::EndpointGone(_) => true,
+            Self::Call(error) => error.is_redirect(),
+            Self::ClientRejected { .. } | Self::CodeRejected { .. } | Self::ResponseInvalid(_) => {
+                false
+            }
         }
     }
 
@@ -386,7 +409,7 @@ impl ExchangeError {
             Self::ClientRejected { idp_error, .. } | Self::CodeRejected { idp_error, .. } => {
                 Some(idp_error)
             }
-            Self::Call(_) | Self::ResponseInvalid(_) => None,
+            Self::Call(_) | Self::EndpointGone(_) | Self::ResponseInvalid(_) => None,
         }
     }
 
@@ -399,7 +422,9 @@ impl ExchangeError {
                 redactor.apply(idp_error);
                 description.iter_mut().for_each(|text| redactor.apply(text));
             }
-            Self::ResponseInvalid(problem) => problem.redact(redactor),
+            Self::EndpointGone(problem) | Self::ResponseInvalid(problem) => {
+                problem.redact(redactor);
+            }
         }
     }
 }
@@ -422,6 +447,15 @@ impl IdTokenError {
     pub fn redact(&mut self, redactor: &Redactor) {
         self.0.redact(redactor);
     }
+
+    /// Says how old the keys are, if they are what the token lacks.
+    #[must_use]
+    pub fn with_keys_age(mut self, age: Option<KeysAge>) -> Self {
+        if let Some(age) = age.filter(|_| self.needs_fresh_keys()) {
+            self.0.text = format!("{}; {age}", self.0.text);
+        }
+        self
+    }
 }
 
 impl UserInfoError {
@@ -430,7 +464,17 @@ impl UserInfoError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Call(error) => error.cause(Document::UserInfo),
-            Self::Invalid(problem) => problem.cause,
+            Self::EndpointGone(problem) | Self::Invalid(problem) => problem.cause,
+        }
+    }
+
+    /// Whether the metadata may name another endpoint by now.
+    #[must_use]
+    pub fn is_endpoint_gone(&self) -> bool {
+        match self {
+            Self::EndpointGone(_) => true,
+            Self::Call(error) => error.is_redirect(),
+            Self::Invalid(_) => false,
         }
     }
 
@@ -438,7 +482,7 @@ impl UserInfoError {
     pub fn redact(&mut self, redactor: &Redactor) {
         match self {
             Self::Call(error) => error.redact(redactor),
-            Self::Invalid(problem) => problem.redact(redactor),
+            Self::EndpointGone(problem) | Self::Invalid(problem) => problem.redact(redactor),
         }
     }
 }

@@ -18,4 +18,5 @@ pub mod probe;
 pub mod provider;
 pub mod providers;
 pub mod proxy;
+pub mod refetch;
 pub mod verify;

@@ -1,28 +1,35 @@
 //! The cache of IdPs in use: metadata and keys by connection and revision, so that those of one
 //! account never serve another. Concurrent callers share one fetch; entries are renewed in the
-//! background before they expire, and stay in use for a while when an IdP fails.
+//! background before they expire, and stay in use for a while when an IdP fails. A login that shows
+//! that a document is out of date has it fetched again, within [`super::refetch`]'s limits.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use moka::ops::compute::Op;
 use moka::sync::Cache;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::breaker::CircuitBreaker;
-use super::error::{Problem, ProviderError};
-use super::http::HttpClient;
+use super::error::{CallError, Document, Outage, Problem, ProviderError};
+use super::http::{HttpClient, host_of};
 use super::provider::Provider;
+use super::refetch::{KeysAge, RefetchLimit};
 use crate::clock::Clock;
 use crate::model::cause::Cause;
-use crate::model::connection::{Connection, CustomerUris};
+use crate::model::connection::{Connection, CustomerUris, MetadataSource};
 use crate::model::slug::Slug;
 use crate::model::time::MonotonicMillis;
-use crate::telemetry;
+use crate::tasks::Tasks;
+use crate::telemetry::call::within_current;
+use crate::telemetry::{self, BackgroundTask};
 
 /// The cache.
 pub struct Providers {
     http: HttpClient,
+    tasks: Tasks,
     clock: Arc<dyn Clock>,
     public_origin: String,
     /// Each account's entry, replaced when the connection changes.
@@ -35,6 +42,10 @@ struct Entry {
     connection: Arc<Connection>,
     state: Mutex<State>,
     breaker: Arc<CircuitBreaker>,
+    /// Room for callers that wait for the first documents.
+    waiting: Semaphore,
+    /// Bytes that the entry holds, roughly.
+    weight: AtomicU32,
 }
 
 #[derive(Default)]
@@ -42,31 +53,60 @@ struct State {
     current: Option<Current>,
     /// Fetches that are running, with the receiver that callers wait on.
     in_flight: HashMap<Fetch, watch::Receiver<Option<Outcome>>>,
-    /// The last failed fetch. Its error is the answer for [`COOL_DOWN`], so that many logins don't
-    /// become many calls.
+    /// The last failed fetch, and until when its error is the answer, so that many logins don't become
+    /// many calls.
     failed: Option<(MonotonicMillis, ProviderError)>,
-    keys_refetched_at: Option<MonotonicMillis>,
+    /// For tokens that no key verifies. Only the IdP can issue one.
+    by_keys: RefetchLimit,
+    /// For endpoints that are not there. An IdP may answer so to a stranger's code.
+    by_endpoints: RefetchLimit,
 }
 
 struct Current {
     provider: Arc<Provider>,
     fetched_at: MonotonicMillis,
+    keys_read_at: MonotonicMillis,
 }
 
+/// Both fetch all documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fetch {
-    Whole,
-    KeysOnly,
+    /// Fails as a whole.
+    Renewal,
+    /// For its keys: if the metadata can't be fetched, they are from the URL that is known.
+    Keys,
 }
 
-type Outcome = Result<Arc<Provider>, ProviderError>;
+#[derive(Clone)]
+enum Fetched {
+    Whole(Arc<Provider>),
+    Keys(Arc<Provider>),
+}
+
+type Outcome = Result<Fetched, ProviderError>;
 
 impl Providers {
-    /// A cache of at most `limit` IdPs.
+    /// A cache for `limit` IdPs of ordinary size.
     #[must_use]
-    pub fn new(http: HttpClient, clock: Arc<dyn Clock>, public_origin: String, limit: u64) -> Self {
-        let entries = Cache::builder().max_capacity(limit).time_to_idle(KEEP_UNUSED).build();
-        Self { http, clock, public_origin, entries }
+    pub fn new(
+        http: HttpClient,
+        tasks: Tasks,
+        clock: Arc<dyn Clock>,
+        public_origin: String,
+        limit: u64,
+    ) -> Self {
+        let entries = Cache::builder()
+            .weigher(|_, entry: &Arc<Entry>| entry.weight.load(Ordering::Relaxed))
+            .max_capacity(limit.saturating_mul(ORDINARY_SIZE).max(SMALLEST_CAPACITY))
+            .time_to_idle(KEEP_UNUSED)
+            .build();
+        Self { http, tasks, clock, public_origin, entries }
+    }
+
+    /// The client that calls IdPs.
+    #[must_use]
+    pub fn http(&self) -> &HttpClient {
+        &self.http
     }
 
     /// The connection's IdP. A cached one is returned without a call; an old one is returned too,
@@ -74,21 +114,16 @@ impl Providers {
     /// concurrent callers.
     ///
     /// # Errors
-    /// The IdP never gave a usable answer, or not for [`KEEP_STALE`].
+    /// The IdP never gave a usable answer, or not for [`KEEP_STALE`]; or [`MAX_WAITING`] callers are
+    /// waiting for it.
     pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
         let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(
-            || {
-                Arc::new(Entry {
-                    connection: Arc::clone(connection),
-                    state: Mutex::default(),
-                    breaker: Arc::default(),
-                })
-            },
+            || Arc::new(Entry::new(connection)),
             |other| !other.serves(connection),
         );
         let entry = entry.into_value();
         let now = self.clock.monotonic();
-        let receiver = {
+        let (receiver, _place) = {
             let mut state = entry.lock();
             let (usable, is_fresh) = (state.usable(now), state.is_fresh(now));
             let outcome = match (&usable, is_fresh) {
@@ -103,23 +138,27 @@ impl Providers {
             match (usable, is_fresh) {
                 (Some(provider), true) => return Ok(provider),
                 (Some(provider), false) => {
-                    self.start(Fetch::Whole, &entry, &mut state, connection);
+                    self.start(Fetch::Renewal, &entry, &mut state, connection);
                     return Ok(provider);
                 }
-                (None, _) => self.start(Fetch::Whole, &entry, &mut state, connection),
+                (None, _) => {
+                    let place = entry.waiting.try_acquire();
+                    let place = place.map_err(|_| too_many_waiting(connection))?;
+                    (self.start(Fetch::Renewal, &entry, &mut state, connection), place)
+                }
             }
         };
         outcome(receiver).await
     }
 
-    /// The same IdP with newer keys than those of `used`. If the cache has none, they are fetched,
-    /// at most once per [`KEY_REFETCH_INTERVAL`]; `None` if that was less than the interval ago.
+    /// The same IdP with newer keys than those of `used`. If the cache has none, all documents are
+    /// fetched; `None` if that failed, or was done too often lately.
     pub async fn with_fresh_keys(
         &self,
         connection: &Arc<Connection>,
         used: &Arc<Provider>,
     ) -> Option<Arc<Provider>> {
-        let entry = self.entries.get(&connection.slug).filter(|entry| entry.serves(connection))?;
+        let entry = self.entry(connection)?;
         let now = self.clock.monotonic();
         let receiver = {
             let mut state = entry.lock();
@@ -127,17 +166,47 @@ impl Providers {
             if !Arc::ptr_eq(&current, used) {
                 return Some(current);
             }
-            if !state.in_flight.contains_key(&Fetch::KeysOnly) {
-                let is_throttled =
-                    state.keys_refetched_at.is_some_and(|at| now < at.after(KEY_REFETCH_INTERVAL));
-                if is_throttled {
-                    return None;
-                }
-                state.keys_refetched_at = Some(now);
+            if !state.in_flight.contains_key(&Fetch::Keys) && !state.by_keys.take(now) {
+                return None;
             }
-            self.start(Fetch::KeysOnly, &entry, &mut state, connection)
+            self.start(Fetch::Keys, &entry, &mut state, connection)
         };
         outcome(receiver).await.ok()
+    }
+
+    /// How old the connection's keys are, if it has any.
+    #[must_use]
+    pub fn keys_age(&self, connection: &Arc<Connection>) -> Option<KeysAge> {
+        let entry = self.entry(connection)?;
+        let now = self.clock.monotonic();
+        let state = entry.lock();
+        let read_ago = now.since(state.current.as_ref()?.keys_read_at);
+        Some(KeysAge { read_ago, again_in: state.by_keys.wait(now) })
+    }
+
+    /// Has the documents fetched again, in the background: an endpoint of `used` is not there.
+    pub fn endpoint_has_moved(&self, connection: &Arc<Connection>, used: &Arc<Provider>) {
+        let Some(entry) = self.entry(connection) else { return };
+        let now = self.clock.monotonic();
+        let mut state = entry.lock();
+        let is_current = state.current.as_ref().is_some_and(|own| Arc::ptr_eq(&own.provider, used));
+        let is_running = state.in_flight.contains_key(&Fetch::Renewal);
+        if is_current && !is_running && state.by_endpoints.take(now) {
+            self.start(Fetch::Renewal, &entry, &mut state, connection);
+        }
+    }
+
+    /// Replaces the documents of a cached connection by those that the IdP publishes now, if they are
+    /// usable. Called by a check, whose rate is limited.
+    pub async fn renew(&self, connection: &Arc<Connection>) {
+        let Some(entry) = self.entry(connection) else { return };
+        let receiver = self.start(Fetch::Renewal, &entry, &mut entry.lock(), connection);
+        // A failure is logged, and what was good stays in use.
+        let _ = outcome(receiver).await;
+    }
+
+    fn entry(&self, connection: &Arc<Connection>) -> Option<Arc<Entry>> {
+        self.entries.get(&connection.slug).filter(|entry| entry.serves(connection))
     }
 
     /// Joins the running fetch, or starts one in a task of its own: a caller that cancels must not
@@ -156,23 +225,14 @@ impl Providers {
         }
         let (sender, receiver) = watch::channel(None);
         state.in_flight.insert(fetch, receiver.clone());
-        let (entry, connection, http, clock) =
-            (Arc::clone(entry), Arc::clone(connection), self.http.clone(), Arc::clone(&self.clock));
+        let (entry, connection) = (Arc::clone(entry), Arc::clone(connection));
+        let (http, clock, entries) =
+            (self.http.counting(), Arc::clone(&self.clock), self.entries.clone());
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let known = state.current.as_ref().map(|current| Arc::clone(&current.provider));
-        tokio::spawn(async move {
-            let fetched = match (fetch, known) {
-                (Fetch::KeysOnly, Some(provider)) => provider.with_fresh_keys().await,
-                (Fetch::KeysOnly | Fetch::Whole, _) => {
-                    Provider::fetch(&connection, &redirect_uri, &http, Arc::clone(&entry.breaker))
-                        .await
-                }
-            };
-            let outcome = fetched.map(Arc::new);
-            telemetry::provider_fetched(
-                if fetch == Fetch::Whole { "whole" } else { "keys" },
-                outcome.is_ok(),
-            );
+        // It belongs to the call that started it, in logs and traces.
+        let work = within_current(async move {
+            let outcome = fetched(fetch, &connection, known, &redirect_uri, &http, &entry).await;
             if let Err(error) = &outcome {
                 tracing::warn!(
                     account.slug = %connection.slug,
@@ -182,14 +242,52 @@ impl Providers {
                     "failed to fetch metadata or keys of IdP"
                 );
             }
+            entry.weigh(&outcome, http.received());
             entry.lock().apply_fetch(fetch, &outcome, clock.monotonic());
             sender.send_replace(Some(outcome));
+            // The cache weighs what is put into it.
+            entries.entry_by_ref(&connection.slug).and_compute_with(|cached| match cached {
+                Some(cached) if Arc::ptr_eq(cached.value(), &entry) => Op::Put(entry),
+                Some(_) | None => Op::Nop,
+            });
         });
+        self.tasks.spawn(BackgroundTask::ProviderFetch, work);
         receiver
     }
 }
 
+async fn fetched(
+    fetch: Fetch,
+    connection: &Connection,
+    known: Option<Arc<Provider>>,
+    redirect_uri: &str,
+    http: &HttpClient,
+    entry: &Entry,
+) -> Outcome {
+    let breaker = Arc::clone(&entry.breaker);
+    let whole = Provider::fetch(connection, redirect_uri, http, breaker).await;
+    telemetry::provider_fetched("whole", whole.is_ok());
+    match (whole, fetch, known) {
+        (Err(_), Fetch::Keys, Some(known)) => {
+            let keys = known.with_fresh_keys(http).await;
+            telemetry::provider_fetched("keys", keys.is_ok());
+            keys.map(|provider| Fetched::Keys(Arc::new(provider)))
+        }
+        (whole, ..) => whole.map(|provider| Fetched::Whole(Arc::new(provider))),
+    }
+}
+
 impl Entry {
+    fn new(connection: &Arc<Connection>) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            state: Mutex::default(),
+            breaker: Arc::default(),
+            waiting: Semaphore::new(MAX_WAITING),
+            weight: AtomicU32::new(OVERHEAD),
+        }
+    }
+
     /// Whether the metadata that were fetched for this entry's connection are those of `connection`, too.
     fn serves(&self, connection: &Arc<Connection>) -> bool {
         let own = &self.connection;
@@ -211,6 +309,18 @@ impl Entry {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a fetch of `received` bytes.
+    fn weigh(&self, outcome: &Outcome, received: u32) {
+        let weight = received.saturating_mul(PARSED).saturating_add(OVERHEAD);
+        match outcome {
+            Ok(Fetched::Whole(_)) => self.weight.store(weight, Ordering::Relaxed),
+            Ok(Fetched::Keys(_)) => {
+                self.weight.fetch_max(weight, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -234,40 +344,156 @@ impl State {
     }
 
     fn recent_failure(&self, now: MonotonicMillis) -> Option<ProviderError> {
-        let (at, error) = self.failed.as_ref()?;
-        (now < at.after(COOL_DOWN)).then(|| error.clone())
+        let (until, error) = self.failed.as_ref()?;
+        (now < *until).then(|| error.clone())
     }
 
     /// Stores the outcome of a fetch. A failed one never replaces a usable provider.
     fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: MonotonicMillis) {
         self.in_flight.remove(&fetch);
-        match (outcome, fetch, self.current.as_mut()) {
-            (Ok(provider), Fetch::KeysOnly, Some(current)) => {
-                current.provider = Arc::clone(provider)
-            }
-            (Ok(provider), ..) => {
-                self.current = Some(Current { provider: Arc::clone(provider), fetched_at: now });
+        match (outcome, fetch) {
+            (Ok(Fetched::Whole(provider)), _) => {
+                let provider = Arc::clone(provider);
+                self.current = Some(Current { provider, fetched_at: now, keys_read_at: now });
                 self.failed = None;
             }
-            (Err(error), Fetch::Whole, _) => self.failed = Some((now, error.clone())),
-            (Err(_), Fetch::KeysOnly, _) => {}
+            (Ok(Fetched::Keys(provider)), _) => {
+                if let Some(current) = &mut self.current {
+                    current.provider = Arc::clone(provider);
+                    current.keys_read_at = now;
+                }
+            }
+            (Err(error), Fetch::Renewal) => {
+                let asked = error.retry_after().unwrap_or_default().min(LONGEST_COOL_DOWN);
+                self.failed = Some((now.after(asked.max(COOL_DOWN)), error.clone()));
+            }
+            (Err(_), Fetch::Keys) => {}
         }
     }
 }
 
-async fn outcome(mut receiver: watch::Receiver<Option<Outcome>>) -> Outcome {
+/// The room of the account is full, and of no other.
+fn too_many_waiting(connection: &Connection) -> ProviderError {
+    let host = match &connection.settings.source {
+        MetadataSource::Discovery(url) => host_of(url),
+        MetadataSource::Manual(endpoints) => host_of(&endpoints.jwks),
+    };
+    let error = CallError::Unavailable { host, outage: Outage::TooManyWaiting };
+    ProviderError::Call { document: Document::Metadata, error }
+}
+
+async fn outcome(
+    mut receiver: watch::Receiver<Option<Outcome>>,
+) -> Result<Arc<Provider>, ProviderError> {
     let outcome = receiver.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
-    outcome.unwrap_or_else(|| {
-        let text = "the fetch of the IdP's metadata ended without an outcome";
-        Err(ProviderError::Invalid(Problem::new(Cause::SettingsIncomplete, text)))
-    })
+    match outcome {
+        Some(Ok(Fetched::Whole(provider) | Fetched::Keys(provider))) => Ok(provider),
+        Some(Err(error)) => Err(error),
+        // The task panicked, which was logged and counted.
+        None => {
+            let text = "the fetch of the IdP's metadata ended without an outcome";
+            Err(ProviderError::Invalid(Problem::new(Cause::Defect, text)))
+        }
+    }
 }
 
 /// How long expired metadata and keys are used while the IdP fails.
 pub const KEEP_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long they are kept for an account without logins.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long after a failed fetch none is started.
+/// How long after a failed fetch none is started, or as long as the IdP asks for (Retry-After).
 const COOL_DOWN: Duration = Duration::from_secs(1);
-/// The shortest time between two fetches of keys for tokens that no known key verifies.
-pub const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(60);
+/// Callers of one account that wait for its first documents.
+const MAX_WAITING: usize = 64;
+/// Bytes of an ordinary IdP, by which the cache's size in IdPs becomes one in bytes.
+const ORDINARY_SIZE: u64 = 24 * 1024;
+const SMALLEST_CAPACITY: u64 = 8 * 1024 * 1024;
+/// Bytes of an entry for each byte of its documents, and for itself.
+const PARSED: u32 = 2;
+const OVERHEAD: u32 = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use http::HeaderMap;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use url::Url;
+
+    use super::*;
+    use crate::model::time::UnixMillis;
+    use crate::oidc::fuzzing::connection;
+    use crate::oidc::http::CallPolicy;
+    use crate::telemetry::call::{Call, trace_id};
+
+    /// Panics when it is read for the second time, which is when a fetch ends.
+    #[derive(Default)]
+    struct PanickingClock {
+        reads: AtomicUsize,
+        traces: Mutex<Vec<String>>,
+    }
+
+    impl Clock for PanickingClock {
+        fn unix_millis(&self) -> UnixMillis {
+            UnixMillis(0)
+        }
+
+        fn monotonic(&self) -> MonotonicMillis {
+            self.traces.lock().expect("not poisoned").push(trace_id());
+            assert_ne!(self.reads.fetch_add(1, Ordering::SeqCst), 1, "as the test demands");
+            MonotonicMillis(0)
+        }
+    }
+
+    /// At an address that isn't called, so that a fetch ends at once.
+    fn providers(clock: Arc<dyn Clock>) -> (Providers, Arc<Connection>) {
+        let policy = CallPolicy::default();
+        let http = HttpClient::new(&policy).expect("a client");
+        let tasks = Tasks::new(Duration::from_millis(1));
+        let providers = Providers::new(http, tasks, clock, "https://a.example".to_owned(), 1);
+        let url = Url::parse("https://127.0.0.1/.well-known/openid-configuration");
+        let connection = connection(MetadataSource::Discovery(url.expect("a URL")));
+        (providers, Arc::new(connection))
+    }
+
+    #[test]
+    fn a_fetch_that_panics_is_counted_and_the_next_one_works() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.expect("a runtime").block_on(async {
+                let (providers, connection) = providers(Arc::new(PanickingClock::default()));
+                for expected in [Cause::Defect, Cause::PrivateAddress] {
+                    let error = providers.of(&connection).await.expect_err("no provider");
+                    assert_eq!(error.cause(), expected);
+                }
+            });
+        });
+        let metrics = recorder.handle().render();
+        let series = "sso_background_task_failures_total{task=\"provider_fetch\"} 1";
+        assert!(metrics.contains(series), "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn a_fetch_belongs_to_the_call_that_started_it() {
+        let clock = Arc::new(PanickingClock::default());
+        let (providers, connection) = providers(Arc::clone(&clock) as Arc<dyn Clock>);
+        let call = Call::start(&HeaderMap::new(), "Test");
+        let trace = call.trace_id();
+        call.run(providers.of(&connection)).await.expect_err("no provider");
+        // Read by the caller, and at the end of the fetch.
+        assert_eq!(*clock.traces.lock().expect("not poisoned"), [trace.clone(), trace]);
+    }
+
+    #[test]
+    fn an_entry_weighs_what_its_documents_do() {
+        let url = Url::parse("https://idp.example/").expect("a URL");
+        let connection = Arc::new(connection(MetadataSource::Discovery(url)));
+        let entry = Entry::new(&connection);
+        let error = too_many_waiting(&connection);
+        assert!(error.to_string().contains("idp.example"), "{error}");
+        entry.weigh(&Err(error), 1_000_000);
+        assert_eq!(entry.weight.load(Ordering::Relaxed), OVERHEAD, "nothing was kept");
+    }
+}

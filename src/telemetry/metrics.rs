@@ -88,11 +88,13 @@ pub enum BackgroundTask {
     SecretSwitch,
     /// Keeps the answer of a completed login for the same callback.
     AnswerKeeping,
+    /// Fetches an IdP's documents for all callers that wait for them.
+    ProviderFetch,
 }
 
 impl BackgroundTask {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::LoginListener,
         Self::AdminListener,
         Self::MetricsListener,
@@ -106,6 +108,7 @@ impl BackgroundTask {
         Self::ConnectionCheck,
         Self::SecretSwitch,
         Self::AnswerKeeping,
+        Self::ProviderFetch,
     ];
 
     /// Its name in metrics and log lines.
@@ -125,6 +128,7 @@ impl BackgroundTask {
             Self::ConnectionCheck => "connection_check",
             Self::SecretSwitch => "secret_switch",
             Self::AnswerKeeping => "answer_keeping",
+            Self::ProviderFetch => "provider_fetch",
         }
     }
 }

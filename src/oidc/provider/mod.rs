@@ -111,7 +111,7 @@ impl Provider {
             client_id: settings.client_id.clone(),
             additional_audiences: settings.additional_audiences.clone(),
             logout_style: settings.logout_style,
-            http: http.clone(),
+            http: http.uncounted(),
             metadata,
             redactor,
         };
@@ -120,8 +120,8 @@ impl Provider {
     }
 
     /// The same IdP with the keys that it publishes now.
-    pub(super) async fn with_fresh_keys(&self) -> Result<Self, ProviderError> {
-        let fetched = keys::fetch(&self.fixed.metadata.endpoints.jwks, &self.fixed.http).await;
+    pub(super) async fn with_fresh_keys(&self, http: &HttpClient) -> Result<Self, ProviderError> {
+        let fetched = keys::fetch(&self.fixed.metadata.endpoints.jwks, http).await;
         let (keys, _) = fetched.map_err(|error| redacted(error, &self.fixed.redactor))?;
         Ok(Self { fixed: Arc::clone(&self.fixed), keys, fresh_for: self.fresh_for })
     }

@@ -247,6 +247,10 @@ fn refusal(
             let idp_error = idp_error.unwrap_or_else(|| "HTTP 401".to_owned());
             rejected(Cause::TokenHttp401, idp_error, description)
         }
+        (_, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE) => {
+            let text = format!("HTTP {}", status.as_u16());
+            ExchangeError::EndpointGone(Problem::new(Cause::TokenHttpStatus, text))
+        }
         (Some(idp_error), _) => {
             let text = format!("error {idp_error:?}");
             ExchangeError::ResponseInvalid(Problem::new(Cause::TokenOauthError, text))
@@ -278,6 +282,8 @@ mod tests {
             (400, r#"{"error":"invalid_grant"}"#, Cause::InvalidGrant),
             (400, r#"{"error":"invalid_scope"}"#, Cause::TokenOauthError),
             (404, "", Cause::TokenHttpStatus),
+            (404, r#"{"error":"Not Found"}"#, Cause::TokenHttpStatus),
+            (404, r#"{"error":"invalid_grant"}"#, Cause::InvalidGrant),
             (400, r#"{"errorCode":"E0000011"}"#, Cause::TokenHttpStatus),
             (400, r#"{"error":""}"#, Cause::TokenHttpStatus),
         ] {

@@ -35,7 +35,13 @@ pub(super) async fn fetch(
     let answer = http.send(request, MAX_ANSWER).await.map_err(UserInfoError::Call)?;
     if answer.status != StatusCode::OK {
         let text = format!("UserInfo answered HTTP {}", answer.status.as_u16());
-        return Err(UserInfoError::Invalid(Problem::new(Cause::UserinfoStatus, text)));
+        let problem = Problem::new(Cause::UserinfoStatus, text);
+        return Err(match answer.status {
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
+                UserInfoError::EndpointGone(problem)
+            }
+            _ => UserInfoError::Invalid(problem),
+        });
     }
     let is_signed = answer.media_type() == "application/jwt";
     Ok((answer.body, is_signed))
