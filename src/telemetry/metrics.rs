@@ -242,7 +242,8 @@ pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
     }
 }
 
-/// An IdP's documents were fetched: `whole`, or `keys` for a token signed by an unknown key.
+/// An IdP's documents were fetched: `whole`, or `keys` alone where a token needs fresh keys and the metadata
+/// document can't be fetched.
 pub fn provider_fetched(documents: &'static str, has_succeeded: bool) {
     counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => outcome(has_succeeded))
         .increment(1);
@@ -488,7 +489,8 @@ fn describe() {
     );
     describe_counter!(
         PROVIDER_FETCHES,
-        "fetches of IdP documents: whole, or keys for a token signed by an unknown key"
+        "fetches of IdP documents: whole, or keys alone if a token needs fresh ones and the metadata \
+         can't be fetched"
     );
     describe_histogram!(PROVIDER_AGE, Unit::Seconds, "age of the IdP metadata that a call used");
     describe_gauge!(

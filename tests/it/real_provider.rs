@@ -144,7 +144,8 @@ fn callback_of(url: &Url) -> Callback {
 #[tokio::test(flavor = "multi_thread")]
 async fn people_log_in_and_out_by_basic_and_post_and_manual_endpoints() {
     let provider = start();
-    let mut service = Service::start().await;
+    let mut service =
+        Service::start_with(|config| config.answer_ttl = std::time::Duration::ZERO).await;
     set_up(&mut service, &provider).await;
     for slug in ["by-basic", "by-post", "manual"] {
         let mut browser = Browser::default();

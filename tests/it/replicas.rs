@@ -1,9 +1,10 @@
 //! Two replicas on one Redis and one PostgreSQL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerpanda_sso::clock::ManualClock;
-use peerpanda_sso::config::Database;
+use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::pb;
 
 use crate::harness::{
@@ -11,10 +12,14 @@ use crate::harness::{
     redis_url,
 };
 
+/// Without the answer to a repeated callback.
 async fn two_replicas() -> (Service, Service) {
     let (postgres, key, clock) =
         (postgres_url().await, key(), Arc::new(ManualClock::starting_now()));
-    let replica = || config(Database::Postgres(postgres.clone().into()), Some(redis_url()), &key);
+    let replica = || Config {
+        answer_ttl: Duration::ZERO,
+        ..config(Database::Postgres(postgres.clone().into()), Some(redis_url()), &key)
+    };
     let mut one = Service::over(replica(), Arc::clone(&clock)).await;
     let two = Service::over(replica(), clock).await;
     let connection = one.connection();

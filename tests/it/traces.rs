@@ -93,8 +93,11 @@ async fn a_login_is_spans_at_the_collector_and_no_secret_is_in_them() {
     let (collector, url) = Collector::start().await;
     let data = tempfile::tempdir().expect("a directory");
     let idp = FakeIdp::start(Arc::new(SystemClock)).await;
-    let settings =
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ("SSO_ANSWER_TTL", "0s"),
+    ];
     let mut program = Program::serve(data.path(), &settings).await;
     program.set_up(&idp).await;
     let begun =
