@@ -70,7 +70,15 @@ async fn a_warm_login_costs_one_idp_call_two_redis_commands_and_no_sql() {
                         WHERE slug = 'acme'";
             sqlx::query(fill).execute(&mut database).await.expect("filled");
         }
-        costs_no_more_than_allowed(&program, &idp, &redis_url).await;
+        // The service's own probe of Redis, every two seconds, writes as well.
+        let mut spent = Vec::new();
+        for _ in 0..3 {
+            spent = commands_of_one_login(&program, &idp, &redis_url).await;
+            if spent == ["set", "getdel"] {
+                break;
+            }
+        }
+        assert_eq!(spent, ["set", "getdel"]);
     }
 }
 
@@ -85,7 +93,8 @@ pub(crate) async fn applied_changes(program: &Program) {
     eventually("the changes are applied", || async { polls() >= before + 3 }).await;
 }
 
-async fn costs_no_more_than_allowed(program: &Program, idp: &FakeIdp, redis_url: &str) {
+/// Logs in, at no more calls of the IdP and statements of SQL than allowed. Gives the commands to Redis.
+async fn commands_of_one_login(program: &Program, idp: &FakeIdp, redis_url: &str) -> Vec<String> {
     // sqlx logs every statement. Those of the poll, which run without logins too, don't read this table.
     let statements =
         || locked(&program.log).iter().filter(|line| line.contains("FROM connections ")).count();
@@ -96,21 +105,17 @@ async fn costs_no_more_than_allowed(program: &Program, idp: &FakeIdp, redis_url:
         program.login.clone().begin_login(begin_request()).await.expect("begun").into_inner();
     let redis_between = redis_commands(redis_url).await;
     assert_eq!(idp.seen().len(), idp_before, "BeginLogin must not call the IdP");
-    assert_eq!(spent(&redis_before, &redis_between), [("set".to_owned(), 1)]);
     let callback = idp.approve(&begun.redirect_url, "alice");
     program.login.clone().complete_login(complete_request(&callback)).await.expect("a login");
     let redis_after = redis_commands(redis_url).await;
     assert_eq!(idp.seen().len(), idp_before + 1, "CompleteLogin must call only the token endpoint");
-    assert_eq!(spent(&redis_between, &redis_after), [("getdel".to_owned(), 1)]);
     assert_eq!(statements(), sql_before, "a login must need no SQL");
+    [spent(&redis_before, &redis_between), spent(&redis_between, &redis_after)].concat()
 }
 
-fn spent(before: &[(String, u64)], after: &[(String, u64)]) -> Vec<(String, u64)> {
+/// The commands in between, each as often as it was called.
+fn spent(before: &[(String, u64)], after: &[(String, u64)]) -> Vec<String> {
     let earlier =
         |name: &str| before.iter().find(|(own, _)| own == name).map_or(0, |(_, calls)| *calls);
-    after
-        .iter()
-        .map(|(name, calls)| (name.clone(), calls - earlier(name)))
-        .filter(|(_, calls)| *calls > 0)
-        .collect()
+    after.iter().flat_map(|(name, calls)| (earlier(name)..*calls).map(|_| name.clone())).collect()
 }

@@ -487,7 +487,7 @@ async fn a_hostile_client_takes_nothing_from_the_others() {
     assert!(closed.is_ok(), "the silent connection is closed");
 }
 
-/// Reads the text of a refusal, or why no answer came.
+/// Reads the text of a refusal, or says that there was none.
 async fn begin_over(channel: &Channel) -> String {
     let status = LoginServiceClient::new(channel.clone()).begin_login(begin_request()).await;
     let status = status.expect_err("refused");

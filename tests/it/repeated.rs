@@ -113,7 +113,7 @@ async fn duplicates_that_race_exchange_the_code_once() {
 }
 
 #[tokio::test]
-async fn a_repeated_callback_is_no_attempt() {
+async fn a_repeated_callback_is_not_recorded_as_an_attempt() {
     let mut service = Service::start().await;
     let (callback, _) = completed(&mut service).await;
     service.complete(callback).await.expect("the same answer");

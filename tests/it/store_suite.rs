@@ -102,6 +102,7 @@ async fn memory_expires_by_the_clock_and_refuses_when_it_is_full() {
     store.put(&account("acme"), &third, b"3", ttl).await.expect("expired logins make room");
 }
 
+/// Bounds: floods of begun logins.
 #[tokio::test]
 async fn a_flooded_account_leaves_room_in_memory_for_all_others() {
     let clock = Arc::new(ManualClock::starting_now());
