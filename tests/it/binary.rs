@@ -258,6 +258,7 @@ fn the_limit_of_open_files_is_raised_and_a_low_one_warned_of() {
     assert!(line.contains(" WARN ") && line.contains("limit=200 needed=12800"), "{line}");
 }
 
+/// Secrets: keys of too little entropy.
 #[test]
 fn keys_that_can_be_guessed_are_refused() {
     let data = tempfile::tempdir().expect("a directory");
