@@ -39,6 +39,12 @@ impl PostgresUrl {
         Ok(Self { options, is_pooled })
     }
 
+    /// How sessions are opened.
+    #[must_use]
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
     /// Whether TLS is required and the server's certificate is verified for its name.
     #[must_use]
     pub fn is_verified(&self) -> bool {
