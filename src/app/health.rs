@@ -54,7 +54,7 @@ impl StoreWatch {
             Some(tokens) => (with_timeout(tokens.keep_keys()).await, tokens.ready().is_ok()),
             None => (Ok(()), true),
         };
-        let can_log_in = pinged.is_ok() && self.connections.was_read() && can_sign;
+        let can_log_in = pinged.is_ok() && self.connections.is_current() && can_sign;
         self.health.set(can_log_in, polled.is_ok());
         let mut failing = self.failing.lock().await;
         log_transition("signing keys", &mut failing.keys, kept.err());

@@ -148,6 +148,7 @@ impl App {
             Arc::clone(&sql.connections),
             Arc::clone(clock),
             config.known_connections,
+            config.known_connections_max_age,
         ));
         let identity_tokens = open_identity_tokens(&config, &environment, &sql);
         let attempts = Arc::new(AttemptLog::new(

@@ -63,6 +63,8 @@ pub struct Config {
     pub memory_pending_logins: usize,
     /// Cached connections and IdPs.
     pub known_connections: u64,
+    /// How long cached connections are used while the database doesn't answer.
+    pub known_connections_max_age: Duration,
     /// The addresses that IdPs may have.
     pub provider_addresses: AddressPolicy,
     /// The proxy through which IdPs are called.
@@ -161,6 +163,7 @@ impl Config {
             begin_rate: rate(DEFAULT_BEGIN_RATE),
             memory_pending_logins: count(DEFAULT_MEMORY_PENDING_LOGINS),
             known_connections: count(DEFAULT_KNOWN_CONNECTIONS) as u64,
+            known_connections_max_age: DAY,
             provider_addresses: AddressPolicy::default(),
             provider_proxy: None,
             unread_proxy_variable: None,
@@ -332,6 +335,11 @@ impl Settings {
                 "SSO_KNOWN_CONNECTIONS",
                 or_default(&self.known_connections, DEFAULT_KNOWN_CONNECTIONS),
             ) as u64,
+            known_connections_max_age: check.duration(
+                "SSO_KNOWN_CONNECTIONS_MAX_AGE",
+                or_default(&self.known_connections_max_age, DEFAULT_KNOWN_CONNECTIONS_MAX_AGE),
+                MINUTE..=30 * DAY,
+            ),
             provider_addresses,
             unread_proxy_variable: parsing::unread_proxy_variable()
                 .filter(|_| provider_proxy.is_none()),

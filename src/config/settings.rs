@@ -61,6 +61,11 @@ pub struct Settings {
     /// Limit the connections, and the IdPs, that are cached: 1 to 10000000.
     #[arg(long, env = "SSO_KNOWN_CONNECTIONS", value_name = "N", default_value = DEFAULT_KNOWN_CONNECTIONS)]
     pub known_connections: String,
+    /// Limit how long cached connections are used while the database doesn't answer: 1m to 30d. Until
+    /// then a replica that is cut off from the database may accept logins of a connection that was
+    /// disabled or deleted in the meantime.
+    #[arg(long, env = "SSO_KNOWN_CONNECTIONS_MAX_AGE", value_name = "DURATION", default_value = DEFAULT_KNOWN_CONNECTIONS_MAX_AGE)]
+    pub known_connections_max_age: String,
     /// Allow IdPs with plain http and at private addresses, for development and tests, while both
     /// listeners are loopback addresses. TLS certificates are still verified.
     #[arg(long, env = "SSO_ALLOW_INSECURE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
@@ -226,6 +231,7 @@ pub(super) const DEFAULT_BEGIN_RATE_PER_CLIENT: &str = "120/1m";
 pub(super) const DEFAULT_BEGIN_RATE: &str = "6000/1m";
 pub(super) const DEFAULT_MEMORY_PENDING_LOGINS: &str = "100000";
 pub(super) const DEFAULT_KNOWN_CONNECTIONS: &str = "20000";
+pub(super) const DEFAULT_KNOWN_CONNECTIONS_MAX_AGE: &str = "24h";
 pub(super) const DEFAULT_MAX_IN_FLIGHT: &str = "4096";
 pub(super) const DEFAULT_IDENTITY_TTL: &str = "1h";
 pub(super) const DEFAULT_IDENTITY_KEY_LIFETIME: &str = "30d";

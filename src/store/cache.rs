@@ -1,80 +1,97 @@
 //! Caches connections in memory, so that a login needs no SQL. A change by another replica is seen within
-//! [`POLL_INTERVAL`] plus one query. While SQL is unavailable, cached connections stay in use. Caches only
-//! [`ConnectionCache::get`]: everything else goes to the store itself.
+//! [`POLL_INTERVAL`] plus one query. While SQL is unavailable, cached connections stay in use, for as long
+//! as the service is told. Caches only [`ConnectionCache::get`]: everything else goes to the store itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 
-use super::{Connections, DeferredStore, SlugChange, StoreError};
+use super::loads::{Found, Loads};
+use super::{Changes, Connections, DeferredStore, Position, SlugChange, StoreError};
 use crate::clock::Clock;
 use crate::model::connection::Connection;
 use crate::model::slug::Slug;
 use crate::model::time::MonotonicMillis;
+use crate::telemetry::history_replaced;
 
 /// The cache of one process.
 pub struct ConnectionCache {
     stored: Arc<DeferredStore<dyn Connections>>,
     clock: Arc<dyn Clock>,
-    entries: Cache<Slug, Entry>,
-    /// The number of the latest change that `entries` reflects; `UNREAD` until the first poll.
-    seen: AtomicU64,
+    max_age: Duration,
+    known: Cache<Slug, Arc<Connection>>,
+    /// Slugs without a connection, each with the time at which there was none. Apart from the
+    /// connections, so that made-up slugs push none of them out.
+    absent: Cache<Slug, MonotonicMillis>,
+    loads: Arc<Loads>,
+    polled: Mutex<Option<Polled>>,
     /// Incremented by every change that is applied, so that a row that was read before a change isn't
     /// cached after it.
     generation: AtomicU64,
 }
 
+/// The last poll that the store answered.
 #[derive(Clone)]
-enum Entry {
-    Present(Arc<Connection>),
-    /// There was no connection at this time.
-    Absent(MonotonicMillis),
+struct Polled {
+    /// What the cache reflects.
+    position: Position,
+    at: MonotonicMillis,
 }
 
 impl ConnectionCache {
-    /// An empty cache for at most `limit` connections.
+    /// An empty cache for at most `limit` connections. `max_age`: how long they are used without an answer
+    /// of the store to [`ConnectionCache::poll`].
     #[must_use]
     pub fn new(
         stored: Arc<DeferredStore<dyn Connections>>,
         clock: Arc<dyn Clock>,
         limit: u64,
+        max_age: Duration,
     ) -> Self {
-        let (seen, generation) = (AtomicU64::new(UNREAD), AtomicU64::new(0));
-        Self { stored, clock, entries: Cache::new(limit), seen, generation }
+        let absent = Cache::builder()
+            .max_capacity(MAX_ABSENT)
+            // The latest, whatever was asked for often before.
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self {
+            stored,
+            clock,
+            max_age,
+            known: Cache::new(limit),
+            absent,
+            loads: Arc::new(Loads::new()),
+            polled: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
     }
 
     /// The account's connection, if it has one.
     ///
     /// # Errors
-    /// It isn't cached, and the store is unavailable.
-    pub async fn get(&self, slug: &Slug) -> Result<Option<Arc<Connection>>, StoreError> {
-        match self.entries.get(slug).await {
-            Some(Entry::Present(connection)) => return Ok(Some(connection)),
-            Some(Entry::Absent(since)) if self.clock.monotonic() < since.after(ABSENT_FOR) => {
+    /// It isn't cached, and the store is unavailable or too many calls wait for it.
+    pub async fn get(self: &Arc<Self>, slug: &Slug) -> Found {
+        if self.is_current() {
+            if let Some(connection) = self.known.get(slug).await {
+                return Ok(Some(connection));
+            }
+            let now = self.clock.monotonic();
+            if self.absent.get(slug).await.is_some_and(|since| now < since.after(ABSENT_FOR)) {
                 return Ok(None);
             }
-            _ => {}
         }
-        let generation = self.generation.load(Ordering::Acquire);
-        let found = self.stored.call(|store| store.get(slug)).await?.map(Arc::new);
-        // Before the first successful poll, a change of a cached row would go unnoticed.
-        if self.was_read() {
-            self.insert(slug, found.clone()).await;
-            // Compared after the insertion: a change that was applied in the meantime has either replaced
-            // the entry, or changed the generation.
-            if self.generation.load(Ordering::Acquire) != generation {
-                self.entries.invalidate(slug).await;
-            }
-        }
-        Ok(found)
+        let (cache, wanted) = (Arc::clone(self), slug.clone());
+        self.loads.join(slug, async move { cache.load(&wanted).await }).await
     }
 
     /// Drops an account's entry after this replica changed its connection.
     pub async fn forget(&self, slug: &Slug) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.entries.invalidate(slug).await;
+        self.loads.detach(slug);
+        self.known.invalidate(slug).await;
+        self.absent.invalidate(slug).await;
     }
 
     /// Applies the changes since the last poll. Called every [`POLL_INTERVAL`].
@@ -82,32 +99,59 @@ impl ConnectionCache {
     /// # Errors
     /// The store is unavailable; the cached connections stay.
     pub async fn poll(&self) -> Result<(), StoreError> {
-        let mut seen = self.seen.load(Ordering::Acquire);
-        if seen == UNREAD {
-            let latest = self.stored.call(|store| store.latest_change()).await?;
-            self.seen.store(latest, Ordering::Release);
+        let Some(Polled { mut position, .. }) = self.polled() else {
+            let position = self.stored.call(|store| store.latest_change()).await?;
+            self.set_polled(position);
             return Ok(());
-        }
+        };
         loop {
-            let changes = self.stored.call(|store| store.changes_since(seen)).await?;
-            let Some(last) = changes.last() else { return Ok(()) };
-            seen = last.change;
-            for SlugChange { change, slug } in changes {
+            let changes = match self.stored.call(|store| store.changes_since(&position)).await? {
+                Changes::Following(changes) => changes,
+                Changes::OtherHistory(end) => {
+                    self.forget_all(&position, end);
+                    return Ok(());
+                }
+            };
+            if changes.is_empty() {
+                self.set_polled(position);
+                return Ok(());
+            }
+            for SlugChange { position: reached, slug } in changes {
                 self.apply_change(&slug).await?;
-                self.seen.store(change, Ordering::Release);
+                position = reached;
+                self.set_polled(position.clone());
             }
         }
     }
 
-    /// Whether the store has answered at least once.
+    /// Whether the store has answered a poll, and not too long ago.
     #[must_use]
-    pub fn was_read(&self) -> bool {
-        self.seen.load(Ordering::Acquire) != UNREAD
+    pub fn is_current(&self) -> bool {
+        let now = self.clock.monotonic();
+        self.polled().is_some_and(|polled| now.since(polled.at) <= self.max_age)
+    }
+
+    async fn load(&self, slug: &Slug) -> Found {
+        let generation = self.generation.load(Ordering::Acquire);
+        let found = self.stored.call(|store| store.get(slug)).await?.map(Arc::new);
+        // Without polls, a change of a cached row would go unnoticed.
+        if self.is_current() {
+            self.insert(slug, found.clone()).await;
+            // Compared after the insertion: a change that was applied in the meantime has either replaced
+            // the entry, or changed the generation.
+            if self.generation.load(Ordering::Acquire) != generation {
+                self.known.invalidate(slug).await;
+                self.absent.invalidate(slug).await;
+            }
+        }
+        Ok(found)
     }
 
     async fn apply_change(&self, slug: &Slug) -> Result<(), StoreError> {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        if !self.entries.contains_key(slug) {
+        self.loads.detach(slug);
+        self.absent.invalidate(slug).await;
+        if !self.known.contains_key(slug) {
             return Ok(());
         }
         // Read before the old entry is replaced: if SQL fails now, the old entry stays in use.
@@ -124,14 +168,47 @@ impl ConnectionCache {
         Ok(())
     }
 
+    /// The database is in an earlier state than the one that was read, or is another one: what is cached
+    /// may never have existed in it, and no change would tell.
+    fn forget_all(&self, seen: &Position, end: Position) {
+        tracing::warn!(
+            seen = seen.change,
+            latest = end.change,
+            "database went back to an earlier state or was replaced: forgot all known connections"
+        );
+        history_replaced();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.loads.detach_all();
+        self.known.invalidate_all();
+        self.absent.invalidate_all();
+        self.set_polled(end);
+    }
+
     async fn insert(&self, slug: &Slug, found: Option<Arc<Connection>>) {
-        let absent = || Entry::Absent(self.clock.monotonic());
-        let entry = found.map_or_else(absent, Entry::Present);
-        self.entries.insert(slug.clone(), entry).await;
+        match found {
+            Some(connection) => {
+                self.absent.invalidate(slug).await;
+                self.known.insert(slug.clone(), connection).await;
+            }
+            None => {
+                self.known.invalidate(slug).await;
+                self.absent.insert(slug.clone(), self.clock.monotonic()).await;
+            }
+        }
+    }
+
+    fn polled(&self) -> Option<Polled> {
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_polled(&self, position: Position) {
+        let polled = Polled { position, at: self.clock.monotonic() };
+        *self.polled.lock().unwrap_or_else(PoisonError::into_inner) = Some(polled);
     }
 }
 
 /// How often the changes of other replicas are read: one small query, whatever the number of accounts.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 const ABSENT_FOR: Duration = Duration::from_secs(2);
-const UNREAD: u64 = u64::MAX;
+/// Slugs that are remembered to have no connection.
+const MAX_ABSENT: u64 = 10_000;

@@ -4,6 +4,8 @@
 //! implementation; `app` chooses the implementation. Must never import a layer above it.
 
 pub mod cache;
+mod history;
+mod loads;
 pub mod memory;
 pub mod redis;
 pub mod seal;
@@ -26,6 +28,8 @@ use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::telemetry::store_failed;
+
+pub use history::{Changes, Position, SlugChange};
 
 /// Stores the values of logins that have begun and are not completed.
 ///
@@ -86,8 +90,9 @@ impl fmt::Debug for PendingKey {
 
 /// Stores the accounts' connections.
 ///
-/// Law: every change gets a number that no change had before, over all replicas and slugs, in the order in
-/// which changes become visible. So a reader of [`Connections::changes_since`] misses no change.
+/// Law: every change gets a number that no change of the database's history had before, over all replicas
+/// and slugs, in the order in which changes become visible. So a reader of [`Connections::changes_since`]
+/// misses no change, and learns of a database that went back to an earlier state.
 #[async_trait]
 pub trait Connections: Send + Sync {
     /// Adds a connection.
@@ -166,11 +171,11 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<(), StoreError>;
 
-    /// The number of the latest change.
-    async fn latest_change(&self) -> Result<u64, StoreError>;
+    /// Where the history of changes ends.
+    async fn latest_change(&self) -> Result<Position, StoreError>;
 
-    /// The slugs that changed after the change `seen`, each with its latest change, oldest first.
-    async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError>;
+    /// What changed after `seen`, or that `seen` is of another history than the database's.
+    async fn changes_since(&self, seen: &Position) -> Result<Changes, StoreError>;
 }
 
 /// Stores the keys that sign identity tokens.
@@ -319,15 +324,6 @@ pub struct StoredChange {
     pub record: ChangeRecord,
 }
 
-/// The latest change of a slug's connection.
-#[derive(Debug)]
-pub struct SlugChange {
-    /// The number of the change.
-    pub change: u64,
-    /// The account.
-    pub slug: Slug,
-}
-
 /// An update of a connection.
 #[derive(Debug)]
 pub struct ConnectionChange<'a> {
@@ -346,7 +342,7 @@ pub struct ConnectionChange<'a> {
 }
 
 /// Why a call of a store failed. The texts are for the log.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection, a failed statement or command, or no answer in time.
     #[error("{store} is unavailable: {detail}")]

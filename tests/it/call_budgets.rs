@@ -86,9 +86,8 @@ async fn a_warm_login_costs_one_idp_call_two_redis_commands_and_no_sql() {
 /// Needs the log of sqlx's statements. The first of three more queries for changes may have begun before
 /// the last change, the second returns it, and the third follows once it is applied.
 pub(crate) async fn applied_changes(program: &Program) {
-    let polls = || {
-        locked(&program.log).iter().filter(|line| line.contains("FROM connection_changes ")).count()
-    };
+    let polls =
+        || locked(&program.log).iter().filter(|line| line.contains("FROM change_counter ")).count();
     let before = polls();
     eventually("the changes are applied", || async { polls() >= before + 3 }).await;
 }

@@ -19,6 +19,7 @@ mod dns;
 mod fake_idp;
 mod faults;
 mod harness;
+mod history;
 mod hostile;
 mod identities;
 mod idps;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
+use peerpanda_sso::pb::login_service_client::LoginServiceClient;
 use sqlx::Connection as _;
 
 use crate::binary::Program;
@@ -17,6 +18,46 @@ use crate::harness::{
 };
 
 const LOGIN_SERVICE: &str = "peerpanda.sso.v1.LoginService";
+
+/// A database that hangs holds up the calls for unknown accounts, of which a bounded number waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_for_unknown_accounts_leave_room_for_known_ones() {
+    const CALLS: usize = 1000;
+    let data = tempfile::tempdir().expect("a directory");
+    let postgres = Postgres::start(&data, &[]).await;
+    let (key, idp) = (key().encoded().to_string(), FakeIdp::start(Arc::new(SystemClock)).await);
+    let settings = [
+        ("SSO_DATABASE_URL", postgres.url.as_str()),
+        ("SSO_ENCRYPTION_KEYS", key.as_str()),
+        ("SSO_MAX_IN_FLIGHT", "1000"),
+        ("RUST_LOG", "info,sqlx=debug"),
+    ];
+    let mut program = Program::serve(data.path(), &settings).await;
+    eventually("logins work", || async { program.health(LOGIN_SERVICE).await == 1 }).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login");
+    applied_changes(&program).await;
+    postgres.signal("STOP");
+    let mut waiting = tokio::task::JoinSet::new();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let client = LoginServiceClient::connect(program.login_url.clone()).await;
+        clients.push(client.expect("connected"));
+    }
+    for number in 0..CALLS {
+        let mut client = clients[number % clients.len()].clone();
+        waiting.spawn(async move { client.begin_login(at(&format!("unknown{number}"))).await });
+    }
+    let mut refused = 0;
+    while refused < CALLS - 300 {
+        let call = waiting.join_next().await.expect("more").expect("ended");
+        assert_eq!(reason(call), "STORE_UNAVAILABLE", "refused at once, and not as OVERLOADED");
+        refused += 1;
+    }
+    program.log_in(&idp).await.expect("a login at a known account");
+    assert!(!waiting.is_empty(), "some still wait");
+    postgres.signal("CONT");
+}
 
 /// Starts the program on this PostgreSQL and waits until logins work.
 async fn program_over(data: &tempfile::TempDir, postgres: &Postgres, key: &str) -> Program {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use peerpanda_sso::clock::{Clock, ManualClock, SystemClock};
 use peerpanda_sso::entropy::SystemEntropy;
 use peerpanda_sso::model::address::AddressPolicy;
+use peerpanda_sso::model::attempt::TestLogin;
 use peerpanda_sso::model::connection::{ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::secret::{ClientSecret, ClientSecrets};
 use peerpanda_sso::model::slug::Slug;
-use peerpanda_sso::model::time::UnixSeconds;
+use peerpanda_sso::model::time::{UnixMillis, UnixSeconds};
 use peerpanda_sso::store::memory::MemoryPendingLogins;
 use peerpanda_sso::store::redis::RedisPendingLogins;
 use peerpanda_sso::store::redis::url::RedisUrl;
@@ -19,9 +20,12 @@ use peerpanda_sso::store::sql::postgres::{PostgresConnections, PostgresUrl};
 use peerpanda_sso::store::sql::rows::RowCodec;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
-    ChangeDetails, ChangeError, ConnectionChange, Connections, PendingKey, PendingLogins, Reseal,
-    SigningKeys, StoreError, StoredSigningKey,
+    AttemptBatch, ChangeDetails, ChangeError, Changes, ConnectionChange, Connections,
+    LoginAttempts, PendingKey, PendingLogins, Position, ProvenLogin, Reseal, SigningKeys,
+    SlugChange, StoreError, StoredSigningKey,
 };
+
+use sqlx::Connection as _;
 
 use crate::fake_idp::random;
 use crate::harness::{eventually, free_port, key, own_redis, postgres_url, redis_url};
@@ -253,9 +257,10 @@ async fn connections_obey_their_law(store: Arc<dyn Connections>) {
         .expect("answered");
     let pinned = store.get(&acme).await.expect("answered").expect("there");
     assert_eq!((pinned.issuer(), pinned.revision), (Some(&issuer), updated.revision));
-    let changes = store.changes_since(start).await.expect("answered");
-    assert_eq!(changes.len(), 1, "one row per slug");
-    assert!(changes[0].change > updated.revision && changes[0].slug == acme);
+    let changes = following(store.as_ref(), &start).await;
+    let [SlugChange { position, slug }] = changes.as_slice() else { panic!("{changes:?}") };
+    assert!(position.change > updated.revision && *slug == acme, "one row per slug");
+    assert!(position.mark.is_some());
 
     // A connection that is deleted and created again is another one, with a new revision.
     assert!(matches!(
@@ -269,11 +274,30 @@ async fn connections_obey_their_law(store: Arc<dyn Connections>) {
     ));
     let again = store.create(&acme, &second, &secret, &details()).await.expect("created");
     assert!(
-        again.revision > changes[0].change
+        again.revision > position.change
             && again.incarnation == again.revision
             && again.pinned_issuer.is_none()
     );
-    assert!(store.changes_since(again.revision).await.expect("answered").is_empty());
+    let end = store.latest_change().await.expect("answered");
+    assert_eq!(end.change, again.revision);
+    assert!(following(store.as_ref(), &end).await.is_empty());
+
+    // A position of another history is told from its number, and from its mark.
+    for other in [
+        Position { change: end.change + 1, mark: None },
+        Position { change: end.change, mark: Some("other".to_owned()) },
+        Position { change: start.change, mark: Some("gone".to_owned()) },
+    ] {
+        let answer = store.changes_since(&other).await.expect("answered");
+        assert!(matches!(&answer, Changes::OtherHistory(latest) if *latest == end), "{answer:?}");
+    }
+}
+
+async fn following(store: &dyn Connections, seen: &Position) -> Vec<SlugChange> {
+    match store.changes_since(seen).await.expect("answered") {
+        Changes::Following(changes) => changes,
+        Changes::OtherHistory(end) => panic!("{seen:?} is of another history than {end:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,4 +449,55 @@ async fn a_stored_secret_is_sealed_and_bound_to_its_row() {
         .expect("swapped");
     assert!(matches!(store.get(&evil).await, Err(StoreError::Unreadable(_))));
     assert!(store.get(&acme).await.expect("answered").is_some());
+}
+
+/// A deletion locks the connection first and then its counts; so does a batch of attempts, or else each of
+/// the two could wait for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_attempts_locks_rows_in_the_order_of_a_deletion() {
+    let url = postgres_url().await;
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = PostgresConnections::open(options(&url), codec(&keyring)).await.expect("opened");
+    let store = Arc::new(store);
+    let acme = Slug::parse("acme").expect("a slug");
+    let created =
+        store.create(&acme, &settings("c"), &secrets("s"), &details()).await.expect("created");
+    let batch = || AttemptBatch {
+        unrecognized: [(acme.clone(), 1)].into(),
+        tested: vec![ProvenLogin {
+            slug: acme.clone(),
+            incarnation: created.incarnation,
+            test_login: TestLogin { proof: "proof".to_owned(), time: UnixMillis(1) },
+        }],
+        ..AttemptBatch::default()
+    };
+    store.add_attempts(&batch()).await.expect("counted");
+
+    let mut deletion = sqlx::PgConnection::connect(&url).await.expect("connected");
+    let mut deletion = deletion.begin().await.expect("begun");
+    sqlx::raw_sql("SELECT 1 FROM connections FOR UPDATE")
+        .execute(&mut *deletion)
+        .await
+        .expect("locked");
+    let adding = tokio::spawn({
+        let (store, batch) = (Arc::clone(&store), batch());
+        async move { store.add_attempts(&batch).await }
+    });
+    let mut watcher = sqlx::PgConnection::connect(&url).await.expect("connected");
+    loop {
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting: i64 =
+            sqlx::query_scalar(waiting).fetch_one(&mut watcher).await.expect("answered");
+        if waiting == 1 {
+            break;
+        }
+        assert!(!adding.is_finished(), "the batch must wait for the connection's row");
+    }
+    sqlx::raw_sql("SELECT 1 FROM login_counts FOR UPDATE NOWAIT")
+        .execute(&mut *deletion)
+        .await
+        .expect("the batch must not hold the counts while it waits for the connection");
+    deletion.rollback().await.expect("released");
+    adding.await.expect("ended").expect("counted");
 }

@@ -13,7 +13,8 @@ use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
 use crate::store::{
-    ChangeDetails, ChangeError, ConnectionChange, Connections, SlugChange, StoreError, StoredChange,
+    ChangeDetails, ChangeError, Changes, ConnectionChange, Connections, Position, SlugChange,
+    StoreError, StoredChange,
 };
 
 /// Named instead of `*`: a column added by a later version must not change the result of a statement
@@ -33,11 +34,22 @@ struct LogRow {
     record: String,
 }
 
-/// A row of `connection_changes`.
+/// A change after a position, with where the history ends and the mark that the position has in it. A
+/// history without changes after the position has one row, without a change.
 #[derive(FromRow)]
 struct ChangeRow {
-    change: i64,
-    slug: String,
+    latest: i64,
+    seen_mark: Option<String>,
+    change: Option<i64>,
+    slug: Option<String>,
+    mark: Option<String>,
+}
+
+/// Where the history ends.
+#[derive(FromRow)]
+struct LatestRow {
+    latest: i64,
+    mark: Option<String>,
 }
 
 impl<D: Backend> SqlStore<D> {
@@ -62,9 +74,14 @@ impl<D: Backend> SqlStore<D> {
         revision: i64,
         details: &ChangeDetails,
     ) -> Result<(), StoreError> {
-        let log = Statement::new("INSERT INTO connection_log (slug, record) VALUES ($1, $2)")
-            .bind(slug)
-            .bind(self.codec.change_record(details, revision)?);
+        let log = Statement::new(
+            "INSERT INTO connection_log (slug, record, change, mark) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(slug)
+        .bind(self.codec.change_record(details, revision)?)
+        .bind(number)
+        .bind(self.codec.mark());
         D::execute(&mut tx, log).await?;
         let announce = Statement::new(
             "INSERT INTO connection_changes (slug, change) VALUES ($1, $2) \
@@ -304,24 +321,53 @@ impl<D: Backend> Connections for SqlStore<D> {
         self.commit_change(tx, slug, number, saturating_i64(revision), details).await
     }
 
-    async fn latest_change(&self) -> Result<u64, StoreError> {
-        let latest = Statement::new("SELECT latest FROM change_counter WHERE id = 1");
-        let (latest,): (i64,) = self.fetch_one(latest).await?;
-        Ok(from_i64(latest))
+    async fn latest_change(&self) -> Result<Position, StoreError> {
+        let latest = Statement::new(
+            "SELECT latest, ( \
+                 SELECT mark FROM connection_log \
+                 WHERE change = latest \
+                 ORDER BY id DESC LIMIT 1 \
+             ) AS mark \
+             FROM change_counter WHERE id = 1",
+        );
+        let LatestRow { latest, mark } = self.fetch_one(latest).await?;
+        Ok(Position { change: from_i64(latest), mark })
     }
 
-    async fn changes_since(&self, seen: u64) -> Result<Vec<SlugChange>, StoreError> {
+    async fn changes_since(&self, seen: &Position) -> Result<Changes, StoreError> {
+        // One statement, so that all its parts see the same state of the database.
         let page = Statement::new(
-            "SELECT change, slug FROM connection_changes \
-             WHERE change > $1 \
-             ORDER BY change \
+            "SELECT counter.latest, \
+                 ( \
+                     SELECT mark FROM connection_log \
+                     WHERE change = $1 \
+                     ORDER BY id DESC LIMIT 1 \
+                 ) AS seen_mark, \
+                 changed.change, \
+                 changed.slug, \
+                 ( \
+                     SELECT mark FROM connection_log \
+                     WHERE change = changed.change \
+                     ORDER BY id DESC LIMIT 1 \
+                 ) AS mark \
+             FROM change_counter counter \
+             LEFT JOIN connection_changes changed ON changed.change > $1 \
+             WHERE counter.id = 1 \
+             ORDER BY changed.change \
              LIMIT 1000",
         )
-        .bind(seen);
+        .bind(seen.change);
         let rows: Vec<ChangeRow> = self.fetch(page).await?;
-        let change = |row: ChangeRow| {
-            Some(SlugChange { change: from_i64(row.change), slug: Slug::parse(&row.slug)? })
+        let is_other = |row: &ChangeRow| {
+            from_i64(row.latest) < seen.change || seen.mark.is_some() && row.seen_mark != seen.mark
         };
-        Ok(rows.into_iter().filter_map(change).collect())
+        if rows.first().is_none_or(is_other) {
+            return Ok(Changes::OtherHistory(self.latest_change().await?));
+        }
+        let change = |row: ChangeRow| {
+            let position = Position { change: from_i64(row.change?), mark: row.mark };
+            Some(SlugChange { position, slug: Slug::parse(&row.slug?)? })
+        };
+        Ok(Changes::Following(rows.into_iter().filter_map(change).collect()))
     }
 }

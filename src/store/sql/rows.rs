@@ -151,6 +151,13 @@ impl RowCodec {
         Ok(Some(self.seal(context, &opened)))
     }
 
+    /// A random mark of a change.
+    pub(super) fn mark(&self) -> String {
+        let mut bytes = [0; 8];
+        self.entropy.fill(&mut bytes);
+        hex::encode(bytes)
+    }
+
     pub(super) fn now(&self) -> UnixMillis {
         self.clock.unix_millis()
     }
