@@ -18,6 +18,8 @@ pub enum Effect {
     None,
     /// Logins that end from now on.
     NewRules,
+    /// Logins that end from now on, if the IdP doesn't know the secret.
+    NewSecret,
     /// Logins that are under way can't be finished.
     OtherClient,
     /// Logins that are under way can't be finished, and the IdP's users count as new users, since the
@@ -26,11 +28,11 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The effect of a change from `old` to `new`.
+    /// The effect of a change from `old` to `new`, and of another active secret.
     #[must_use]
-    pub fn of(old: &ConnectionSettings, new: &ConnectionSettings) -> Self {
+    pub fn of(old: &ConnectionSettings, new: &ConnectionSettings, has_new_secret: bool) -> Self {
         if old.login_digest() == new.login_digest() {
-            Self::None
+            if has_new_secret { Self::NewSecret } else { Self::None }
         } else if !new.has_idp_of(old) {
             Self::OtherIdp
         } else if old.client_id != new.client_id {
@@ -47,6 +49,7 @@ impl fmt::Display for Effect {
         f.write_str(match self {
             Self::None => "",
             Self::NewRules => "every login that ends from now on follows the new settings",
+            Self::NewSecret => "every login that ends from now on uses the new client secret",
             Self::OtherClient => {
                 "logins that began before the change end with CONNECTION_CHANGED and must begin again"
             }
@@ -211,7 +214,9 @@ mod tests {
             (|draft| draft.issuer = "https://other.example".to_owned(), Effect::OtherIdp),
         ];
         for (adjust, expected) in cases {
-            assert_eq!(Effect::of(&old, &settings(adjust)), expected);
+            assert_eq!(Effect::of(&old, &settings(adjust), false), expected);
+            let with_secret = if expected == Effect::None { Effect::NewSecret } else { expected };
+            assert_eq!(Effect::of(&old, &settings(adjust), true), with_secret);
         }
     }
 }

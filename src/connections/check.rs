@@ -1,17 +1,20 @@
 //! CheckConnection: what is right and what is wrong at the customer's IdP, found without a person.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{ConnectionAdmin, ConnectionError};
+use super::update::Edited;
+use super::{ConnectionAdmin, ConnectionError, changes};
+use crate::model::change::FieldChange;
 use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::draft::{Draft, DraftField};
 use crate::model::rate::Rate;
-use crate::model::secret::SecretsEdit;
+use crate::model::secret::{ClientSecret, SecretsEdit};
 use crate::model::slug::Slug;
 use crate::oidc::probe::{CHECK_DEADLINE, Probe, Seen};
+use crate::store::ChangeDetails;
 
 /// What to check.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ pub struct CheckTarget {
     /// As it is, or as it is proposed.
     pub connection: Connection,
     is_proposal: bool,
+    has_made_up_secret: bool,
+    /// What is proposed to change.
+    fields: Vec<FieldChange>,
+    actor: String,
 }
 
 impl ConnectionAdmin {
@@ -49,15 +56,35 @@ impl ConnectionAdmin {
     pub async fn check_target(
         &self,
         request: CheckRequest,
+        actor: &str,
     ) -> Result<CheckTarget, ConnectionError> {
-        let mut connection = self.get(&request.slug).await?;
-        let is_proposal = request.proposal.is_some();
+        let stored = self.get(&request.slug).await?;
+        let mut target = CheckTarget {
+            connection: stored.clone(),
+            is_proposal: request.proposal.is_some(),
+            has_made_up_secret: false,
+            fields: Vec::new(),
+            actor: actor.to_owned(),
+        };
         if let Some(proposal) = request.proposal {
-            connection = self.edited(&connection, proposal)?;
+            let edited = self.edited(&stored, proposal, Some(self.made_up_secret()))?;
+            let Edited { connection, has_made_up_secret } = edited;
+            let secrets = if has_made_up_secret { &stored.secrets } else { &connection.secrets };
+            let before = (&stored.settings, &stored.secrets);
+            target.fields = changes::fields(Some(before), (&connection.settings, secrets));
+            target = CheckTarget { connection, has_made_up_secret, ..target };
         }
         let limited = |retry_after| ConnectionError::RateLimited { retry_after };
         self.check_rate.admit(&request.slug).map_err(limited)?;
-        Ok(CheckTarget { connection, is_proposal })
+        Ok(target)
+    }
+
+    /// For a proposal that names another IdP or client without a secret: the stored one must not be sent
+    /// there.
+    fn made_up_secret(&self) -> ClientSecret {
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        ClientSecret::from_store(hex::encode(bytes))
     }
 
     /// Checks the connection, reports each result as it is found, and keeps the record of the whole.
@@ -69,7 +96,8 @@ impl ConnectionAdmin {
         target: &CheckTarget,
         report: &mut (dyn FnMut(CheckResult) + Send),
     ) -> Result<CheckRecord, ConnectionError> {
-        let CheckTarget { connection, is_proposal } = target;
+        let CheckTarget { connection, is_proposal, has_made_up_secret, fields, actor } = target;
+        tracing::info!(actor, is_proposal, "checking connection");
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let last = connection.last_check.as_ref();
         let known_hosts = last.map(|last| last.hosts.clone()).unwrap_or_default();
@@ -81,6 +109,8 @@ impl ConnectionAdmin {
             clock: self.clock.as_ref(),
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
+            has_made_up_secret: *has_made_up_secret,
+            asked: &Mutex::default(),
         };
         let (mut failed, mut passed) = (Vec::new(), Vec::new());
         let (mut has_warned, mut is_undecided) = (false, false);
@@ -112,6 +142,7 @@ impl ConnectionAdmin {
             (true, false, true) => CheckOutcome::Warn,
             (true, false, false) => CheckOutcome::Pass,
         };
+        let hosts_asked = probe.hosts_asked();
         let record = CheckRecord {
             time: self.clock.unix_millis(),
             revision: connection.revision,
@@ -122,8 +153,14 @@ impl ConnectionAdmin {
             passed,
         };
         let (slug, incarnation) = (&connection.slug, connection.incarnation);
-        let kept =
-            self.store.call(|store| store.record_check(slug, incarnation, &record, *is_proposal));
+        let action = if *is_proposal { "check_proposal" } else { "check" };
+        let details = ChangeDetails {
+            hosts: hosts_asked,
+            ..ChangeDetails::new(actor, action, fields.clone())
+        };
+        let kept = self
+            .store
+            .call(|store| store.record_check(slug, incarnation, &record, *is_proposal, &details));
         kept.await?;
         if !is_proposal {
             // What the check has read is what the next login uses. The fetch goes on by itself.

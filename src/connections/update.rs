@@ -1,11 +1,14 @@
-//! UpdateConnection: changes the named fields. Login-relevant settings of an ACTIVE connection change
-//! only after a check of the change has passed, or by force. An update that changes nothing writes
+//! UpdateConnection: changes the named fields. Login-relevant settings and the secret of an ACTIVE
+//! connection change only after a check of the change has passed, or by force. An update that changes nothing writes
 //! nothing.
 
 use super::check::Proposal;
 use super::{ConnectionAdmin, ConnectionError, changes};
+use crate::model::Violation;
+use crate::model::change::Change;
 use crate::model::check::CheckRecord;
 use crate::model::connection::{Connection, ConnectionState};
+use crate::model::secret::ClientSecret;
 use crate::model::slug::Slug;
 use crate::store::{ChangeDetails, ConnectionChange};
 
@@ -50,7 +53,7 @@ impl ConnectionAdmin {
             return Err(ConnectionError::Conflict { current: old.revision });
         }
         let (force, validate_only) = (edit.force, edit.validate_only);
-        let new = self.edited(&old, edit.proposal)?;
+        let Edited { connection: new, .. } = self.edited(&old, edit.proposal, None)?;
         let was_active = old.settings.state == ConnectionState::Active;
         let is_active = new.settings.state == ConnectionState::Active;
         if is_active && !was_active {
@@ -63,7 +66,7 @@ impl ConnectionAdmin {
             let (effect, changed_fields) = (changes::Effect::None, Vec::new());
             return Ok(Updated { connection: old, effect, changed_fields });
         }
-        let effect = changes::Effect::of(&old.settings, &new.settings);
+        let effect = changes::Effect::of(&old.settings, &new.settings, !is_same_secret);
         // No test login precedes the change of an ACTIVE connection, so a check alone must prove it.
         let check = old.check_of(&new.settings, &new.secrets.active);
         let is_proven = check.is_some_and(CheckRecord::has_passed);
@@ -99,22 +102,60 @@ impl ConnectionAdmin {
     }
 
     /// The connection with the named settings and the secrets replaced. The issuer that was read at
-    /// first use belongs to where it was read.
+    /// first use belongs to where it was read, and stored secrets to what they were entered for: if that
+    /// changes, they must be entered again. `made_up`: takes the place of those that aren't.
     pub(super) fn edited(
         &self,
         old: &Connection,
         Proposal { fields, draft, secrets }: Proposal,
-    ) -> Result<Connection, ConnectionError> {
+        made_up: Option<ClientSecret>,
+    ) -> Result<Edited, ConnectionError> {
         let settings = draft.apply(Some((&old.settings, &fields)), self.addresses());
-        let (settings, secrets) = match (settings, secrets.apply_to(Some(&old.secrets))) {
-            (Ok(settings), Ok(secrets)) => (settings, secrets),
+        let binding = old.settings.secret_binding();
+        let is_elsewhere = settings.as_ref().is_ok_and(|new| new.secret_binding() != binding);
+        let (lacks_secret, lacks_standby) = if is_elsewhere {
+            let keeps_standby = matches!(secrets.standby, Change::Keep);
+            (secrets.active.is_none(), keeps_standby && old.secrets.standby.is_some())
+        } else {
+            (false, false)
+        };
+        let mut violations = Vec::new();
+        if made_up.is_none() {
+            let missing = [
+                (lacks_secret, "client_secret", ENTER_AGAIN),
+                (lacks_standby, "standby_client_secret", ENTER_STANDBY_AGAIN),
+            ];
+            let missing = missing.into_iter().filter(|(is_missing, ..)| *is_missing);
+            violations.extend(missing.map(|(_, field, rule)| Violation::new(field, rule)));
+        }
+        let (settings, mut secrets) = match (settings, secrets.apply_to(Some(&old.secrets))) {
+            (Ok(settings), Ok(secrets)) if violations.is_empty() => (settings, secrets),
             (settings, secrets) => {
-                let violations = settings.err().into_iter().chain(secrets.err()).flatten();
-                return Err(ConnectionError::Invalid(violations.collect()));
+                violations.extend(settings.err().into_iter().chain(secrets.err()).flatten());
+                return Err(ConnectionError::Invalid(violations));
             }
         };
+        if let Some(made_up) = made_up.filter(|_| lacks_secret) {
+            secrets.active = made_up;
+        }
+        if lacks_standby {
+            (secrets.standby, secrets.standby_expire) = (None, None);
+        }
         let keeps_pin = settings.has_idp_of(&old.settings);
         let pinned_issuer = old.pinned_issuer.clone().filter(|_| keeps_pin);
-        Ok(Connection { settings, secrets, pinned_issuer, ..old.clone() })
+        let connection = Connection { settings, secrets, pinned_issuer, ..old.clone() };
+        Ok(Edited { connection, has_made_up_secret: lacks_secret })
     }
 }
+
+/// A connection with an edit applied.
+pub(super) struct Edited {
+    pub(super) connection: Connection,
+    /// Whether the stored secret was entered for something else, and no other one was given.
+    pub(super) has_made_up_secret: bool,
+}
+
+const ENTER_AGAIN: &str =
+    "must be given again, since client_id or the origin of the IdP's URL changes";
+const ENTER_STANDBY_AGAIN: &str =
+    "must be given again or removed, since client_id or the origin of the IdP's URL changes";

@@ -35,14 +35,18 @@ pub struct ChangeRecord {
     pub time: UnixMillis,
     /// The calling program, and the person on whose behalf it called, if named.
     pub actor: String,
-    /// One of create, update, activate, delete, pin_issuer, switch_secret.
+    /// One of create, update, activate, delete, pin_issuer, switch_secret; check or check_proposal for a
+    /// check, which changed nothing.
     pub action: String,
     /// The revision after the change; 0: deleted.
     pub revision: u64,
-    /// The fields that changed.
+    /// The fields that changed, or that a check proposed to change.
     pub fields: Vec<FieldChange>,
     /// Whether a check was skipped.
     pub is_forced: bool,
+    /// The hosts that a check asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 /// One field before and after a change; secrets as fingerprints. Stored as a triple, as earlier

@@ -181,6 +181,17 @@ impl ConnectionSettings {
         stated.unwrap_or("client_secret_basic or client_secret_post")
     }
 
+    /// What the client secrets of these settings are entered for.
+    #[must_use]
+    pub fn secret_binding(&self) -> SecretBinding {
+        let url = match &self.source {
+            MetadataSource::Discovery(url) => url,
+            MetadataSource::Manual(endpoints) => &endpoints.token,
+        };
+        let origin = url.origin().ascii_serialization();
+        SecretBinding { origin, client_id: self.client_id.clone() }
+    }
+
     /// A digest of the settings that decide whether a login works. A new display name doesn't change it.
     #[must_use]
     pub fn login_digest(&self) -> String {
@@ -250,6 +261,17 @@ mod whole_seconds {
     ) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
     }
+}
+
+/// For what a client secret was entered: where it may be sent, and for which client. A secret is sealed
+/// with it, so that whoever changes a connection, in the database or by a call, can't have the stored
+/// secret sent elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretBinding {
+    /// The origin of the discovery URL; with manual endpoints, of the token endpoint.
+    pub origin: String,
+    /// The client's identifier.
+    pub client_id: String,
 }
 
 /// Where a connection's endpoints come from.

@@ -139,14 +139,16 @@ pub trait Connections: Send + Sync {
         details: &ChangeDetails,
     ) -> Result<bool, StoreError>;
 
-    /// Stores the last check of this incarnation, or of a proposed change of it. Gets no change number, as
-    /// it affects no login.
+    /// Stores the last check of this incarnation, or of a proposed change of it, and records it among the
+    /// changes. Gets no change number, as it affects no login. Of the records of checks, the latest
+    /// [`CHECKS_KEPT`] are kept.
     async fn record_check(
         &self,
         slug: &Slug,
         incarnation: u64,
         check: &CheckRecord,
         is_proposal: bool,
+        details: &ChangeDetails,
     ) -> Result<(), StoreError>;
 
     /// At most `limit` changes of an account's connection, newest first. `before`: the id of the last change
@@ -291,6 +293,8 @@ impl AttemptBatch {
     }
 }
 
+/// How many checks of each account stay among its recorded changes.
+pub const CHECKS_KEPT: u32 = 50;
 /// How many attempts of each account are kept.
 pub const ATTEMPTS_KEPT: u32 = 200;
 
@@ -305,13 +309,15 @@ pub struct ChangeDetails {
     pub fields: Vec<FieldChange>,
     /// Whether a required check was skipped.
     pub is_forced: bool,
+    /// See [`ChangeRecord::hosts`].
+    pub hosts: Vec<String>,
 }
 
 impl ChangeDetails {
     /// Details of a change for which no check was skipped.
     #[must_use]
     pub fn new(actor: &str, action: &'static str, fields: Vec<FieldChange>) -> Self {
-        Self { actor: actor.to_owned(), action, fields, is_forced: false }
+        Self { actor: actor.to_owned(), action, fields, is_forced: false, hosts: Vec::new() }
     }
 }
 

@@ -44,7 +44,10 @@ impl Service {
             .await
     }
 
-    async fn check_with(&mut self, request: pb::CheckConnectionRequest) -> Result<Checked, Status> {
+    pub(crate) async fn check_with(
+        &mut self,
+        request: pb::CheckConnectionRequest,
+    ) -> Result<Checked, Status> {
         // Keeps the checks of one test within the rate limit.
         self.clock.advance(Duration::from_secs(11));
         let before = self.idp.seen().len();
@@ -77,13 +80,13 @@ impl Service {
         self.admin.list_login_attempts(request).await.expect("listed").into_inner()
     }
 
-    async fn changes(&mut self) -> Vec<pb::ConnectionChange> {
+    pub(crate) async fn changes(&mut self) -> Vec<pb::ConnectionChange> {
         let request =
             pb::ListConnectionChangesRequest { slug: "acme".to_owned(), ..Default::default() };
         self.admin.list_connection_changes(request).await.expect("listed").into_inner().changes
     }
 
-    async fn update(
+    pub(crate) async fn update(
         &mut self,
         paths: &[&str],
         connection: pb::Connection,
@@ -101,7 +104,7 @@ impl Service {
     }
 
     /// The account at a well-behaved IdP that knows its redirect URI, still TESTING.
-    async fn testing() -> Self {
+    pub(crate) async fn testing() -> Self {
         let mut service = Self::start().await;
         service
             .edit(&["state"], |connection| connection.state = pb::ConnectionState::Testing.into())
@@ -346,9 +349,10 @@ async fn an_idp_that_is_unavailable_or_private_fails_in_time() {
     let mut service = Service::testing().await;
     let began = tokio::time::Instant::now();
     service
-        .edit(&["discovery_url"], |connection| {
+        .edit(&["discovery_url", "client_secret"], |connection| {
             connection.discovery_url =
                 "http://127.0.0.1:1/.well-known/openid-configuration".to_owned();
+            connection.client_secret = "CANARYother".to_owned();
         })
         .await
         .expect("edited");
@@ -465,15 +469,19 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
     assert!(updated.effect.contains("every login"), "{}", updated.effect);
     let client = pb::Connection {
         client_id: "another".to_owned(),
+        client_secret: "CANARYanother".to_owned(),
         ..updated.connection.expect("a connection")
     };
     assert!(
-        refused(service.update(&["client_id"], client).await)
+        refused(service.update(&["client_id", "client_secret"], client).await)
             .message
             .contains("CONNECTION_CHANGED")
     );
     service
-        .edit(&["client_id"], |connection| connection.client_id = "another".to_owned())
+        .edit(&["client_id", "client_secret"], |connection| {
+            connection.client_id = "another".to_owned();
+            connection.client_secret = "CANARYanother".to_owned();
+        })
         .await
         .expect("by force");
 
@@ -486,11 +494,13 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
             ("create", false),
             ("activate", true),
             ("update", false),
+            ("check", false),
             ("pin_issuer", false),
             ("update", false),
             ("update", false),
             ("update", false),
             ("activate", false),
+            ("check_proposal", false),
             ("update", false),
             ("update", true)
         ]
@@ -500,7 +510,8 @@ async fn a_connection_is_activated_when_it_is_proven_or_by_force() {
         .iter()
         .map(|field| (field.field.as_str(), field.after.as_str()))
         .collect();
-    assert_eq!(fields, [("client_id", "another")]);
+    assert_eq!(fields[0], ("client_id", "another"));
+    assert_eq!(fields[1].0, "client_secret");
     assert!(!format!("{changes:?}").contains("CANARY"), "secrets are fingerprints");
     assert!(
         changes.iter().all(|change| change.actor == "anybody" || change.actor == "the service")

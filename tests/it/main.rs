@@ -7,6 +7,7 @@ mod attacks;
 mod attempts;
 mod begin_login;
 mod binary;
+mod bound_secrets;
 mod bounds;
 mod call_budgets;
 mod callers;

@@ -7,6 +7,7 @@ use peerpanda_sso::clock::{Clock, ManualClock, SystemClock};
 use peerpanda_sso::entropy::SystemEntropy;
 use peerpanda_sso::model::address::AddressPolicy;
 use peerpanda_sso::model::attempt::TestLogin;
+use peerpanda_sso::model::check::{CheckOutcome, CheckRecord};
 use peerpanda_sso::model::connection::{ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
 use peerpanda_sso::model::secret::{ClientSecret, ClientSecrets};
@@ -500,4 +501,36 @@ async fn a_batch_of_attempts_locks_rows_in_the_order_of_a_deletion() {
         .expect("the batch must not hold the counts while it waits for the connection");
     deletion.rollback().await.expect("released");
     adding.await.expect("ended").expect("counted");
+}
+
+#[tokio::test]
+async fn checks_are_recorded_among_the_changes_and_push_none_out() {
+    let data = tempfile::tempdir().expect("a directory");
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let file = data.path().join("sso.db");
+    let store = SqliteConnections::open(&file, codec(&keyring)).await.expect("opened");
+    let acme = Slug::parse("acme").expect("a slug");
+    let created =
+        store.create(&acme, &settings("c"), &secrets("s"), &details()).await.expect("created");
+    let end = store.latest_change().await.expect("answered");
+    for number in 0..60 {
+        let check = CheckRecord {
+            time: UnixMillis(number),
+            revision: created.revision,
+            proof: String::new(),
+            outcome: CheckOutcome::Pass,
+            failed: Vec::new(),
+            passed: Vec::new(),
+            hosts: Vec::new(),
+        };
+        let hosts = vec![format!("idp-{number}.example")];
+        let details = ChangeDetails { hosts, ..ChangeDetails::new("support", "check", Vec::new()) };
+        let recorded = store.record_check(&acme, created.incarnation, &check, false, &details);
+        recorded.await.expect("recorded");
+    }
+    assert_eq!(store.latest_change().await.expect("answered"), end, "no login is affected");
+    let changes = store.changes_of(&acme, None, 1000).await.expect("listed");
+    assert_eq!(changes.len(), 51);
+    assert_eq!(changes[0].record.hosts, ["idp-59.example"]);
+    assert_eq!(changes[50].record.action, "test", "the creation is kept");
 }

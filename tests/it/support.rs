@@ -215,6 +215,7 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
             "wrong",
             "--standby-client-secret-file",
             "right",
+            "--force",
         ])
         .await;
     assert_eq!(reason(program.log_in(&idp).await), "CLIENT_REJECTED");

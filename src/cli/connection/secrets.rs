@@ -12,7 +12,8 @@ use crate::model::text::without_byte_order_mark;
 /// Flags that say where the secrets are.
 #[derive(Args)]
 pub(super) struct SecretArgs {
-    /// Read the client secret from this file; - is standard input.
+    /// Read the client secret from this file; - is standard input. Needed again if --client-id or the
+    /// origin of the IdP's URL changes.
     #[arg(long, value_name = "FILE")]
     client_secret_file: Option<PathBuf>,
     /// Ask for the client secret, as `create` does without --client-secret-file.

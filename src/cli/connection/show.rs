@@ -173,10 +173,14 @@ pub(super) fn changes(changes: &[pb::ConnectionChange]) -> Result<(), Failure> {
         let fields = change.fields.iter();
         let fields = fields.map(|it| format!("{}: {:?} -> {:?}", it.field, it.before, it.after));
         let forced = if change.is_forced { " (forced)" } else { "" };
+        let hosts = match change.hosts.as_slice() {
+            [] => String::new(),
+            hosts => format!(" at {}", hosts.join(", ")),
+        };
         table.add_row([
             time_text(change.time.as_ref()),
             change.actor.clone(),
-            format!("{}{forced}", change.action),
+            format!("{}{forced}{hosts}", change.action),
             fields.collect::<Vec<_>>().join("\n"),
         ]);
     }

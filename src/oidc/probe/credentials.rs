@@ -45,12 +45,25 @@ impl Run<'_, '_> {
             TokenEndpoint::new(client_id, secret, method, endpoint, redirect_uri)
         };
         let invalid = |Problem { cause, text }| self.failure(cause, &text);
+        let code = AuthorizationCode::new(self.random());
+        let verifier = PkceVerifier::new(self.random());
         let right = with_secret(connection.secrets.active.expose()).map_err(invalid)?;
         let wrong = with_secret(&self.random()).map_err(invalid)?;
         let failed = |run: &Self, error: &CallError| {
             run.failure(error.cause(Document::TokenResponse), &error.to_string())
         };
 
+        if self.probe.has_made_up_secret {
+            let answer = self.token_answer(right.code_request(&code, &verifier)).await;
+            let answer = answer.map_err(|error| failed(self, &error))?;
+            let found = format!(
+                "the IdP answers {} to a made-up secret: the stored one was entered for another IdP or \
+                 client, and is not sent there",
+                self.redact(&answer.to_string())
+            );
+            let remedy = "give client_secret with the proposal";
+            return Ok(Verdict::inconclusive(found).for_support(remedy));
+        }
         let scope = self.product.client_credentials_scope(&connection.settings.client_id);
         let answer = self.token_answer(right.client_credentials_request(scope)).await;
         let answer = answer.map_err(|error| failed(self, &error))?;
@@ -63,8 +76,6 @@ impl Run<'_, '_> {
             return Ok(self.rejected(&answer));
         }
 
-        let code = AuthorizationCode::new(self.random());
-        let verifier = PkceVerifier::new(self.random());
         let answer = self.token_answer(right.code_request(&code, &verifier)).await;
         let answer = answer.map_err(|error| failed(self, &error))?;
         if answer.is_rejection() {

@@ -15,6 +15,8 @@ mod logout;
 mod metadata;
 mod redirect_uri;
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -49,6 +51,11 @@ pub struct Probe<'a> {
     pub entropy: &'a dyn Entropy,
     /// Hosts of the endpoints at the last check that passed.
     pub known_hosts: &'a [String],
+    /// Whether the connection's secret is made up, since the stored one was entered for another IdP or
+    /// client than the proposed one.
+    pub has_made_up_secret: bool,
+    /// The hosts that were asked so far.
+    pub asked: &'a Mutex<BTreeSet<String>>,
 }
 
 /// What a check saw, apart from its results.
@@ -118,6 +125,17 @@ impl Verdict {
 }
 
 impl Probe<'_> {
+    /// The hosts that the check asked, also one that did not end: of the metadata and of the endpoints.
+    #[must_use]
+    pub fn hosts_asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn note_asked<'h>(&self, hosts: impl IntoIterator<Item = &'h str>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.extend(hosts.into_iter().map(str::to_owned));
+    }
+
     /// Runs the check and reports each result as it is found.
     pub async fn run(&self, report: &mut (dyn FnMut(CheckResult) + Send)) -> Seen {
         let settings = &self.connection.settings;
@@ -130,11 +148,15 @@ impl Probe<'_> {
         let redactor = Redactor::of_client(&settings.client_id, &self.connection.secrets);
         let mut run = Run { probe: self, product, requests_left: MAX_REQUESTS, redactor, report };
         let known = match &settings.source {
-            MetadataSource::Discovery(url) => run.metadata(url).await,
+            MetadataSource::Discovery(url) => {
+                self.note_asked(url.host_str());
+                run.metadata(url).await
+            }
             MetadataSource::Manual(endpoints) => Some(run.manual(issuer, endpoints)),
         };
         let Some(known) = known else { return Seen::default() };
         let hosts = run.hosts(&known);
+        self.note_asked(hosts.iter().map(String::as_str));
         run.keys(&known).await;
         run.credentials(&known).await;
         run.redirect_uri(known.authorization.as_ref()).await;

@@ -135,8 +135,9 @@ impl ConnectionService for ConnectionRpc {
         &self,
         request: Request<pb::CheckConnectionRequest>,
     ) -> Result<Response<Self::CheckConnectionStream>, Status> {
+        let actor = actor();
         let request = convert::check_request(request.into_inner()).map_err(reject)?;
-        let target = self.admin.check_target(request).await.map_err(reject)?;
+        let target = self.admin.check_target(request, &actor).await.map_err(reject)?;
         // There is room for every result, so that a check never waits for a slow reader.
         let (sender, results) = mpsc::channel(64);
         let admin = Arc::clone(&self.admin);

@@ -13,8 +13,8 @@ use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
 use crate::store::{
-    ChangeDetails, ChangeError, Changes, ConnectionChange, Connections, Position, SlugChange,
-    StoreError, StoredChange,
+    CHECKS_KEPT, ChangeDetails, ChangeError, Changes, ConnectionChange, Connections, Position,
+    SlugChange, StoreError, StoredChange,
 };
 
 /// Named instead of `*`: a column added by a later version must not change the result of a statement
@@ -137,8 +137,8 @@ impl<D: Backend> Connections for SqlStore<D> {
         .bind(slug)
         .bind(number)
         .bind(to_json(settings)?)
-        .bind(self.codec.seal_secret(slug, &secrets.active))
-        .bind(secrets.standby.as_ref().map(|secret| self.codec.seal_secret(slug, secret)))
+        .bind(self.codec.seal_secret(slug, settings, &secrets.active))
+        .bind(secrets.standby.as_ref().map(|it| self.codec.seal_secret(slug, settings, it)))
         .bind(secrets.active_expire)
         .bind(secrets.standby_expire)
         .bind(self.codec.now());
@@ -167,7 +167,7 @@ impl<D: Backend> Connections for SqlStore<D> {
     }
 
     async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
-        let ConnectionChange { slug, secrets, .. } = change;
+        let ConnectionChange { slug, settings, secrets, .. } = change;
         let (mut tx, number) = self.begin_change().await?;
         let update = Statement::new(concat!(
             "UPDATE connections SET \
@@ -186,8 +186,8 @@ impl<D: Backend> Connections for SqlStore<D> {
         .bind(number)
         .bind(to_json(change.settings)?)
         .bind(change.keep_pin)
-        .bind(self.codec.seal_secret(slug, &secrets.active))
-        .bind(secrets.standby.as_ref().map(|secret| self.codec.seal_secret(slug, secret)))
+        .bind(self.codec.seal_secret(slug, settings, &secrets.active))
+        .bind(secrets.standby.as_ref().map(|it| self.codec.seal_secret(slug, settings, it)))
         .bind(secrets.active_expire)
         .bind(secrets.standby_expire)
         .bind(self.codec.now())
@@ -260,14 +260,35 @@ impl<D: Backend> Connections for SqlStore<D> {
         incarnation: u64,
         check: &CheckRecord,
         is_proposal: bool,
+        details: &ChangeDetails,
     ) -> Result<(), StoreError> {
         let sql = if is_proposal {
             "UPDATE connections SET last_proposal = $1 WHERE slug = $2 AND incarnation = $3"
         } else {
             "UPDATE connections SET last_check = $1 WHERE slug = $2 AND incarnation = $3"
         };
+        let mut tx = self.begin().await?;
         let record = Statement::new(sql).bind(to_json(check)?).bind(slug).bind(incarnation);
-        self.execute(record).await.map(|_| ())
+        D::execute(&mut tx, record).await?;
+        let log = Statement::new(
+            "INSERT INTO connection_log (slug, record, is_check) VALUES ($1, $2, TRUE)",
+        )
+        .bind(slug)
+        .bind(self.codec.change_record(details, saturating_i64(check.revision))?);
+        D::execute(&mut tx, log).await?;
+        let trim = Statement::new(
+            "DELETE FROM connection_log \
+             WHERE slug = $1 AND is_check AND id <= ( \
+                 SELECT id FROM connection_log \
+                 WHERE slug = $1 AND is_check \
+                 ORDER BY id DESC \
+                 LIMIT 1 OFFSET $2 \
+             )",
+        )
+        .bind(slug)
+        .bind(CHECKS_KEPT);
+        D::execute(&mut tx, trim).await?;
+        tx.commit().await
     }
 
     async fn changes_of(

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use sqlx::FromRow;
 
 use super::SqlStore;
-use super::rows::{secret_context, signing_key_context};
+use super::rows::{from_json, secret_context, signing_key_context, unbound_secret_context};
 use super::statement::{Backend, Statement};
+use crate::model::connection::ConnectionSettings;
 use crate::store::seal::CannotOpen;
 use crate::store::{Reseal, Resealed, StoreError};
 
@@ -14,6 +15,7 @@ use crate::store::{Reseal, Resealed, StoreError};
 #[derive(FromRow)]
 struct SecretsRow {
     slug: String,
+    settings: String,
     client_secret: Vec<u8>,
     standby_secret: Option<Vec<u8>>,
 }
@@ -22,6 +24,8 @@ struct SecretsRow {
 struct Sealed {
     description: String,
     context: String,
+    /// The context for which an earlier version sealed it.
+    former: Option<String>,
     value: Vec<u8>,
     replace: Box<dyn FnOnce(Vec<u8>) -> Statement + Send>,
 }
@@ -56,7 +60,7 @@ impl<D: Backend> SqlStore<D> {
         let mut after = String::new();
         loop {
             let page = Statement::new(
-                "SELECT slug, client_secret, standby_secret FROM connections \
+                "SELECT slug, settings, client_secret, standby_secret FROM connections \
                  WHERE slug > $1 \
                  ORDER BY slug \
                  LIMIT 500",
@@ -79,7 +83,7 @@ impl<D: Backend> SqlStore<D> {
     /// Returns how many rows changed.
     async fn reseal_value(&self, pass: &mut Pass, sealed: Sealed) -> Result<u64, StoreError> {
         pass.all += 1;
-        match self.codec.reseal(&sealed.context, &sealed.value) {
+        match self.codec.reseal(&sealed.context, sealed.former.as_deref(), &sealed.value) {
             Ok(None) => Ok(0),
             Ok(Some(resealed)) => {
                 pass.found_older = true;
@@ -95,12 +99,16 @@ impl<D: Backend> SqlStore<D> {
 
 /// Replaced in either column, since the two secrets may change places in the meantime.
 fn client_secrets(row: SecretsRow) -> impl Iterator<Item = Sealed> {
-    let SecretsRow { slug, client_secret, standby_secret } = row;
+    let SecretsRow { slug, settings, client_secret, standby_secret } = row;
+    // Without settings the context is unknown, and nothing opens the secrets.
+    let binding = from_json::<ConnectionSettings>(&settings).map(|it| it.secret_binding());
+    let context = binding.map(|binding| secret_context(&slug, &binding)).unwrap_or_default();
     [Some(client_secret), standby_secret].into_iter().flatten().map(move |value| {
         let (slug, old) = (slug.clone(), value.clone());
         Sealed {
             description: format!("a client secret of {slug}"),
-            context: secret_context(&slug),
+            context: context.clone(),
+            former: (!context.is_empty()).then(|| unbound_secret_context(&slug)),
             value,
             replace: Box::new(|resealed| {
                 Statement::new(
@@ -124,6 +132,7 @@ fn signing_key(generation: i64, value: Vec<u8>) -> Sealed {
     Sealed {
         description: format!("the signing key {generation}"),
         context: signing_key_context(generation),
+        former: None,
         value,
         replace: Box::new(move |resealed| {
             Statement::new(

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::FromRow;
+use zeroize::Zeroizing;
 
 use super::{from_i64, saturating_i64};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::attempt::TestLogin;
 use crate::model::change::ChangeRecord;
-use crate::model::connection::{Connection, Issuer};
+use crate::model::connection::{Connection, ConnectionSettings, Issuer, SecretBinding};
 use crate::model::secret::{ClientSecret, ClientSecrets};
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
@@ -64,10 +65,11 @@ impl RowCodec {
         let slug = Slug::parse(&row.slug)
             .ok_or_else(|| StoreError::Unreadable("a connection has an invalid slug".to_owned()))?;
         let unreadable = |what: &str| StoreError::Unreadable(format!("{slug}: {what}"));
-        let settings = serde_json::from_str(&row.settings)
+        let settings: ConnectionSettings = serde_json::from_str(&row.settings)
             .map_err(|error| unreadable(&format!("settings: {error}")))?;
+        let binding = settings.secret_binding();
         let open = |sealed: &[u8]| -> Result<ClientSecret, StoreError> {
-            let secret = self.keyring.open(&secret_context(slug.as_str()), sealed);
+            let secret = self.open_secret(slug.as_str(), &binding, sealed);
             let secret = secret.map_err(|error| unreadable(&format!("client secret: {error}")))?;
             let secret = std::str::from_utf8(&secret)
                 .map_err(|_| unreadable("client secret: not UTF-8 text"))?;
@@ -101,8 +103,26 @@ impl RowCodec {
         })
     }
 
-    pub(super) fn seal_secret(&self, slug: &Slug, secret: &ClientSecret) -> Vec<u8> {
-        self.seal(&secret_context(slug.as_str()), secret.expose().as_bytes())
+    /// Seals a secret that was entered for these settings.
+    pub(super) fn seal_secret(
+        &self,
+        slug: &Slug,
+        settings: &ConnectionSettings,
+        secret: &ClientSecret,
+    ) -> Vec<u8> {
+        let context = secret_context(slug.as_str(), &settings.secret_binding());
+        self.seal(&context, secret.expose().as_bytes())
+    }
+
+    /// Opens a secret that was entered for this binding, or that 0.1 sealed for the account alone.
+    fn open_secret(
+        &self,
+        slug: &str,
+        binding: &SecretBinding,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+        let bound = self.keyring.open(&secret_context(slug, binding), sealed);
+        bound.or_else(|_| self.keyring.open(&unbound_secret_context(slug), sealed))
     }
 
     /// The record of a change, as JSON.
@@ -118,6 +138,7 @@ impl RowCodec {
             revision: from_i64(revision),
             fields: details.fields.clone(),
             is_forced: details.is_forced,
+            hosts: details.hosts.clone(),
         })
     }
 
@@ -138,16 +159,20 @@ impl RowCodec {
         self.seal(&signing_key_context(saturating_i64(key.generation)), &key.pkcs8)
     }
 
-    /// Seals a sealed value again, under the newest key. `None`: it already is.
+    /// Seals a sealed value again, under the newest key and for this context. `None`: it already is.
+    /// `former`: the context for which an earlier version sealed it.
     pub(super) fn reseal(
         &self,
         context: &str,
+        former: Option<&str>,
         sealed: &[u8],
     ) -> Result<Option<Vec<u8>>, CannotOpen> {
-        if self.keyring.is_newest(sealed) {
-            return Ok(None);
-        }
-        let opened = self.keyring.open(context, sealed)?;
+        let opened = match (self.keyring.open(context, sealed), former) {
+            (Ok(_), _) if self.keyring.is_newest(sealed) => return Ok(None),
+            (Ok(opened), _) => opened,
+            (Err(_), Some(former)) => self.keyring.open(former, sealed)?,
+            (Err(error), None) => return Err(error),
+        };
         Ok(Some(self.seal(context, &opened)))
     }
 
@@ -179,9 +204,17 @@ pub(super) fn millis(number: i64) -> UnixMillis {
     UnixMillis(from_i64(number))
 }
 
-/// The context under which a client secret is sealed: it opens only in this row. Both secrets of a
-/// connection share it, since they change places.
-pub(super) fn secret_context(slug: &str) -> String {
+/// The context under which a client secret is sealed: it opens only in this row, and only while the row
+/// names the origin and the client for which it was entered. Both secrets of a connection share it, since
+/// they change places.
+pub(super) fn secret_context(slug: &str, binding: &SecretBinding) -> String {
+    let SecretBinding { origin, client_id } = binding;
+    // JSON, so that no two bindings have one text.
+    serde_json::json!(["connections", slug, "client_secret", origin, client_id]).to_string()
+}
+
+/// The context under which 0.1 sealed a client secret. Still opened, until the master key is replaced.
+pub(super) fn unbound_secret_context(slug: &str) -> String {
     format!("connections/{slug}/client_secret")
 }
 
@@ -220,8 +253,9 @@ mod tests {
             ..Draft::default()
         };
         let settings = draft.apply(None, &AddressPolicy::default()).expect("valid settings");
-        let seal =
-            |text: &str| codec.seal_secret(&slug(), &ClientSecret::from_store(text.to_owned()));
+        let seal = |text: &str| {
+            codec.seal_secret(&slug(), &settings, &ClientSecret::from_store(text.to_owned()))
+        };
         ConnectionRow {
             slug: "acme".to_owned(),
             incarnation: 3,
@@ -271,12 +305,24 @@ mod tests {
     fn an_unreadable_row_names_what_is_wrong_and_no_secret() {
         let codec = codec(&[&MasterKey::generate(&SystemEntropy)]);
         let good = || row(&codec);
-        let foreign = Slug::parse("other").expect("a slug");
-        let foreign = codec.seal_secret(&foreign, &ClientSecret::from_store("CANARY".to_owned()));
+        let other = Slug::parse("other").expect("a slug");
+        let settings: ConnectionSettings = from_json(&good().settings).expect("settings");
+        let canary = ClientSecret::from_store("CANARY".to_owned());
+        let foreign = codec.seal_secret(&other, &settings, &canary);
+        let moved = |from: &str, to: &str| ConnectionRow {
+            settings: good().settings.replace(from, to),
+            client_secret: codec.seal_secret(&slug(), &settings, &canary),
+            ..good()
+        };
+        let moved_path = moved("/.well-known", "/realm/.well-known");
+        assert!(codec.connection(moved_path).is_ok(), "the origin is the same");
         for (row, expected) in [
             (ConnectionRow { slug: "A".to_owned(), ..good() }, "invalid slug"),
             (ConnectionRow { settings: "{}".to_owned(), ..good() }, "acme: settings"),
             (ConnectionRow { client_secret: foreign, ..good() }, "acme: client secret"),
+            (moved("idp.example", "thief.example"), "acme: client secret"),
+            (moved("https://idp.example", "https://idp.example:8443"), "acme: client secret"),
+            (moved(r#""client_id":"client""#, r#""client_id":"other""#), "acme: client secret"),
             (ConnectionRow { standby_secret: Some(vec![1]), ..good() }, "acme: client secret"),
             (ConnectionRow { last_check: Some("x".to_owned()), ..good() }, "record of a check"),
         ] {
@@ -310,9 +356,12 @@ mod tests {
         };
         let (context, both) = (signing_key_context(2), codec(&[&new, &old]));
         let sealed = codec(&[&old]).seal_signing_key(&key);
-        let resealed = both.reseal(&context, &sealed).expect("opens").expect("resealed");
-        assert!(both.reseal(&context, &resealed).expect("opens").is_none());
-        assert!(codec(&[&new]).reseal(&context, &sealed).is_err());
+        let resealed = both.reseal(&context, None, &sealed).expect("opens").expect("resealed");
+        assert!(both.reseal(&context, None, &resealed).expect("opens").is_none());
+        assert!(codec(&[&new]).reseal(&context, None, &sealed).is_err());
+        let bound = both.reseal("bound", Some(&context), &resealed).expect("opens");
+        let bound = bound.expect("resealed, though the key is the newest");
+        assert!(both.reseal("bound", Some(&context), &bound).expect("opens").is_none());
         let row = SigningKeyRow { generation: 2, create_time: 9, private_key: resealed };
         let read = codec(&[&new]).signing_key(&row).expect("opens");
         assert_eq!((read.generation, read.created_at), (2, UnixSeconds(9)));

@@ -182,6 +182,7 @@ impl From<ChangeRecord> for pb::ConnectionChange {
             revision: record.revision,
             fields: record.fields.into_iter().map(field).collect(),
             is_forced: record.is_forced,
+            hosts: record.hosts,
         }
     }
 }
