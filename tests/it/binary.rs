@@ -203,6 +203,7 @@ async fn empty_variables_and_those_of_kubernetes_count_as_unset() {
     assert!(text.contains("no answer from http://127.0.0.1:50052"), "{text}");
 }
 
+/// Secrets: flags of other processes are readable.
 #[test]
 fn a_secret_is_not_accepted_as_a_flag() {
     let data = tempfile::tempdir().expect("a directory");
@@ -217,6 +218,7 @@ fn a_secret_is_not_accepted_as_a_flag() {
     }
 }
 
+/// Secrets: a bearer token on the wire (RFC 6750 5.3).
 #[test]
 fn a_token_is_sent_without_tls_to_this_machine_only() {
     let data = tempfile::tempdir().expect("a directory");

@@ -271,7 +271,10 @@ async fn a_connection_that_changed_its_client_ends_the_logins_begun_before() {
         .await
         .expect("a new display name does not affect logins");
     service
-        .edit(&["client_id"], |connection| connection.client_id = "another".to_owned())
+        .edit(&["client_id", "client_secret"], |connection| {
+            connection.client_id = "another".to_owned();
+            connection.client_secret = "CANARYanother".to_owned();
+        })
         .await
         .expect("edited");
     let refused = refused(service.complete(complete_request(&before_client)).await);

@@ -127,7 +127,7 @@ names and types, because it speaks before this does.
 - values: [settings.publicUrl]
   pattern: '(https://[^/?#\s]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)/?'
   words: an https origin without a path (http only at localhost), such as https://app.example.com
-- values: [settings.stateTtl, settings.answerTtl, settings.identityTtl, settings.identityKeyLifetime, settings.drainTimeout]
+- values: [settings.stateTtl, settings.answerTtl, settings.knownConnectionsMaxAge, settings.identityTtl, settings.identityKeyLifetime, settings.drainTimeout]
   pattern: '([0-9]+(ms|s|m|h|d)\s*)+'
   words: a duration such as 15m
 - values: [settings.beginRatePerClient, settings.beginRate]
