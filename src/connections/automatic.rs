@@ -39,7 +39,7 @@ impl AutomaticChanges {
 
     /// Keeps the issuer that the metadata named at first use, in the background: no login waits for it or
     /// fails by it. If it can't be stored, a later login tries again, at most once per
-    /// [`PIN_INTERVAL`]. Another replica may pin another issuer first; then that one stays.
+    /// 10 seconds. Another replica may pin another issuer first; then that one stays.
     pub fn pin_issuer(self: &Arc<Self>, connection: &Arc<Connection>, issuer: &Issuer) {
         let Ok(permit) = Arc::clone(&self.pinning).try_acquire_owned() else { return };
         if self.pins.admit(&connection.slug).is_err() {

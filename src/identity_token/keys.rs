@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{ALG, IdentityTokenError, IdentityTokenPolicy, IdentityTokens, NEVER};
 use crate::model::time::{MonotonicMillis, UnixSeconds};
-use crate::store::{StoreError, StoredSigningKey};
+use crate::store::{SigningKeyEntry, StoreError, StoredSigningKey};
 
 /// The keys in use.
 pub(super) struct Keys {
@@ -79,12 +79,12 @@ impl IdentityTokens {
     async fn read_keys(&self) -> Result<(), IdentityTokenError> {
         let now = self.clock.unix_seconds();
         self.read_at.store(self.clock.monotonic().0, Ordering::Release);
-        let mut keys = self.stored_keys().await?;
+        let (mut keys, newest) = self.stored_keys().await?;
         // Published before anything is written: a failed write must not hold back good keys.
         self.publish(&keys, now);
         let ages: Vec<_> = keys.iter().map(|key| key.age()).collect();
         if is_due(&self.policy, &ages, now) {
-            let generation = keys.last().map_or(1, |newest| newest.generation.saturating_add(1));
+            let generation = newest.saturating_add(1);
             let pkcs8 = EcdsaKeyPair::generate_pkcs8(
                 &ECDSA_P256_SHA256_FIXED_SIGNING,
                 &SystemRandom::new(),
@@ -95,7 +95,7 @@ impl IdentityTokens {
             let key = StoredSigningKey { generation, created_at: now, pkcs8 };
             self.stored.call(|store| store.add_signing_key(&key)).await?;
             tracing::info!(generation, "created a signing key for identity tokens");
-            keys = self.stored_keys().await?;
+            (keys, _) = self.stored_keys().await?;
             self.publish(&keys, now);
         }
         let ages: Vec<_> = keys.iter().map(|key| key.age()).collect();
@@ -105,8 +105,10 @@ impl IdentityTokens {
         Ok(())
     }
 
-    async fn stored_keys(&self) -> Result<Vec<Arc<Key>>, StoreError> {
-        Ok(usable_keys(&self.stored.call(|store| store.signing_keys()).await?))
+    /// The usable keys, and the newest generation, whether usable or not; 0: there is none.
+    async fn stored_keys(&self) -> Result<(Vec<Arc<Key>>, u64), StoreError> {
+        let stored = self.stored.call(|store| store.signing_keys()).await?;
+        Ok((usable_keys(&stored), stored.iter().map(generation).max().unwrap_or_default()))
     }
 
     fn publish(&self, keys: &[Arc<Key>], now: UnixSeconds) {
@@ -166,8 +168,19 @@ fn publication_lead(policy: &IdentityTokenPolicy) -> Duration {
 }
 
 /// The keys, oldest first. A key that can't be parsed is logged and left out.
-fn usable_keys(stored: &[StoredSigningKey]) -> Vec<Arc<Key>> {
-    let mut keys: Vec<_> = stored.iter().filter_map(Key::parse).map(Arc::new).collect();
+fn generation(entry: &SigningKeyEntry) -> u64 {
+    match entry {
+        SigningKeyEntry::Key(key) => key.generation,
+        SigningKeyEntry::Unreadable { generation } => *generation,
+    }
+}
+
+fn usable_keys(stored: &[SigningKeyEntry]) -> Vec<Arc<Key>> {
+    let parse = |entry: &SigningKeyEntry| match entry {
+        SigningKeyEntry::Key(key) => Key::parse(key),
+        SigningKeyEntry::Unreadable { .. } => None,
+    };
+    let mut keys: Vec<_> = stored.iter().filter_map(parse).map(Arc::new).collect();
     keys.sort_by_key(|key| key.generation);
     keys
 }
@@ -265,13 +278,18 @@ mod tests {
         let pkcs8 =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
                 .expect("a key");
-        let stored = |generation, pkcs8: &[u8]| StoredSigningKey {
-            generation,
-            created_at: UnixSeconds(0),
-            pkcs8: pkcs8.to_vec().into(),
+        let stored = |generation, pkcs8: &[u8]| {
+            let (created_at, pkcs8) = (UnixSeconds(0), pkcs8.to_vec().into());
+            SigningKeyEntry::Key(StoredSigningKey { generation, created_at, pkcs8 })
         };
-        let keys =
-            usable_keys(&[stored(3, pkcs8.as_ref()), stored(2, b"x"), stored(1, pkcs8.as_ref())]);
+        let entries = [
+            stored(3, pkcs8.as_ref()),
+            stored(2, b"x"),
+            stored(1, pkcs8.as_ref()),
+            SigningKeyEntry::Unreadable { generation: 4 },
+        ];
+        assert_eq!(entries.iter().map(generation).max(), Some(4), "the next key's comes after it");
+        let keys = usable_keys(&entries);
         let generations: Vec<_> = keys.iter().map(|key| key.generation).collect();
         assert_eq!(generations, [1, 3]);
         assert_eq!(keys[0].kid, keys[1].kid, "the id is the thumbprint of the key");

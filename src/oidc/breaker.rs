@@ -7,7 +7,7 @@
 //!
 //! - an answer by HTTP closes it and starts the count again, also an HTTP 429 and, in a trial, a 5xx;
 //! - a call without an answer does not count if another call was answered since it began;
-//! - a 5xx does not count if an exchange has succeeded in the last [`RECENTLY`]: some IdPs answer 5xx to
+//! - a 5xx does not count if an exchange has succeeded in the last minute: some IdPs answer 5xx to
 //!   unknown codes;
 //! - logins that one client began count once, unless not even a connection was made, which no code can
 //!   cause.

@@ -114,7 +114,7 @@ impl Providers {
     /// concurrent callers.
     ///
     /// # Errors
-    /// The IdP never gave a usable answer, or not for [`KEEP_STALE`]; or [`MAX_WAITING`] callers are
+    /// The IdP never gave a usable answer, or not for [`KEEP_STALE`]; or 64 callers are
     /// waiting for it.
     pub async fn of(&self, connection: &Arc<Connection>) -> Result<Arc<Provider>, ProviderError> {
         let entry = self.entries.entry_by_ref(&connection.slug).or_insert_with_if(

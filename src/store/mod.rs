@@ -185,8 +185,8 @@ pub trait Connections: Send + Sync {
 /// Law: over all replicas, the first key that is added for a generation stays.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
-    /// All keys.
-    async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
+    /// All keys, by generation. One that can't be opened keeps nobody from the others.
+    async fn signing_keys(&self) -> Result<Vec<SigningKeyEntry>, StoreError>;
 
     /// Adds a key, unless its generation already has one.
     async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError>;
@@ -217,6 +217,17 @@ pub struct Resealed {
     pub unreadable: Vec<String>,
 }
 
+/// What is stored of a generation.
+pub enum SigningKeyEntry {
+    /// Its key.
+    Key(StoredSigningKey),
+    /// It can't be opened: it was sealed under a key that this service doesn't have, or was changed.
+    Unreadable {
+        /// Counts up from 1.
+        generation: u64,
+    },
+}
+
 /// A key that signs identity tokens.
 pub struct StoredSigningKey {
     /// Counts up from 1.
@@ -229,7 +240,8 @@ pub struct StoredSigningKey {
 
 /// Stores the outcome of each account's logins.
 ///
-/// Law: at least the latest [`ATTEMPTS_KEPT`] attempts of each account can be read.
+/// Law: at least the latest [`ATTEMPTS_KEPT`] attempts of each account can be read, except that of each reason
+/// at least the latest [`REFUSALS_KEPT`] refusals count.
 #[async_trait]
 pub trait LoginAttempts: Send + Sync {
     /// Adds a batch and deletes what exceeds [`ATTEMPTS_KEPT`].
@@ -297,6 +309,8 @@ impl AttemptBatch {
 pub const CHECKS_KEPT: u32 = 50;
 /// How many attempts of each account are kept.
 pub const ATTEMPTS_KEPT: u32 = 200;
+/// How many refused ones for one reason.
+pub const REFUSALS_KEPT: u32 = 50;
 
 /// What is recorded of a change. The store adds time and revision.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets through [`LINES`] lines per [`WINDOW`], and counts the others.
+/// Lets through 10 lines a second, and counts the others.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Option<Window>>);
 

@@ -1,5 +1,7 @@
 //! What support sees of an account's logins.
 
+use std::time::Duration;
+
 use peerpanda_sso::model::cause::Cause;
 use peerpanda_sso::model::reason::Reason;
 use peerpanda_sso::pb;
@@ -68,4 +70,27 @@ async fn a_callback_with_an_unrecognized_state_is_counted_and_takes_no_row() {
     assert_eq!(attempts(&mut service).await, []);
     let logins = service.get("acme").await.expect("a connection").logins.expect("a summary");
     assert_eq!(logins.unrecognized_callbacks, 1);
+}
+
+/// A stranger can begin a login and send an error callback, as often as the rate limits allow.
+#[tokio::test]
+async fn refusals_of_one_kind_do_not_push_out_those_of_another() {
+    let mut service = Service::start().await;
+    service.idp.behave().claims = json!({ "given_name": null });
+    service.idp.behave().userinfo = json!({});
+    assert_eq!(reason(service.log_in().await), "CLAIM_MISSING");
+    for _ in 0..250 {
+        service.clock.advance(Duration::from_millis(1));
+        let begun = service.begin(begin_request()).await.expect("begun");
+        let callback = service.idp.approve(&begun.redirect_url, "mallory");
+        let refused = pb::CompleteLoginRequest {
+            code: String::new(),
+            error: Some("please_call_mallory".to_owned()),
+            ..complete_request(&callback)
+        };
+        assert_eq!(reason(service.complete(refused).await), "IDP_REFUSED");
+    }
+    let listed = attempts(&mut service).await;
+    assert!(listed.iter().any(|attempt| attempt.reason == "CLAIM_MISSING"), "{}", listed.len());
+    assert!(listed.len() < 100, "{} attempts", listed.len());
 }

@@ -16,13 +16,14 @@ use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::identity_service_client::IdentityServiceClient;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use tonic::Code;
 
 use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
 use crate::harness::{
-    PUBLIC, Service, begin_request, channel, config, eventually, example, from_environment, key,
-    postgres_url, reason, redis_url, refused,
+    PUBLIC, Service, begin_request, channel, complete_request, config, eventually, example,
+    from_environment, key, postgres_url, reason, redis_url, refused,
 };
 use crate::operations::metrics_port;
 
@@ -195,6 +196,44 @@ async fn without_an_audience_no_token_is_issued_and_the_service_is_off() {
     let mut service = Service::start().await;
     assert_eq!(service.log_in().await.expect("a login").identity_token, "");
     assert_eq!(service.identity("x").await.expect_err("not offered").code(), Code::Unimplemented);
+}
+
+/// One stored key that can't be opened keeps nobody from logging in, and the next one follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_that_can_not_be_opened_is_passed_over() {
+    let (data, key) = (tempfile::tempdir().expect("a directory"), key());
+    let clock = Arc::new(ManualClock::starting_now());
+    let file = data.path().join("sso.db");
+    let on = || {
+        let mut config = config(Database::Sqlite(file.clone()), None, &key);
+        config.identity_audience = Some(AUDIENCE.to_owned());
+        config.identity_key_lifetime = Duration::from_secs(4 * 86_400);
+        config
+    };
+    let mut before = Service::over(on(), Arc::clone(&clock)).await;
+    let connection = before.connection();
+    before.create(connection).await.expect("created");
+    before.log_in().await.expect("a login");
+    let url = format!("sqlite://{}", file.display());
+    let mut database = sqlx::SqliteConnection::connect(&url).await.expect("connected");
+    sqlx::query("INSERT INTO signing_keys VALUES (2, $1, $2)")
+        .bind(i64::try_from(clock.unix_seconds().0).expect("fits"))
+        .bind(b"sealed under a lost key".as_slice())
+        .execute(&mut database)
+        .await
+        .expect("inserted");
+
+    let mut after = Service::over(on(), Arc::clone(&clock)).await;
+    let begun = after.begin(begin_request()).await.expect("begun");
+    let callback = before.idp.approve(&begun.redirect_url, "alice");
+    let token = after.complete(complete_request(&callback)).await.expect("a login").identity_token;
+    after.identity(&token).await.expect("verified");
+    // When the next key is due, it is made beside the one that can't be opened.
+    clock.advance(Duration::from_secs(3 * 86_400));
+    eventually("a second key is published", || async {
+        after.signing_keys().await.keys.len() == 2
+    })
+    .await;
 }
 
 /// A key is published before it signs and until its last token has expired. Replicas share the keys.

@@ -22,8 +22,8 @@ use peerpanda_sso::store::sql::rows::RowCodec;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
     AttemptBatch, ChangeDetails, ChangeError, Changes, ConnectionChange, Connections,
-    LoginAttempts, PendingKey, PendingLogins, Position, ProvenLogin, Reseal, SigningKeys,
-    SlugChange, StoreError, StoredSigningKey,
+    LoginAttempts, PendingKey, PendingLogins, Position, ProvenLogin, Reseal, SigningKeyEntry,
+    SigningKeys, SlugChange, StoreError, StoredSigningKey,
 };
 
 use sqlx::Connection as _;
@@ -382,7 +382,10 @@ async fn sealed_values_move_to_the_newest_key<S: Connections + SigningKeys + Res
         revision,
         "nothing else may change"
     );
-    assert_eq!(after.signing_keys().await.expect("opens")[0].pkcs8.as_slice(), b"private");
+    match after.signing_keys().await.expect("read").as_slice() {
+        [SigningKeyEntry::Key(key)] => assert_eq!(key.pkcs8.as_slice(), b"private"),
+        entries => panic!("{} entries", entries.len()),
+    }
     assert!(
         matches!(before.get(&slug(7)).await, Err(StoreError::Unreadable(_))),
         "no value may be left under the old key"

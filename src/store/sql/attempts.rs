@@ -13,7 +13,8 @@ use crate::model::reason::Reason;
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
 use crate::store::{
-    ATTEMPTS_KEPT, AccountAttempt, AttemptBatch, LoginAttempts, ProvenLogin, StoreError,
+    ATTEMPTS_KEPT, AccountAttempt, AttemptBatch, LoginAttempts, ProvenLogin, REFUSALS_KEPT,
+    StoreError,
 };
 
 /// A row of `login_counts`.
@@ -61,6 +62,19 @@ impl<D: Backend> LoginAttempts for SqlStore<D> {
             D::execute(&mut tx, add).await?;
         }
         for slug in accounts_to_trim(&batch.attempts) {
+            // First: one reason, such as a stranger's error callbacks, must not push out the others.
+            let share = Statement::new(
+                "DELETE FROM login_attempts WHERE slug = $1 AND id IN ( \
+                     SELECT id FROM ( \
+                         SELECT id, ROW_NUMBER() OVER (PARTITION BY reason ORDER BY id DESC) AS place \
+                         FROM login_attempts WHERE slug = $1 AND reason <> '' \
+                     ) AS ranked \
+                     WHERE place > $2 \
+                 )",
+            )
+            .bind(slug)
+            .bind(REFUSALS_KEPT);
+            D::execute(&mut tx, share).await?;
             let trim = Statement::new(
                 "DELETE FROM login_attempts \
                  WHERE slug = $1 AND id <= ( \

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::SqlStore;
 use super::rows::SigningKeyRow;
 use super::statement::{Backend, Statement};
-use crate::store::{SigningKeys, StoreError, StoredSigningKey};
+use super::{SqlStore, from_i64};
+use crate::store::{SigningKeyEntry, SigningKeys, StoreError, StoredSigningKey};
+use crate::telemetry::store_failed;
 
 impl<D: Backend> SqlStore<D> {
     pub(super) async fn signing_key_rows(&self) -> Result<Vec<SigningKeyRow>, StoreError> {
@@ -19,9 +20,17 @@ impl<D: Backend> SqlStore<D> {
 
 #[async_trait]
 impl<D: Backend> SigningKeys for SqlStore<D> {
-    async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
+    async fn signing_keys(&self) -> Result<Vec<SigningKeyEntry>, StoreError> {
         let rows = self.signing_key_rows().await?;
-        rows.iter().map(|row| self.codec.signing_key(row)).collect()
+        let entry = |row| match self.codec.signing_key(row) {
+            Ok(key) => SigningKeyEntry::Key(key),
+            Err(error) => {
+                store_failed("signing keys");
+                tracing::error!(%error, "passed over a signing key for identity tokens");
+                SigningKeyEntry::Unreadable { generation: from_i64(row.generation) }
+            }
+        };
+        Ok(rows.iter().map(entry).collect())
     }
 
     async fn add_signing_key(&self, key: &StoredSigningKey) -> Result<(), StoreError> {
