@@ -161,7 +161,11 @@ pub(super) async fn serve_http2<S, B>(
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection.as_mut() => {}
-        () = without_calls(&peer) => {}
+        // At the shutdown nobody waits for clients that keep their connection.
+        () = async {
+            stopping.cancelled().await;
+            without_calls(&peer).await;
+        } => {}
         () = tokio::time::sleep(RETIREMENT) => {}
     }
 }
