@@ -1,6 +1,7 @@
 //! The listeners: gRPC for the web tier and for support, HTTP for metrics and probes; how they
 //! start and how they end. Called by `app`.
 
+mod by_network;
 pub mod grpc;
 mod health;
 pub mod http;

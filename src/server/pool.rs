@@ -2,12 +2,13 @@
 //! room takes the place of one on which no known caller has called: so strangers displace each other,
 //! and never a known caller.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustls::ServerConfig;
 
+use super::by_network::ByNetwork;
 use super::peer::Peer;
 use crate::clock::Clock;
 use crate::model::limits::ListenerLimits;
@@ -23,12 +24,10 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Open {
-    next_id: u64,
     /// By age.
     connections: BTreeMap<u64, Arc<Peer>>,
-    /// Those on which no known caller has called, by network and age.
-    unknown: HashMap<IpAddr, BTreeSet<u64>>,
-    unknown_count: usize,
+    /// Those on which no known caller has called.
+    unknown: ByNetwork<()>,
 }
 
 /// A connection's place in the pool; free again when it is dropped.
@@ -52,30 +51,26 @@ impl Pool {
         let peer = Arc::new(Peer::new(address, tls, Arc::clone(&self.clock)));
         let network = peer.network();
         let mut open = self.lock();
-        let in_network = open.unknown.get(&network).map_or(0, BTreeSet::len);
-        if in_network >= self.limits.unknown_per_network {
+        if open.unknown.len_of(network) >= self.limits.unknown_per_network {
             self.displace(&mut open, network);
-        } else if open.unknown_count >= self.limits.unknown
+        } else if open.unknown.len() >= self.limits.unknown
             || open.connections.len() >= self.limits.connections
         {
-            match open.largest_network() {
+            match open.unknown.largest() {
                 Some(network) => self.displace(&mut open, network),
                 None => self.displace_idle_caller(&mut open)?,
             }
         }
-        let id = open.next_id;
-        open.next_id += 1;
+        let id = open.unknown.insert(network, ());
         open.connections.insert(id, Arc::clone(&peer));
-        open.unknown.entry(network).or_default().insert(id);
-        open.unknown_count += 1;
         connections_open(self.listener, open.connections.len());
         Some(Place { id, peer, pool: Arc::downgrade(self) })
     }
 
     /// Closes the oldest connection of this network on which no known caller has called.
     fn displace(&self, open: &mut Open, network: IpAddr) {
-        let oldest = open.unknown.get(&network).and_then(|ids| ids.first().copied());
-        if let Some(peer) = oldest.and_then(|id| open.remove(id)) {
+        let oldest = open.unknown.remove_oldest(network);
+        if let Some(peer) = oldest.and_then(|(id, ())| open.remove(id)) {
             peer.close();
             connection_closed(self.listener, Closed::Displaced);
         }
@@ -95,7 +90,7 @@ impl Pool {
     }
 
     /// Closes connections that are idle without a known caller, and retires those whose TLS
-    /// configuration or client certificate is no longer valid.
+    /// configuration was replaced or whose client certificate has expired.
     pub(super) fn sweep(&self, tls: Option<&Arc<ServerConfig>>) {
         let now = self.clock.unix_seconds();
         for peer in self.lock().connections.values() {
@@ -119,7 +114,7 @@ impl Pool {
     pub(super) fn has_room(&self) -> bool {
         let open = self.lock();
         open.connections.len() < self.limits.connections
-            || open.unknown_count > 0
+            || open.unknown.len() > 0
             || open.connections.values().any(|peer| peer.idle_for() >= self.limits.known_idle)
     }
 
@@ -131,23 +126,8 @@ impl Pool {
 impl Open {
     fn remove(&mut self, id: u64) -> Option<Arc<Peer>> {
         let peer = self.connections.remove(&id)?;
-        self.remove_unknown(id, peer.network());
+        self.unknown.remove(peer.network(), id);
         Some(peer)
-    }
-
-    fn remove_unknown(&mut self, id: u64, network: IpAddr) {
-        let Some(ids) = self.unknown.get_mut(&network) else { return };
-        if ids.remove(&id) {
-            self.unknown_count -= 1;
-        }
-        if ids.is_empty() {
-            self.unknown.remove(&network);
-        }
-    }
-
-    fn largest_network(&self) -> Option<IpAddr> {
-        let networks = self.unknown.iter();
-        networks.max_by_key(|(_, ids)| ids.len()).map(|(network, _)| *network)
     }
 }
 
@@ -164,7 +144,7 @@ impl Place {
         if self.peer.set_known()
             && let Some(pool) = self.pool.upgrade()
         {
-            pool.lock().remove_unknown(self.id, self.peer.network());
+            pool.lock().unknown.remove(self.peer.network(), self.id);
         }
     }
 }
@@ -242,7 +222,7 @@ mod tests {
         assert!(pool.has_room() && admit(&pool, 2).is_some());
         assert!(!callers[0].peer.closed().is_cancelled(), "the one that is in use stays");
         drop((busy, callers));
-        assert!(pool.lock().connections.is_empty() && pool.lock().unknown.is_empty());
+        assert!(pool.lock().connections.is_empty() && pool.lock().unknown.largest().is_none());
     }
 
     #[test]

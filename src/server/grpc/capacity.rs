@@ -3,7 +3,7 @@
 //! another; where several callers have a role, none gets all of its permits. Calls without credentials
 //! (health, reflection) displace each other and take no caller's permit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Role;
+use crate::server::by_network::ByNetwork;
 
 /// The permits of both listeners.
 pub(super) struct Capacity {
@@ -165,42 +166,11 @@ impl ByteBudget {
 /// Calls without credentials.
 #[derive(Default)]
 pub(super) struct Strangers {
-    calls: Mutex<Calls>,
+    /// Unary calls. At the limit, one that begins displaces the oldest of the network that has the most:
+    /// one whose message doesn't arrive keeps nobody out, and a probe that is answered at once is not
+    /// displaced.
+    calls: Mutex<ByNetwork<CancellationToken>>,
     streams: Mutex<Streams>,
-}
-
-/// Unary calls. At the limit, one that begins displaces the oldest of the network that has the most: one
-/// whose message doesn't arrive keeps nobody out, and a probe that is answered at once is not displaced.
-#[derive(Default)]
-struct Calls {
-    next_id: u64,
-    count: usize,
-    /// By age.
-    by_network: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
-}
-
-impl Calls {
-    fn displace(&mut self, network: IpAddr) {
-        let oldest = self.by_network.get(&network).and_then(|calls| calls.keys().next().copied());
-        if let Some(token) = oldest.and_then(|id| self.remove(network, id)) {
-            token.cancel();
-        }
-    }
-
-    fn remove(&mut self, network: IpAddr, id: u64) -> Option<CancellationToken> {
-        let calls = self.by_network.get_mut(&network)?;
-        let token = calls.remove(&id)?;
-        self.count -= 1;
-        if calls.is_empty() {
-            self.by_network.remove(&network);
-        }
-        Some(token)
-    }
-
-    fn largest_network(&self) -> Option<IpAddr> {
-        let networks = self.by_network.iter();
-        networks.max_by_key(|(_, calls)| calls.len()).map(|(network, _)| *network)
-    }
 }
 
 /// A unary call without credentials, until it is dropped.
@@ -235,21 +205,21 @@ impl Strangers {
     pub(super) fn begin_call(self: &Arc<Self>, network: IpAddr) -> StrangerCall {
         let token = CancellationToken::new();
         let mut calls = self.calls();
-        if calls.by_network.get(&network).map_or(0, BTreeMap::len) >= CALLS_PER_NETWORK {
-            calls.displace(network);
-        } else if calls.count >= STRANGER_CALLS
-            && let Some(largest) = calls.largest_network()
-        {
-            calls.displace(largest);
+        let gives_way = if calls.len_of(network) >= CALLS_PER_NETWORK {
+            Some(network)
+        } else if calls.len() >= STRANGER_CALLS {
+            calls.largest()
+        } else {
+            None
+        };
+        if let Some((_, displaced)) = gives_way.and_then(|network| calls.remove_oldest(network)) {
+            displaced.cancel();
         }
-        let id = calls.next_id;
-        calls.next_id += 1;
-        calls.count += 1;
-        calls.by_network.entry(network).or_default().insert(id, token.clone());
+        let id = calls.insert(network, token.clone());
         StrangerCall { strangers: Arc::clone(self), network, id, token }
     }
 
-    fn calls(&self) -> MutexGuard<'_, Calls> {
+    fn calls(&self) -> MutexGuard<'_, ByNetwork<CancellationToken>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -347,7 +317,7 @@ mod tests {
         assert!(flood[1].token.is_cancelled() && !probe.token.is_cancelled());
         assert!(rest.iter().all(|call| !call.token.is_cancelled()));
         drop((probe, flood, rest));
-        assert!(strangers.calls().count == 0 && strangers.calls().by_network.is_empty());
+        assert!(strangers.calls().len() == 0 && strangers.calls().largest().is_none());
     }
 
     #[test]
