@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Clock;
@@ -18,7 +19,7 @@ use crate::model::time::{MonotonicMillis, UnixSeconds};
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     clock: Arc<dyn Clock>,
-    /// Verified by the client CAs, leaf first; unset: it sent none.
+    /// Verified by the client CAs; unset: it sent none.
     certificate: Mutex<Option<Arc<ClientCertificate>>>,
     /// The configuration of its TLS handshake.
     tls: Option<Arc<ServerConfig>>,
@@ -37,18 +38,26 @@ pub(super) struct Peer {
     retired: CancellationToken,
 }
 
-/// A client certificate.
+/// A client certificate, parsed once for all calls of its connection.
 pub(super) struct ClientCertificate {
-    pub(super) leaf: CertificateDer<'static>,
+    /// The subject alternative names that identify a program: DNS names and URIs.
+    pub(super) names: Vec<String>,
     expires: Option<UnixSeconds>,
 }
 
 impl ClientCertificate {
     fn new(leaf: &CertificateDer<'_>) -> Self {
-        let parsed = X509Certificate::from_der(leaf).ok();
-        let expires = parsed.map(|(_, parsed)| parsed.validity().not_after.timestamp());
-        let expires = expires.map(|seconds| UnixSeconds(u64::try_from(seconds).unwrap_or(0)));
-        Self { leaf: leaf.clone().into_owned(), expires }
+        let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+            return Self { names: Vec::new(), expires: None };
+        };
+        let name = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+            _ => None,
+        };
+        let names = parsed.subject_alternative_name().ok().flatten();
+        let names = names.map(|names| names.value.general_names.iter().filter_map(name).collect());
+        let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        Self { names: names.unwrap_or_default(), expires: Some(UnixSeconds(expires)) }
     }
 
     pub(super) fn has_expired(&self, now: UnixSeconds) -> bool {

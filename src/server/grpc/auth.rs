@@ -12,8 +12,6 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode;
 use serde::Deserialize;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::refusal::Refusal;
@@ -56,6 +54,8 @@ pub type WatchedCallers = Watched<Callers>;
 #[derive(Debug, Default)]
 pub struct Callers {
     callers: Vec<Caller>,
+    /// How many callers have each role.
+    by_role: HashMap<Role, usize>,
     /// SHA-256 of each token, and the index of its caller.
     tokens: Vec<([u8; 32], usize)>,
     /// Each subject alternative name of a certificate, and the index of its caller.
@@ -170,9 +170,11 @@ impl Callers {
                     return Err(invalid("has a san that is empty or occurs twice"));
                 }
             }
-            callers
-                .callers
-                .push(Caller { name: name.into(), roles: entry.roles.into_iter().collect() });
+            let roles: HashSet<Role> = entry.roles.into_iter().collect();
+            for role in &roles {
+                *callers.by_role.entry(*role).or_default() += 1;
+            }
+            callers.callers.push(Caller { name: name.into(), roles });
         }
         Ok(callers)
     }
@@ -189,14 +191,9 @@ impl Callers {
         self.callers.get(found?)
     }
 
-    fn by_certificate(&self, leaf: &[u8]) -> Option<&Caller> {
-        let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-        let names = certificate.subject_alternative_name().ok()??;
-        let index = names.value.general_names.iter().find_map(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::URI(name) => self.names.get(*name),
-            _ => None,
-        })?;
-        self.callers.get(*index)
+    /// `names`: the certificate's subject alternative names.
+    fn by_certificate(&self, names: &[String]) -> Option<&Caller> {
+        self.callers.get(*names.iter().find_map(|name| self.names.get(name))?)
     }
 }
 
@@ -282,6 +279,8 @@ pub(super) struct Authenticated {
 /// Lets callers with one role call a service.
 pub(in crate::server) struct Authorizer {
     callers: Option<Arc<WatchedCallers>>,
+    /// The name of a caller where everybody may call.
+    anybody: Arc<str>,
     clock: Arc<dyn Clock>,
 }
 
@@ -291,7 +290,7 @@ impl Authorizer {
         callers: Option<Arc<WatchedCallers>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { callers, clock }
+        Self { callers, anybody: "anybody".into(), clock }
     }
 
     /// Finds out who calls a service that this role is for.
@@ -303,7 +302,11 @@ impl Authorizer {
     ) -> Result<Authenticated, Box<Refusal>> {
         let operator = operator(headers);
         let Some(callers) = self.callers.as_ref().map(|callers| callers.current()) else {
-            return Ok(Authenticated { name: "anybody".into(), operator, shares_role: false });
+            return Ok(Authenticated {
+                name: Arc::clone(&self.anybody),
+                operator,
+                shares_role: false,
+            });
         };
         let token = match headers.get("authorization").map(HeaderValue::to_str) {
             None => None,
@@ -336,8 +339,7 @@ impl Authorizer {
                 ),
             ));
         }
-        let with_role = callers.callers.iter().filter(|other| other.roles.contains(&role));
-        let shares_role = with_role.count() > 1;
+        let shares_role = callers.by_role.get(&role).is_some_and(|count| *count > 1);
         Ok(Authenticated { name: Arc::clone(&caller.name), operator, shares_role })
     }
 
@@ -352,7 +354,7 @@ impl Authorizer {
             let text = "the client certificate has expired since the connection was opened";
             return Err(Refusal::boxed(Cause::ClientCertificateExpired, text));
         }
-        let caller = certificate.and_then(|certificate| callers.by_certificate(&certificate.leaf));
+        let caller = certificate.and_then(|certificate| callers.by_certificate(&certificate.names));
         caller.ok_or_else(|| {
             let text = "neither a bearer token nor a known client certificate was sent";
             Refusal::boxed(Cause::CredentialsMissing, text)
