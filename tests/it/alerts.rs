@@ -233,7 +233,7 @@ async fn every_alert_and_every_panel_speaks_of_metrics_that_are_emitted() {
             let is_alert = alert.starts_with("Sso");
             assert!(
                 !is_alert || rules.iter().any(|rule| rule.alert == alert),
-                "{}: there is no alert {alert}",
+                "{}: the alert {alert} does not exist",
                 panel.title
             );
         }

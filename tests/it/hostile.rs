@@ -493,7 +493,7 @@ async fn frames_in_random_order_take_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute: tests/run runs it beside the fault suite"]
+#[ignore = "takes a minute; tests/run runs it after the fault suite"]
 async fn frames_in_random_order_take_nothing_for_a_minute() {
     noise_takes_nothing(Duration::from_secs(60)).await;
 }

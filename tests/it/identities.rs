@@ -228,7 +228,7 @@ async fn a_signing_key_that_can_not_be_opened_is_passed_over() {
     let callback = before.idp.approve(&begun.redirect_url, "alice");
     let token = after.complete(complete_request(&callback)).await.expect("a login").identity_token;
     after.identity(&token).await.expect("verified");
-    // When the next key is due, it is made beside the one that can't be opened.
+    // When the next key is due, it gets a generation after that of the unreadable key.
     clock.advance(Duration::from_secs(3 * 86_400));
     eventually("a second key is published", || async {
         after.signing_keys().await.keys.len() == 2

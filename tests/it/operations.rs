@@ -127,7 +127,8 @@ async fn metrics_tell_what_happened_and_probes_how_it_is() {
     assert!((value(&metrics, "sso_breakers_open") - 1.0).abs() < f64::EPSILON, "{metrics}");
 
     drop(redis);
-    eventually("it is no longer ready", || async { get(port, "/readyz").await.0 == 503 }).await;
+    eventually("it reports that it isn't ready", || async { get(port, "/readyz").await.0 == 503 })
+        .await;
     assert_eq!(get(port, "/livez").await.0, 200);
     let (_, metrics) = get(port, "/metrics").await;
     assert!(value(&metrics, r#"sso_store_errors_total{store="redis"}"#) >= 1.0, "{metrics}");

@@ -374,7 +374,8 @@ mod tests {
             edited.map_err(|violations| violations[0].field.clone().into_owned())
         };
         let disabled = Draft { state: Some(ConnectionState::Disabled), ..Draft::default() };
-        update(disabled, DraftField::State).expect("one that is no longer allowed can be disabled");
+        update(disabled, DraftField::State)
+            .expect("a connection that breaks a newer rule can be disabled");
         let named = Draft { display_name: "x".repeat(200), ..Draft::default() };
         assert_eq!(update(named, DraftField::DisplayName), Err("connection".to_owned()));
         update(Draft::default(), DraftField::AdditionalAudiences).expect("smaller");

@@ -163,7 +163,7 @@ impl std::fmt::Debug for AccessToken {
 pub(in crate::oidc) fn read_tokens(body: &[u8]) -> Result<Tokens, ExchangeError> {
     let read: TokenResponse = serde_json::from_slice(json::without_byte_order_mark(body))
         .map_err(|error| Problem::new(Cause::TokenMalformed, json::describe(&error)))?;
-    // Some IdPs answer an error with HTTP 200. Tokens beside one are not those of this login.
+    // Some IdPs send an error with HTTP 200. Tokens in the same answer must not be used.
     if let Some(idp_error) = read.error.as_deref().and_then(oauth_error) {
         return Err(refusal(StatusCode::OK, Some(idp_error), read.description));
     }
