@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ConnectionAdmin, ConnectionError};
 use crate::model::attempt::{Attempt, LoginSummary};
-use crate::model::connection::Connection;
+use crate::model::connection::ConnectionSettings;
 use crate::model::slug::Slug;
 
 /// An account's latest attempts.
@@ -15,8 +15,8 @@ pub struct AttemptList {
     pub attempts: Vec<Attempt>,
     /// Numbers and latest outcomes of all the account's logins.
     pub summary: LoginSummary,
-    /// The account's connection, for the remedies.
-    pub connection: Connection,
+    /// The authentication method that the connection states, for the remedies.
+    pub auth_method: &'static str,
 }
 
 impl ConnectionAdmin {
@@ -26,26 +26,26 @@ impl ConnectionAdmin {
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn attempts(&self, slug: &Slug, limit: u32) -> Result<AttemptList, ConnectionError> {
-        let connection = self.get(slug).await?;
+        let stored = self.stored(slug).await?;
         let attempts = self.attempts.call(|store| store.attempts(slug, limit)).await?;
-        let mut summaries = self.summaries(std::slice::from_ref(&connection)).await?;
+        let mut summaries = self.summaries(slug, slug).await?;
         let summary = summaries.remove(slug).unwrap_or_default();
-        Ok(AttemptList { attempts, summary, connection })
+        let connection = stored.map_or_else(|unreadable| unreadable.without_secrets, Some);
+        let auth_method = ConnectionSettings::auth_method_text;
+        let auth_method = connection.map_or("", |connection| auth_method(&connection.settings));
+        Ok(AttemptList { attempts, summary, auth_method })
     }
 
-    /// The login summaries of these connections, which are sorted by slug.
+    /// The login summaries of the accounts from `first` to `last`.
     ///
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn summaries(
         &self,
-        connections: &[Connection],
+        first: &Slug,
+        last: &Slug,
     ) -> Result<HashMap<Slug, LoginSummary>, ConnectionError> {
-        let (Some(first), Some(last)) = (connections.first(), connections.last()) else {
-            return Ok(HashMap::new());
-        };
         let since = self.clock.unix_millis().before(FAILURES_OF);
-        let (first, last) = (&first.slug, &last.slug);
         Ok(self.attempts.call(|store| store.login_summaries(first, last, since)).await?)
     }
 }

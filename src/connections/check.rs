@@ -58,7 +58,10 @@ impl ConnectionAdmin {
         request: CheckRequest,
         actor: &str,
     ) -> Result<CheckTarget, ConnectionError> {
-        let stored = self.get(&request.slug).await?;
+        let stored = match &request.proposal {
+            None => self.get(&request.slug).await?,
+            Some(_) => self.editable(&request.slug).await?,
+        };
         let mut target = CheckTarget {
             connection: stored.clone(),
             is_proposal: request.proposal.is_some(),

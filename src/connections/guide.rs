@@ -20,8 +20,8 @@ impl ConnectionAdmin {
         slug: &Slug,
         product: Option<IdpProduct>,
     ) -> Result<String, ConnectionError> {
-        let connection = match self.get(slug).await {
-            Ok(connection) => Some(connection),
+        let connection = match self.stored(slug).await {
+            Ok(stored) => stored.map_or_else(|unreadable| unreadable.without_secrets, Some),
             // The guide also helps before the account has a connection.
             Err(ConnectionError::NotFound) => None,
             Err(error) => return Err(error),

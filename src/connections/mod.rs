@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod create;
 mod guide;
+mod page;
 mod update;
 
 use std::sync::Arc;
@@ -18,21 +19,23 @@ use crate::entropy::Entropy;
 use crate::model::Violation;
 use crate::model::address::AddressPolicy;
 use crate::model::cause::Cause;
-use crate::model::change::ChangeRecord;
 use crate::model::check::CheckRecord;
 use crate::model::connection::Connection;
 use crate::model::slug::Slug;
+use crate::model::unreadable::{StoredConnection, slug_of};
 use crate::oidc::providers::Providers;
 use crate::rate_limit::RateLimiter;
 use crate::store::cache::ConnectionCache;
 use crate::store::{
-    ChangeDetails, ChangeError, Connections, DeferredStore, LoginAttempts, StoreError,
+    ChangeDetails, ChangeError, Connections, DeferredStore, LoginAttempts, StoreError, StoredChange,
 };
 
 pub use attempts::AttemptList;
 pub use automatic::AutomaticChanges;
 pub use check::{CheckRequest, CheckTarget, Proposal};
 pub use create::NewConnection;
+pub use page::Page;
+use page::Pager;
 pub use update::{ConnectionEdit, Updated};
 
 /// The verbs; one for the process.
@@ -45,15 +48,6 @@ pub struct ConnectionAdmin {
     entropy: Arc<dyn Entropy>,
     public_origin: String,
     check_rate: RateLimiter<Slug>,
-}
-
-/// A page of a list.
-#[derive(Debug)]
-pub struct Page<T, Next> {
-    /// The items.
-    pub items: Vec<T>,
-    /// Where the next page begins; `None` on the last one.
-    pub next: Option<Next>,
 }
 
 impl ConnectionAdmin {
@@ -83,8 +77,25 @@ impl ConnectionAdmin {
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn get(&self, slug: &Slug) -> Result<Connection, ConnectionError> {
+        let stored = self.stored(slug).await?;
+        stored.map_err(|unreadable| StoreError::from(*unreadable).into())
+    }
+
+    /// One connection, whether or not it can be read.
+    ///
+    /// # Errors
+    /// See [`ConnectionError`].
+    pub async fn stored(&self, slug: &Slug) -> Result<StoredConnection, ConnectionError> {
         let found = self.store.call(|store| store.get(slug)).await?;
         found.ok_or(ConnectionError::NotFound)
+    }
+
+    /// One connection to be changed; those of its secrets that can't be opened are missing.
+    async fn editable(&self, slug: &Slug) -> Result<Connection, ConnectionError> {
+        self.stored(slug).await?.or_else(|mut unreadable| {
+            let rest = unreadable.without_secrets.take();
+            rest.ok_or_else(|| StoreError::from(*unreadable).into())
+        })
     }
 
     /// Connections by slug, after `after`.
@@ -93,13 +104,21 @@ impl ConnectionAdmin {
     /// See [`ConnectionError`].
     pub async fn list(
         &self,
-        after: Option<&Slug>,
-        page_size: u32,
-    ) -> Result<Page<Connection, Slug>, ConnectionError> {
-        let after = after.map(Slug::as_str);
-        let one_more = page_size.saturating_add(1);
-        let found = self.store.call(|store| store.list(after, one_more)).await?;
-        Ok(page(found, page_size, |last| last.slug.clone()))
+        after: Option<Slug>,
+        size: u32,
+    ) -> Result<Page<StoredConnection, Slug>, ConnectionError> {
+        let describe = |stored: &StoredConnection| {
+            let readable = stored.as_ref().ok();
+            let rest = || stored.as_ref().err().and_then(|it| it.without_secrets.as_ref());
+            let size = readable.or_else(rest).map_or(0, |it| it.settings.size());
+            (size, slug_of(stored).clone())
+        };
+        let mut pager = Pager::new(after, size);
+        while let Some(limit) = pager.wanted() {
+            let found = self.store.call(|store| store.list(pager.after(), limit)).await?;
+            pager.take(found, describe);
+        }
+        Ok(pager.done())
     }
 
     /// What was changed, newest first, before `before`.
@@ -110,12 +129,15 @@ impl ConnectionAdmin {
         &self,
         slug: &Slug,
         before: Option<i64>,
-        page_size: u32,
-    ) -> Result<Page<ChangeRecord, i64>, ConnectionError> {
-        let one_more = page_size.saturating_add(1);
-        let found = self.store.call(|store| store.changes_of(slug, before, one_more)).await?;
-        let Page { items, next } = page(found, page_size, |last| last.id);
-        Ok(Page { items: items.into_iter().map(|change| change.record).collect(), next })
+        size: u32,
+    ) -> Result<Page<StoredChange, i64>, ConnectionError> {
+        let mut pager = Pager::new(before, size);
+        while let Some(limit) = pager.wanted() {
+            let before = pager.after().copied();
+            let found = self.store.call(|store| store.changes_of(slug, before, limit)).await?;
+            pager.take(found, |change| (change.record.size(), change.id));
+        }
+        Ok(pager.done())
     }
 
     /// Deletes a connection.
@@ -133,14 +155,6 @@ impl ConnectionAdmin {
         self.cache.forget(slug).await;
         Ok(deleted?)
     }
-}
-
-/// Removes the one item too many that was read to know whether there is a next page.
-fn page<T, Next>(mut items: Vec<T>, size: u32, position: impl Fn(&T) -> Next) -> Page<T, Next> {
-    let has_more = items.len() > size as usize;
-    items.truncate(size as usize);
-    let next = items.last().filter(|_| has_more).map(position);
-    Page { items, next }
 }
 
 /// Whether nothing failed when the connection as it is was last checked: a test login decides what a

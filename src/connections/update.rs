@@ -48,7 +48,7 @@ impl ConnectionAdmin {
         edit: ConnectionEdit,
         actor: &str,
     ) -> Result<Updated, ConnectionError> {
-        let old = self.get(&edit.slug).await?;
+        let old = self.editable(&edit.slug).await?;
         if old.revision != edit.revision {
             return Err(ConnectionError::Conflict { current: old.revision });
         }
@@ -103,7 +103,8 @@ impl ConnectionAdmin {
 
     /// The connection with the named settings and the secrets replaced. The issuer that was read at
     /// first use belongs to where it was read, and stored secrets to what they were entered for: if that
-    /// changes, they must be entered again. `made_up`: takes the place of those that aren't.
+    /// changes, they must be entered again, as must secrets that can't be opened. `made_up`: takes the
+    /// place of those that aren't.
     pub(super) fn edited(
         &self,
         old: &Connection,
@@ -113,20 +114,22 @@ impl ConnectionAdmin {
         let settings = draft.apply(Some((&old.settings, &fields)), self.addresses());
         let binding = old.settings.secret_binding();
         let is_elsewhere = settings.as_ref().is_ok_and(|new| new.secret_binding() != binding);
-        let (lacks_secret, lacks_standby) = if is_elsewhere {
-            let keeps_standby = matches!(secrets.standby, Change::Keep);
-            (secrets.active.is_none(), keeps_standby && old.secrets.standby.is_some())
-        } else {
-            (false, false)
-        };
+        let is_lost = |secret: &ClientSecret| is_elsewhere || secret.is_missing();
+        let lacks_secret = secrets.active.is_none() && is_lost(&old.secrets.active);
+        let lacks_standby = matches!(secrets.standby, Change::Keep)
+            && old.secrets.standby.as_ref().is_some_and(is_lost);
         let mut violations = Vec::new();
         if made_up.is_none() {
+            let why = if is_elsewhere { MOVED } else { NOT_OPENED };
             let missing = [
-                (lacks_secret, "client_secret", ENTER_AGAIN),
-                (lacks_standby, "standby_client_secret", ENTER_STANDBY_AGAIN),
+                (lacks_secret, "client_secret", "must be given again"),
+                (lacks_standby, "standby_client_secret", "must be given again or removed"),
             ];
             let missing = missing.into_iter().filter(|(is_missing, ..)| *is_missing);
-            violations.extend(missing.map(|(_, field, rule)| Violation::new(field, rule)));
+            violations.extend(
+                missing
+                    .map(|(_, field, rule)| Violation::new(field, format!("{rule}, since {why}"))),
+            );
         }
         let (settings, mut secrets) = match (settings, secrets.apply_to(Some(&old.secrets))) {
             (Ok(settings), Ok(secrets)) if violations.is_empty() => (settings, secrets),
@@ -155,7 +158,5 @@ pub(super) struct Edited {
     pub(super) has_made_up_secret: bool,
 }
 
-const ENTER_AGAIN: &str =
-    "must be given again, since client_id or the origin of the IdP's URL changes";
-const ENTER_STANDBY_AGAIN: &str =
-    "must be given again or removed, since client_id or the origin of the IdP's URL changes";
+const MOVED: &str = "client_id or the origin of the IdP's URL changes";
+const NOT_OPENED: &str = "no key of the service opens the stored one";

@@ -82,6 +82,15 @@ causes! {
         Text("create a connection for the account, or correct the slug");
     ConnectionDisabled = "disabled": ConnectionDisabled, Support,
         Text("the connection is disabled: set its state to TESTING or activate it");
+    SecretUnreadable = "secret_unreadable": ConnectionUnreadable, Operator,
+        Text("add the key that sealed the client secret to SSO_ENCRYPTION_KEYS, or have support enter \
+              the secret again");
+    SettingsUnreadable = "settings_unreadable": ConnectionUnreadable, Operator,
+        Text("the log says what is wrong in the database: restore the account's row from a backup, or \
+              have support delete and create the connection");
+    NewerVersion = "newer_version": ConnectionUnreadable, Operator,
+        Text("a newer version of the service wrote the connection: finish the upgrade of this replica, \
+              or have support change the connection at a newer one");
     StateNotIssued = "state_not_issued": StateInvalid, EndUser, Text("begin a new login");
     StateExpired = "state_expired": StateExpired, EndUser, Text("begin a new login");
     StateSpent = "state_spent": StateUsed, EndUser, Text("begin a new login");

@@ -36,7 +36,7 @@ pub struct ChangeRecord {
     /// The calling program, and the person on whose behalf it called, if named.
     pub actor: String,
     /// One of create, update, activate, delete, pin_issuer, switch_secret; check or check_proposal for a
-    /// check, which changed nothing.
+    /// check, which changed nothing; unreadable: a record that this version can't read.
     pub action: String,
     /// The revision after the change; 0: deleted.
     pub revision: u64,
@@ -47,6 +47,16 @@ pub struct ChangeRecord {
     /// The hosts that a check asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
+}
+
+impl ChangeRecord {
+    /// How many bytes its texts have.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let fields = self.fields.iter();
+        let fields = fields.map(|it| it.field.len() + it.before.len() + it.after.len());
+        self.actor.len() + fields.chain(self.hosts.iter().map(String::len)).sum::<usize>()
+    }
 }
 
 /// One field before and after a change; secrets as fingerprints. Stored as a triple, as earlier

@@ -192,6 +192,12 @@ impl ConnectionSettings {
         SecretBinding { origin, client_id: self.client_id.clone() }
     }
 
+    /// How many bytes they have as stored.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
+    }
+
     /// A digest of the settings that decide whether a login works. A new display name doesn't change it.
     #[must_use]
     pub fn login_digest(&self) -> String {

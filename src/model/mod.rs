@@ -21,6 +21,7 @@ pub mod signing_alg;
 pub mod slug;
 pub mod text;
 pub mod time;
+pub mod unreadable;
 
 use std::borrow::Cow;
 

@@ -92,6 +92,7 @@ reasons! {
     BadRequest = "BAD_REQUEST", Never;
     ConnectionNotFound = "CONNECTION_NOT_FOUND", Never;
     ConnectionDisabled = "CONNECTION_DISABLED", Never;
+    ConnectionUnreadable = "CONNECTION_UNREADABLE", Never;
     StateInvalid = "STATE_INVALID", Login;
     StateExpired = "STATE_EXPIRED", Login;
     StateUsed = "STATE_USED", Login;

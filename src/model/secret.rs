@@ -66,9 +66,25 @@ impl ClientSecret {
         self.0.expose_secret()
     }
 
-    /// The first 8 hex digits of its SHA-256, to compare with what the customer sent.
+    /// In place of a stored secret that can't be opened.
+    #[must_use]
+    pub fn missing() -> Self {
+        Self(SecretString::default())
+    }
+
+    /// Whether it is in place of a stored secret that can't be opened.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.expose().is_empty()
+    }
+
+    /// The first 8 hex digits of its SHA-256, to compare with what the customer sent. Empty for a
+    /// missing one.
     #[must_use]
     pub fn fingerprint(&self) -> String {
+        if self.is_missing() {
+            return String::new();
+        }
         hex::encode(&digest(&SHA256, self.expose().as_bytes()).as_ref()[..4])
     }
 }

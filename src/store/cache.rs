@@ -133,7 +133,8 @@ impl ConnectionCache {
 
     async fn load(&self, slug: &Slug) -> Found {
         let generation = self.generation.load(Ordering::Acquire);
-        let found = self.stored.call(|store| store.get(slug)).await?.map(Arc::new);
+        let stored = self.stored.call(|store| store.get(slug)).await?.transpose();
+        let found = stored.map_err(|unreadable| StoreError::from(*unreadable))?.map(Arc::new);
         // Without polls, a change of a cached row would go unnoticed.
         if self.is_current() {
             self.insert(slug, found.clone()).await;
@@ -155,16 +156,14 @@ impl ConnectionCache {
             return Ok(());
         }
         // Read before the old entry is replaced: if SQL fails now, the old entry stays in use.
-        let latest = match self.stored.call(|store| store.get(slug)).await {
-            Ok(latest) => latest,
+        match self.stored.call(|store| store.get(slug)).await?.transpose() {
+            Ok(latest) => self.insert(slug, latest.map(Arc::new)).await,
             // One unreadable row must not block all later changes.
-            Err(StoreError::Unreadable(detail)) => {
-                tracing::error!(account.slug = %slug, detail, "failed to read a changed connection");
-                None
+            Err(error) => {
+                tracing::error!(account.slug = %slug, %error, "failed to read a changed connection");
+                self.known.invalidate(slug).await;
             }
-            Err(error) => return Err(error),
-        };
-        self.insert(slug, latest.map(Arc::new)).await;
+        }
         Ok(())
     }
 

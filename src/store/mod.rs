@@ -27,6 +27,7 @@ use crate::model::connection::{Connection, ConnectionSettings, Issuer};
 use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
+use crate::model::unreadable::{StoredConnection, Unreadable, UnreadableConnection};
 use crate::telemetry::store_failed;
 
 pub use history::{Changes, Position, SlugChange};
@@ -108,15 +109,22 @@ pub trait Connections: Send + Sync {
     ) -> Result<Connection, ChangeError>;
 
     /// The account's connection, if it has one.
-    async fn get(&self, slug: &Slug) -> Result<Option<Connection>, StoreError>;
+    async fn get(&self, slug: &Slug) -> Result<Option<StoredConnection>, StoreError>;
 
-    /// At most `limit` connections after the slug `after`, in the order of slugs.
-    async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError>;
+    /// At most `limit` connections after the slug `after`, in the order of slugs. One that can't be read
+    /// keeps nobody from the others.
+    async fn list(
+        &self,
+        after: Option<&Slug>,
+        limit: u32,
+    ) -> Result<Vec<StoredConnection>, StoreError>;
 
-    /// Replaces the settings and secrets of exactly this revision.
+    /// Replaces the settings and secrets of exactly this revision. Stored settings that this version
+    /// doesn't know stay.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unavailable.
+    /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], settings of a newer version that would be
+    /// lost, or the store is unavailable.
     async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError>;
 
     /// Deletes exactly this revision.
@@ -389,6 +397,14 @@ pub enum StoreError {
     /// A stored value can't be read.
     #[error("failed to read a stored value: {0}")]
     Unreadable(String),
+    /// The account's connection can't be read, or not be changed without a loss.
+    #[error("{why}: {detail}")]
+    ConnectionUnreadable {
+        /// What is wrong.
+        why: Unreadable,
+        /// What exactly.
+        detail: String,
+    },
 }
 
 impl StoreError {
@@ -400,7 +416,14 @@ impl StoreError {
             Self::Full { .. } => Cause::PendingLoginsFull,
             Self::ShareFull { .. } => Cause::AccountPendingLoginsFull,
             Self::Unreadable(_) => Cause::StoredValueUnreadable,
+            Self::ConnectionUnreadable { why, .. } => why.cause(),
         }
+    }
+}
+
+impl From<UnreadableConnection> for StoreError {
+    fn from(unreadable: UnreadableConnection) -> Self {
+        Self::ConnectionUnreadable { why: unreadable.why, detail: unreadable.detail }
     }
 }
 

@@ -183,7 +183,7 @@ async fn a_row_that_was_pointed_elsewhere_does_not_give_its_secret_away() {
     let moved = "UPDATE connections \
                  SET settings = json_set(settings, '$.source.discovery', CAST($1 AS TEXT))";
     rewrite(&file, moved, thief.discovery_url()).await;
-    assert_eq!(reason(service.begin(begin_request()).await), "INTERNAL");
+    assert_eq!(reason(service.begin(begin_request()).await), "CONNECTION_UNREADABLE");
     assert_eq!(thief.count("/token"), 0);
 }
 

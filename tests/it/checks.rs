@@ -20,6 +20,7 @@ use crate::harness::{
 };
 
 /// What a check found, by id; and its summary.
+#[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) results: BTreeMap<String, pb::CheckResult>,
     pub(crate) summary: pb::CheckSummary,

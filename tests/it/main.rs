@@ -42,3 +42,4 @@ mod store_suite;
 mod support;
 mod tls;
 mod traces;
+mod unreadable;

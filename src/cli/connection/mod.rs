@@ -152,6 +152,8 @@ enum Verb {
         force: bool,
     },
     /// Print connections as YAML for `apply`, without secrets.
+    ///
+    /// Leaves out those whose stored settings can't be read, and exits with 1 then.
     Export {
         /// The accounts' slugs. Default: all.
         slugs: Vec<String>,
@@ -253,12 +255,9 @@ impl ConnectionCommand {
                 print(output, &attempts, show::attempts)?;
             }
             Verb::Changes { slug } => {
-                let page_token = String::new();
-                let request =
-                    pb::ListConnectionChangesRequest { slug, page_size: 1000, page_token };
-                let admin = &mut client.admin().await?;
-                let changes = admin.list_connection_changes(request).await?.into_inner();
-                print(output, &changes, |it| show::changes(&it.changes))?;
+                let changes = list_changes(&mut client.admin().await?, slug).await?;
+                let all = pb::ListConnectionChangesResponse { changes, ..Default::default() };
+                print(output, &all, |it| show::changes(&it.changes))?;
             }
             Verb::Apply { file, dry_run, force } => {
                 let entries = document::read(&file)?;
@@ -274,7 +273,7 @@ impl ConnectionCommand {
                 if slugs.is_empty() {
                     connections = list_all(admin).await?;
                 }
-                print_line(document::write(connections)?.trim_end())?;
+                return export(connections);
             }
         }
         Ok(Outcome::Success)
@@ -316,6 +315,36 @@ async fn list_all(admin: &mut Admin) -> Result<Vec<pb::Connection>, Failure> {
         }
         page_token = page.next_page_token;
     }
+}
+
+async fn list_changes(
+    admin: &mut Admin,
+    slug: String,
+) -> Result<Vec<pb::ConnectionChange>, Failure> {
+    let mut changes = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let slug = slug.clone();
+        let request = pb::ListConnectionChangesRequest { slug, page_size: 1000, page_token };
+        let page = admin.list_connection_changes(request).await?.into_inner();
+        changes.extend(page.changes);
+        if page.next_page_token.is_empty() {
+            return Ok(changes);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// A connection without settings is left out, and said to be.
+fn export(connections: Vec<pb::Connection>) -> Result<Outcome, Failure> {
+    let (readable, unreadable): (Vec<_>, Vec<_>) =
+        connections.into_iter().partition(|connection| !connection.client_id.is_empty());
+    print_line(document::write(readable)?.trim_end())?;
+    for connection in &unreadable {
+        let pb::Connection { slug, unreadable, .. } = connection;
+        let _ = writeln!(std::io::stderr(), "left out {slug}: {unreadable}");
+    }
+    Ok(if unreadable.is_empty() { Outcome::Success } else { Outcome::Failed })
 }
 
 async fn check(

@@ -78,7 +78,11 @@ pub(super) fn list(connections: &[pb::Connection]) -> Result<(), Failure> {
         let soon = if is_expiring(connection) { " (soon)" } else { "" };
         table.add_row([
             connection.slug.clone(),
-            state_name(connection.state()),
+            if connection.unreadable.is_empty() {
+                state_name(connection.state())
+            } else {
+                connection.unreadable.clone()
+            },
             idp.trim_end_matches("/.well-known/openid-configuration").to_owned(),
             connection.client_id.clone(),
             check.to_owned(),

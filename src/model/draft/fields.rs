@@ -200,8 +200,7 @@ impl FieldChecks<'_> {
     pub(super) fn size(&mut self, new: &ConnectionSettings, old: Option<&ConnectionSettings>) {
         let size = |settings: &ConnectionSettings| {
             // Whatever the state, whose names differ in length.
-            let settings = ConnectionSettings { state: new.state, ..settings.clone() };
-            serde_json::to_vec(&settings).map_or(usize::MAX, |json| json.len())
+            ConnectionSettings { state: new.state, ..settings.clone() }.size()
         };
         let bytes = size(new);
         if bytes > MAX_SETTINGS_SIZE && old.is_none_or(|old| bytes > size(old)) {

@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status};
 use super::auth::actor;
 use super::convert;
 use super::refusal::{log_change, reject};
-use crate::connections::ConnectionAdmin;
+use crate::connections::{ConnectionAdmin, ConnectionError};
 use crate::login::attempts::AttemptLog;
-use crate::model::attempt::LoginSummary;
 use crate::model::check::CheckResult;
 use crate::model::connection::{Connection, CustomerUris};
+use crate::model::unreadable::{StoredConnection, slug_of};
 use crate::pb;
 use crate::pb::check_connection_response::Found;
 use crate::pb::connection_service_server::ConnectionService;
@@ -39,12 +39,24 @@ impl ConnectionRpc {
     }
 
     fn to_pb(&self, connection: &Connection) -> pb::Connection {
-        let uris = CustomerUris::new(&self.public_origin, &connection.slug);
-        convert::connection_to_pb(connection, &uris)
+        convert::connection_to_pb(connection, &self.public_origin)
     }
 
-    fn to_pb_with(&self, connection: &Connection, summary: LoginSummary) -> pb::Connection {
-        pb::Connection { logins: Some(summary.into()), ..self.to_pb(connection) }
+    /// With the summaries of their logins.
+    async fn stored_to_pb(
+        &self,
+        stored: &[StoredConnection],
+    ) -> Result<Vec<pb::Connection>, ConnectionError> {
+        let (Some(first), Some(last)) = (stored.first(), stored.last()) else {
+            return Ok(Vec::new());
+        };
+        let mut summaries = self.admin.summaries(slug_of(first), slug_of(last)).await?;
+        let to_pb = |stored: &StoredConnection| {
+            let summary = summaries.remove(slug_of(stored)).unwrap_or_default();
+            let connection = convert::stored_to_pb(stored, &self.public_origin);
+            pb::Connection { logins: Some(summary.into()), ..connection }
+        };
+        Ok(stored.iter().map(to_pb).collect())
     }
 }
 
@@ -73,11 +85,8 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         let request = request.into_inner();
         let slug = convert::slug_alone(&request.slug).map_err(reject)?;
-        let found = self.admin.get(&slug).await.map_err(reject)?;
-        let summaries = self.admin.summaries(std::slice::from_ref(&found)).await;
-        let mut summaries = summaries.map_err(reject)?;
-        let summary = summaries.remove(&slug).unwrap_or_default();
-        let connection = Some(self.to_pb_with(&found, summary));
+        let stored = self.admin.stored(&slug).await.map_err(reject)?;
+        let connection = self.stored_to_pb(&[stored]).await.map_err(reject)?.pop();
         Ok(Response::new(pb::GetConnectionResponse { connection }))
     }
 
@@ -86,14 +95,9 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
         let (page_size, after) = convert::page(&request.into_inner()).map_err(reject)?;
-        let page = self.admin.list(after.as_ref(), page_size).await.map_err(reject)?;
-        let mut summaries = self.admin.summaries(&page.items).await.map_err(reject)?;
-        let mut to_pb = |connection: &Connection| {
-            let summary = summaries.remove(&connection.slug).unwrap_or_default();
-            self.to_pb_with(connection, summary)
-        };
+        let page = self.admin.list(after, page_size).await.map_err(reject)?;
         Ok(Response::new(pb::ListConnectionsResponse {
-            connections: page.items.iter().map(&mut to_pb).collect(),
+            connections: self.stored_to_pb(&page.items).await.map_err(reject)?,
             next_page_token: page.next.as_ref().map(convert::page_token).unwrap_or_default(),
         }))
     }
@@ -203,11 +207,10 @@ impl ConnectionService for ConnectionRpc {
         self.attempts.flush().await;
         let list = self.admin.attempts(&slug, limit).await.map_err(reject)?;
         let redirect_uri = CustomerUris::new(&self.public_origin, &slug).redirect_uri();
-        let method = list.connection.settings.auth_method_text();
         let attempts = list.attempts.into_iter();
         Ok(Response::new(pb::ListLoginAttemptsResponse {
             attempts: attempts
-                .map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, method))
+                .map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, list.auth_method))
                 .collect(),
             summary: Some(list.summary.into()),
         }))
@@ -223,7 +226,7 @@ impl ConnectionService for ConnectionRpc {
         let changes = self.admin.changes(&slug, before, limit).await;
         let changes = changes.map_err(reject)?;
         Ok(Response::new(pb::ListConnectionChangesResponse {
-            changes: changes.items.into_iter().map(Into::into).collect(),
+            changes: changes.items.into_iter().map(|change| change.record.into()).collect(),
             next_page_token: changes.next.map(|id| id.to_string()).unwrap_or_default(),
         }))
     }

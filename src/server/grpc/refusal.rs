@@ -85,12 +85,15 @@ impl Refusal {
     /// The store's own text is only logged.
     fn store(cause: Cause, error: &StoreError) -> Self {
         let text = match error {
-            StoreError::Unavailable { .. } => "a store of the service is unavailable",
-            StoreError::Full { .. } => "too many logins are pending (SSO_MEMORY_PENDING_LOGINS)",
-            StoreError::ShareFull { .. } => {
-                "too many logins of this account are pending (SSO_MEMORY_PENDING_LOGINS)"
+            StoreError::Unavailable { .. } => "a store of the service is unavailable".to_owned(),
+            StoreError::Full { .. } => {
+                "too many logins are pending (SSO_MEMORY_PENDING_LOGINS)".to_owned()
             }
-            StoreError::Unreadable(_) => "a stored value can't be read",
+            StoreError::ShareFull { .. } => {
+                "too many logins of this account are pending (SSO_MEMORY_PENDING_LOGINS)".to_owned()
+            }
+            StoreError::Unreadable(_) => "a stored value can't be read".to_owned(),
+            StoreError::ConnectionUnreadable { why, .. } => why.to_string(),
         };
         Self { detail: Some(error.to_string()), ..Self::new(cause, text) }
     }

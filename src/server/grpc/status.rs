@@ -23,6 +23,7 @@ pub(super) fn code(reason: Reason, retry: Retry) -> Code {
         Reason::ProviderUnavailable | Reason::StoreUnavailable => Code::Unavailable,
         Reason::RateLimited | Reason::Overloaded => Code::ResourceExhausted,
         Reason::ConnectionDisabled
+        | Reason::ConnectionUnreadable
         | Reason::StateInvalid
         | Reason::StateExpired
         | Reason::StateUsed

@@ -116,7 +116,12 @@ impl<D: Backend> LoginAttempts for SqlStore<D> {
         .bind(slug)
         .bind(limit);
         let rows: Vec<(String,)> = self.fetch(latest).await?;
-        rows.iter().map(|(attempt,)| from_json(attempt)).collect()
+        // One of another version hides no other.
+        let readable = |(attempt,): &(String,)| {
+            let read = from_json(attempt);
+            read.inspect_err(|error| tracing::warn!(%error, "passed over a login attempt")).ok()
+        };
+        Ok(rows.iter().filter_map(readable).collect())
     }
 
     async fn login_summaries(

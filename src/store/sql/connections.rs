@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use sqlx::FromRow;
 
-use super::rows::{ConnectionRow, from_json, to_json};
+use super::rows::{ConnectionRow, change_record, replaced_settings, to_json};
 use super::statement::{Backend, Statement};
 use super::{SqlStore, SqlTransaction, fetch_one, from_i64, saturating_i64};
 use crate::model::check::CheckRecord;
@@ -12,6 +12,7 @@ use crate::model::connection::{Connection, ConnectionSettings, Issuer};
 use crate::model::secret::ClientSecrets;
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
+use crate::model::unreadable::StoredConnection;
 use crate::store::{
     CHECKS_KEPT, ChangeDetails, ChangeError, Changes, ConnectionChange, Connections, Position,
     SlugChange, StoreError, StoredChange,
@@ -100,6 +101,11 @@ impl<D: Backend> SqlStore<D> {
         Ok(self.fetch(statement).await?.pop())
     }
 
+    /// A connection that was written just now.
+    fn written(&self, row: ConnectionRow) -> Result<Connection, StoreError> {
+        self.codec.connection(row)?.map_err(|unreadable| StoreError::from(*unreadable))
+    }
+
     /// Rolls back a change of a revision that is not the current one, and says why.
     async fn conflict_or_not_found(
         &self,
@@ -144,14 +150,18 @@ impl<D: Backend> Connections for SqlStore<D> {
         .bind(self.codec.now());
         let row = D::fetch(&mut tx, insert).await?.pop().ok_or(ChangeError::Exists)?;
         self.commit_change(tx, slug, number, number, details).await?;
-        Ok(self.codec.connection(row)?)
+        Ok(self.written(row)?)
     }
 
-    async fn get(&self, slug: &Slug) -> Result<Option<Connection>, StoreError> {
+    async fn get(&self, slug: &Slug) -> Result<Option<StoredConnection>, StoreError> {
         self.row(slug).await?.map(|row| self.codec.connection(row)).transpose()
     }
 
-    async fn list(&self, after: Option<&str>, limit: u32) -> Result<Vec<Connection>, StoreError> {
+    async fn list(
+        &self,
+        after: Option<&Slug>,
+        limit: u32,
+    ) -> Result<Vec<StoredConnection>, StoreError> {
         let page = Statement::new(concat!(
             "SELECT ",
             columns!(),
@@ -160,15 +170,27 @@ impl<D: Backend> Connections for SqlStore<D> {
              ORDER BY slug \
              LIMIT $2"
         ))
-        .bind(after.unwrap_or_default())
+        .bind(after.map_or("", Slug::as_str))
         .bind(limit);
-        let rows = self.fetch(page).await?;
-        rows.into_iter().map(|row| self.codec.connection(row)).collect()
+        let rows: Vec<ConnectionRow> = self.fetch(page).await?;
+        let readable = |row| {
+            let read = self.codec.connection(row);
+            read.inspect_err(|error| tracing::error!(%error, "passed over a connection")).ok()
+        };
+        Ok(rows.into_iter().filter_map(readable).collect())
     }
 
     async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError> {
         let ConnectionChange { slug, settings, secrets, .. } = change;
         let (mut tx, number) = self.begin_change().await?;
+        let stored =
+            Statement::new("SELECT settings FROM connections WHERE slug = $1 AND revision = $2")
+                .bind(*slug)
+                .bind(change.revision);
+        let stored: Vec<(String,)> = D::fetch(&mut tx, stored).await?;
+        let Some((stored,)) = stored.first() else {
+            return Err(self.conflict_or_not_found(tx, slug).await?);
+        };
         let update = Statement::new(concat!(
             "UPDATE connections SET \
                  revision = $1, \
@@ -184,7 +206,7 @@ impl<D: Backend> Connections for SqlStore<D> {
             columns!()
         ))
         .bind(number)
-        .bind(to_json(change.settings)?)
+        .bind(replaced_settings(stored, settings)?)
         .bind(change.keep_pin)
         .bind(self.codec.seal_secret(slug, settings, &secrets.active))
         .bind(secrets.standby.as_ref().map(|it| self.codec.seal_secret(slug, settings, it)))
@@ -197,7 +219,7 @@ impl<D: Backend> Connections for SqlStore<D> {
             return Err(self.conflict_or_not_found(tx, slug).await?);
         };
         self.commit_change(tx, slug, number, number, change.details).await?;
-        Ok(self.codec.connection(row)?)
+        Ok(self.written(row)?)
     }
 
     async fn delete(
@@ -307,8 +329,8 @@ impl<D: Backend> Connections for SqlStore<D> {
         .bind(before.unwrap_or(i64::MAX))
         .bind(limit);
         let rows: Vec<LogRow> = self.fetch(page).await?;
-        let stored = |row: LogRow| Ok(StoredChange { id: row.id, record: from_json(&row.record)? });
-        rows.into_iter().map(stored).collect()
+        let stored = |LogRow { id, record }| StoredChange { id, record: change_record(&record) };
+        Ok(rows.into_iter().map(stored).collect())
     }
 
     async fn secrets_expiring_before(&self, time: UnixMillis) -> Result<u64, StoreError> {

@@ -1,10 +1,13 @@
 //! The rows of the tables, and their conversion to and from the model. Columns with JSON must stay
-//! readable by the previous and the next version, since both run during a rolling upgrade.
+//! readable by the previous and the next version, since both run during a rolling upgrade: settings get
+//! new members only at the top, which an older version keeps. Where an older version must not go on
+//! without understanding the new member or value, it is written with a `min_format` above `FORMAT`.
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::FromRow;
 use zeroize::Zeroizing;
 
@@ -13,10 +16,12 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::model::attempt::TestLogin;
 use crate::model::change::ChangeRecord;
+use crate::model::check::CheckRecord;
 use crate::model::connection::{Connection, ConnectionSettings, Issuer, SecretBinding};
 use crate::model::secret::{ClientSecret, ClientSecrets};
 use crate::model::slug::Slug;
 use crate::model::time::{UnixMillis, UnixSeconds};
+use crate::model::unreadable::{StoredConnection, Unreadable, UnreadableConnection};
 use crate::store::seal::{CannotOpen, Keyring};
 use crate::store::{ChangeDetails, StoreError, StoredSigningKey};
 
@@ -61,46 +66,81 @@ pub(super) struct SigningKeyRow {
 }
 
 impl RowCodec {
-    pub(super) fn connection(&self, row: ConnectionRow) -> Result<Connection, StoreError> {
+    /// Reads a row. One that can't be read is the result, too, so that it hides no other.
+    ///
+    /// # Errors
+    /// The slug is invalid: the row belongs to no account.
+    pub(super) fn connection(&self, row: ConnectionRow) -> Result<StoredConnection, StoreError> {
         let slug = Slug::parse(&row.slug)
             .ok_or_else(|| StoreError::Unreadable("a connection has an invalid slug".to_owned()))?;
-        let unreadable = |what: &str| StoreError::Unreadable(format!("{slug}: {what}"));
-        let settings: ConnectionSettings = serde_json::from_str(&row.settings)
-            .map_err(|error| unreadable(&format!("settings: {error}")))?;
+        let unreadable = UnreadableConnection {
+            revision: from_i64(row.revision),
+            create_time: millis(row.create_time),
+            update_time: millis(row.update_time),
+            slug,
+            why: Unreadable::Settings,
+            detail: String::new(),
+            without_secrets: None,
+        };
+        let settings = match read_settings(&row.settings) {
+            Ok(settings) => settings,
+            Err((why, detail)) => {
+                return Ok(Err(Box::new(UnreadableConnection { why, detail, ..unreadable })));
+            }
+        };
+        let slug = &unreadable.slug;
         let binding = settings.secret_binding();
-        let open = |sealed: &[u8]| -> Result<ClientSecret, StoreError> {
-            let secret = self.open_secret(slug.as_str(), &binding, sealed);
-            let secret = secret.map_err(|error| unreadable(&format!("client secret: {error}")))?;
-            let secret = std::str::from_utf8(&secret)
-                .map_err(|_| unreadable("client secret: not UTF-8 text"))?;
-            Ok(ClientSecret::from_store(secret.to_owned()))
+        let mut fault = None;
+        let mut open = |sealed: &[u8]| {
+            self.client_secret(slug, &binding, sealed).unwrap_or_else(|detail| {
+                fault = Some(detail);
+                ClientSecret::missing()
+            })
         };
         let secrets = ClientSecrets {
-            active: open(&row.client_secret)?,
+            active: open(&row.client_secret),
             active_expire: row.secret_expire.map(millis),
-            standby: row.standby_secret.as_deref().map(open).transpose()?,
+            standby: row.standby_secret.as_deref().map(open),
             standby_expire: row.standby_expire.map(millis),
         };
-        let check = |text: &Option<String>| {
-            let check = text.as_deref().map(serde_json::from_str).transpose();
-            check.map_err(|error| unreadable(&format!("record of a check: {error}")))
-        };
-        let (last_check, last_proposal) = (check(&row.last_check)?, check(&row.last_proposal)?);
         let test_login = row.test_login_digest.zip(row.test_login_time);
-        Ok(Connection {
+        let connection = Connection {
+            slug: slug.clone(),
             incarnation: from_i64(row.incarnation),
-            revision: from_i64(row.revision),
+            revision: unreadable.revision,
             settings,
             pinned_issuer: row.pinned_issuer.map(Issuer::new),
             secrets,
             secret_switched: row.secret_switched.map(millis),
-            last_check,
-            last_proposal,
+            last_check: check_record(slug, row.last_check),
+            last_proposal: check_record(slug, row.last_proposal),
             test_login: test_login.map(|(proof, time)| TestLogin { proof, time: millis(time) }),
-            create_time: millis(row.create_time),
-            update_time: millis(row.update_time),
-            slug,
+            create_time: unreadable.create_time,
+            update_time: unreadable.update_time,
+        };
+        Ok(match fault {
+            None => Ok(connection),
+            Some(detail) => Err(Box::new(UnreadableConnection {
+                why: Unreadable::Secret,
+                detail,
+                without_secrets: Some(connection),
+                ..unreadable
+            })),
         })
+    }
+
+    /// The error is for the log.
+    fn client_secret(
+        &self,
+        slug: &Slug,
+        binding: &SecretBinding,
+        sealed: &[u8],
+    ) -> Result<ClientSecret, String> {
+        let secret = self.open_secret(slug.as_str(), binding, sealed);
+        let secret = secret.map_err(|error| format!("client secret: {error}"))?;
+        let secret = std::str::from_utf8(&secret);
+        let secret = secret.map_err(|_| "client secret: not UTF-8 text".to_owned())?;
+        Ok(ClientSecret::from_store(secret.to_owned()))
     }
 
     /// Seals a secret that was entered for these settings.
@@ -192,6 +232,101 @@ impl RowCodec {
     }
 }
 
+/// The format of settings that this version writes and understands.
+const FORMAT: u32 = 1;
+
+fn read_settings(json: &str) -> Result<ConnectionSettings, (Unreadable, String)> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(default)]
+        min_format: u32,
+    }
+    let damaged = |error: serde_json::Error| (Unreadable::Settings, format!("settings: {error}"));
+    let header: Header = serde_json::from_str(json).map_err(damaged)?;
+    if header.min_format > FORMAT {
+        let detail = format!("settings: format {}, this version has {FORMAT}", header.min_format);
+        return Err((Unreadable::NewerVersion, detail));
+    }
+    serde_json::from_str(json).map_err(damaged)
+}
+
+/// The settings to write in the place of stored ones: with the members that a newer version added, which
+/// this one doesn't know.
+///
+/// # Errors
+/// A newer version added a member further inside, which an edit would lose.
+pub(super) fn replaced_settings(
+    stored: &str,
+    settings: &ConnectionSettings,
+) -> Result<String, StoreError> {
+    let as_stored: Value = from_json(stored)?;
+    let as_known: Value = match read_settings(stored) {
+        Ok(known) => to_value(&known)?,
+        Err((why, detail)) => return Err(StoreError::ConnectionUnreadable { why, detail }),
+    };
+    let mut replaced = to_value(settings)?;
+    let (Value::Object(as_stored), Value::Object(members)) = (as_stored, &mut replaced) else {
+        return Err(StoreError::Unreadable("settings: not an object".to_owned()));
+    };
+    for (name, value) in as_stored {
+        match as_known.get(&name) {
+            None => {
+                members.insert(name, value);
+            }
+            Some(known) if lacks_member_of(known, &value) => {
+                let why = Unreadable::NewerVersion;
+                let detail = format!("settings: {name} has members of a newer version");
+                return Err(StoreError::ConnectionUnreadable { why, detail });
+            }
+            Some(_) => {}
+        }
+    }
+    to_json(&replaced)
+}
+
+/// Whether `known`, which was read from `stored` and written again, has lost a member of it.
+fn lacks_member_of(known: &Value, stored: &Value) -> bool {
+    match (known, stored) {
+        (Value::Object(known), Value::Object(stored)) => stored
+            .iter()
+            .any(|(name, value)| known.get(name).is_none_or(|it| lacks_member_of(it, value))),
+        (Value::Array(known), Value::Array(stored)) => {
+            known.len() != stored.len()
+                || known.iter().zip(stored).any(|(known, stored)| lacks_member_of(known, stored))
+        }
+        _ => false,
+    }
+}
+
+/// A record that can't be read, as of a newer version, counts as none: the check can be repeated.
+fn check_record(slug: &Slug, json: Option<String>) -> Option<CheckRecord> {
+    serde_json::from_str(&json?)
+        .inspect_err(|error| {
+            tracing::warn!(account.slug = %slug, %error, "failed to read the record of a check");
+        })
+        .ok()
+}
+
+/// A record that can't be read, as of a newer version, is shown as one, so that the history has no gap.
+pub(super) fn change_record(json: &str) -> ChangeRecord {
+    serde_json::from_str(json).unwrap_or_else(|error| {
+        tracing::warn!(%error, "failed to read the record of a change");
+        ChangeRecord {
+            time: UnixMillis(0),
+            actor: String::new(),
+            action: "unreadable".to_owned(),
+            revision: 0,
+            fields: Vec::new(),
+            is_forced: false,
+            hosts: Vec::new(),
+        }
+    })
+}
+
+fn to_value(value: &impl Serialize) -> Result<Value, StoreError> {
+    serde_json::to_value(value).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
 pub(super) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
 }
@@ -229,6 +364,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::entropy::SystemEntropy;
     use crate::model::address::AddressPolicy;
+    use crate::model::cause::Cause;
     use crate::model::change::FieldChange;
     use crate::model::draft::Draft;
     use crate::store::seal::MasterKey;
@@ -282,7 +418,7 @@ mod tests {
     #[test]
     fn a_connection_is_read_from_its_row() {
         let codec = codec(&[&MasterKey::generate(&SystemEntropy)]);
-        let connection = codec.connection(row(&codec)).expect("readable");
+        let connection = codec.connection(row(&codec)).expect("a slug").expect("readable");
         assert_eq!((connection.incarnation, connection.revision), (3, 7));
         assert_eq!(connection.settings.client_id, "client");
         assert_eq!(connection.issuer().map(Issuer::as_str), Some("https://idp.example"));
@@ -310,25 +446,62 @@ mod tests {
         let canary = ClientSecret::from_store("CANARY".to_owned());
         let foreign = codec.seal_secret(&other, &settings, &canary);
         let moved = |from: &str, to: &str| ConnectionRow {
-            settings: good().settings.replace(from, to),
+            settings: good().settings.replacen(from, to, 1),
             client_secret: codec.seal_secret(&slug(), &settings, &canary),
             ..good()
         };
+        let read = |row| codec.connection(row).expect("a slug");
         let moved_path = moved("/.well-known", "/realm/.well-known");
-        assert!(codec.connection(moved_path).is_ok(), "the origin is the same");
-        for (row, expected) in [
-            (ConnectionRow { slug: "A".to_owned(), ..good() }, "invalid slug"),
-            (ConnectionRow { settings: "{}".to_owned(), ..good() }, "acme: settings"),
-            (ConnectionRow { client_secret: foreign, ..good() }, "acme: client secret"),
-            (moved("idp.example", "thief.example"), "acme: client secret"),
-            (moved("https://idp.example", "https://idp.example:8443"), "acme: client secret"),
-            (moved(r#""client_id":"client""#, r#""client_id":"other""#), "acme: client secret"),
-            (ConnectionRow { standby_secret: Some(vec![1]), ..good() }, "acme: client secret"),
-            (ConnectionRow { last_check: Some("x".to_owned()), ..good() }, "record of a check"),
+        assert!(read(moved_path).is_ok(), "the origin is the same");
+        let added = moved("{", r#"{"added_later":{"a":1},"min_format":1,"#);
+        assert!(read(added).is_ok(), "an unknown member is ignored");
+        use Unreadable::{NewerVersion, Secret, Settings};
+        for (row, why, expected) in [
+            (ConnectionRow { settings: "{}".to_owned(), ..good() }, Settings, "settings: missing"),
+            (moved(r#""auto""#, r#""later""#), Settings, "unknown variant `later`"),
+            (moved("{", r#"{"min_format":2,"#), NewerVersion, "format 2, this version has 1"),
+            (ConnectionRow { client_secret: foreign, ..good() }, Secret, "client secret"),
+            (moved("idp.example", "thief.example"), Secret, "client secret"),
+            (moved("https://idp.example", "https://idp.example:8443"), Secret, "client secret"),
+            (moved(r#""client_id":"client""#, r#""client_id":"other""#), Secret, "client secret"),
+            (ConnectionRow { standby_secret: Some(vec![1]), ..good() }, Secret, "client secret"),
         ] {
-            let error = codec.connection(row).expect_err(expected).to_string();
-            assert!(error.contains(expected) && !error.contains("CANARY"), "{error}");
+            let error = read(row).expect_err(expected);
+            let text = error.to_string();
+            assert_eq!(error.why, why, "{text}");
+            assert!(text.contains(expected) && !text.contains("CANARY"), "{text}");
+            let rest = error.without_secrets.as_ref();
+            assert_eq!((error.revision, rest.is_some()), (7, why == Secret), "{text}");
         }
+        let broken = ConnectionRow { standby_secret: Some(vec![1]), ..good() };
+        let rest =
+            read(broken).expect_err("a secret is missing").without_secrets.expect("the rest");
+        assert_eq!(rest.secrets.active.expose(), "active", "what opens is there");
+        assert!(rest.secrets.standby.is_some_and(|it| it.is_missing() && it.fingerprint() == ""));
+        let nameless = ConnectionRow { slug: "A".to_owned(), ..good() };
+        assert!(codec.connection(nameless).is_err(), "it belongs to no account");
+        let strange = ConnectionRow { last_check: Some("x".to_owned()), ..good() };
+        assert!(read(strange).expect("readable").last_check.is_none());
+    }
+
+    #[test]
+    fn an_edit_keeps_what_a_newer_version_added_or_is_refused() {
+        let codec = codec(&[&MasterKey::generate(&SystemEntropy)]);
+        let stored = row(&codec).settings;
+        let mut settings: ConnectionSettings = from_json(&stored).expect("settings");
+        settings.display_name = "New".to_owned();
+        let replaced = replaced_settings(&stored, &settings).expect("nothing is unknown");
+        assert_eq!(replaced, to_json(&to_value(&settings).expect("JSON")).expect("JSON"));
+        let newer = stored.replacen('{', r#"{"min_format":1,"rule":{"a":[1]},"#, 1);
+        let replaced = replaced_settings(&newer, &settings).expect("the rest is known");
+        let replaced: Value = from_json(&replaced).expect("JSON");
+        assert_eq!(replaced["display_name"], "New");
+        assert_eq!(replaced["rule"], serde_json::json!({ "a": [1] }));
+        assert_eq!(replaced["min_format"], 1);
+        let inside = stored.replace(r#""claim_mapping":{"#, r#""claim_mapping":{"phone":[],"#);
+        assert_ne!(inside, stored);
+        let error = replaced_settings(&inside, &settings).expect_err("it would be lost");
+        assert_eq!(error.cause(), Cause::NewerVersion);
     }
 
     #[test]

@@ -8,13 +8,41 @@ use crate::model::connection::{
 };
 use crate::model::reason::Owner;
 use crate::model::secret::ClientSecret;
+use crate::model::unreadable::StoredConnection;
 use crate::pb;
+
+/// A connection as support sees it: everything but the secrets, or what can be read of it.
+pub(in crate::server) fn stored_to_pb(
+    stored: &StoredConnection,
+    public_origin: &str,
+) -> pb::Connection {
+    let unreadable = match stored {
+        Ok(connection) => return connection_to_pb(connection, public_origin),
+        Err(unreadable) => unreadable,
+    };
+    let uris = CustomerUris::new(public_origin, &unreadable.slug);
+    let known = match &unreadable.without_secrets {
+        Some(connection) => connection_to_pb(connection, public_origin),
+        None => pb::Connection {
+            slug: unreadable.slug.to_string(),
+            revision: unreadable.revision,
+            create_time: Some(timestamp_millis(unreadable.create_time)),
+            update_time: Some(timestamp_millis(unreadable.update_time)),
+            redirect_uri: uris.redirect_uri(),
+            initiate_login_uri: uris.login_uri(),
+            post_logout_redirect_uri: uris.login_uri(),
+            ..pb::Connection::default()
+        },
+    };
+    pb::Connection { unreadable: unreadable.why.cause().to_string(), ..known }
+}
 
 /// A connection as support sees it: everything but the secrets.
 pub(in crate::server) fn connection_to_pb(
     connection: &Connection,
-    uris: &CustomerUris<'_>,
+    public_origin: &str,
 ) -> pb::Connection {
+    let uris = CustomerUris::new(public_origin, &connection.slug);
     let settings = &connection.settings;
     let (discovery_url, endpoints) = match &settings.source {
         MetadataSource::Discovery(url) => (url.to_string(), None),
@@ -74,6 +102,7 @@ pub(in crate::server) fn connection_to_pb(
             .filter(|login| login.proof == connection.proof_digest())
             .map(|login| timestamp_millis(login.time)),
         logins: None,
+        unreadable: String::new(),
         token_endpoint_auth_method: auth_method.into(),
         scopes: settings.scopes.clone(),
         claim_mapping: Some(pb::ClaimMapping {

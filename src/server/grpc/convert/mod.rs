@@ -13,7 +13,9 @@ use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::telemetry::call;
 
 pub(in crate::server) use attempts::attempt_to_pb;
-pub(in crate::server) use connection_view::{connection_to_pb, found, summary_of_check};
+pub(in crate::server) use connection_view::{
+    connection_to_pb, found, stored_to_pb, summary_of_check,
+};
 pub(in crate::server) use connections::*;
 pub(in crate::server) use login::logout_request;
 
