@@ -198,7 +198,8 @@ impl Program {
                 .into_inner()
                 .connection;
             let pb::Connection { slug, revision, .. } = created.expect("a connection");
-            let request = pb::ActivateConnectionRequest { slug, revision, force: true };
+            let request =
+                pb::ActivateConnectionRequest { slug, revision, force: true, validate_only: false };
             self.admin.activate_connection(request).await.expect("activated");
         }
     }

@@ -94,7 +94,12 @@ async fn main() -> Result<(), Failure> {
     if !options.trial {
         let (slug, revision) = (created.slug.clone(), created.revision);
         connections
-            .activate_connection(pb::ActivateConnectionRequest { slug, revision, force: true })
+            .activate_connection(pb::ActivateConnectionRequest {
+                slug,
+                revision,
+                force: true,
+                validate_only: false,
+            })
             .await?;
     }
 

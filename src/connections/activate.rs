@@ -17,6 +17,7 @@ impl ConnectionAdmin {
         slug: &Slug,
         revision: u64,
         force: bool,
+        validate_only: bool,
         actor: &str,
     ) -> Result<Connection, ConnectionError> {
         let old = self.get(slug).await?;
@@ -36,6 +37,9 @@ impl ConnectionAdmin {
         }
         let settings =
             ConnectionSettings { state: ConnectionState::Active, ..old.settings.clone() };
+        if validate_only {
+            return Ok(Connection { settings, ..old });
+        }
         let fields =
             changes::fields(Some((&old.settings, &old.secrets)), (&settings, &old.secrets));
         let details = ChangeDetails {

@@ -123,6 +123,7 @@ impl ConnectionAdmin {
                 CheckOutcome::Pass => passed.push(result.id),
                 CheckOutcome::Warn => has_warned = true,
                 CheckOutcome::Inconclusive => is_undecided |= result.id.is_decisive(),
+                CheckOutcome::Skipped => {}
             }
             report(result);
         };

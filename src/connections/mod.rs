@@ -9,6 +9,7 @@ mod check;
 mod create;
 mod guide;
 mod page;
+mod restore;
 mod update;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::entropy::Entropy;
 use crate::model::Violation;
 use crate::model::address::AddressPolicy;
 use crate::model::cause::Cause;
+use crate::model::change::ChangeRecord;
 use crate::model::check::CheckRecord;
 use crate::model::connection::Connection;
 use crate::model::slug::Slug;
@@ -36,6 +38,7 @@ pub use check::{CheckRequest, CheckTarget, Proposal};
 pub use create::NewConnection;
 pub use page::Page;
 use page::Pager;
+pub use restore::Restoration;
 pub use update::{ConnectionEdit, Updated};
 
 /// The verbs; one for the process.
@@ -130,14 +133,20 @@ impl ConnectionAdmin {
         slug: &Slug,
         before: Option<i64>,
         size: u32,
-    ) -> Result<Page<StoredChange, i64>, ConnectionError> {
+    ) -> Result<Page<Changed, i64>, ConnectionError> {
+        let kept = self.store.call(|store| store.earlier_revisions(slug)).await?;
         let mut pager = Pager::new(before, size);
         while let Some(limit) = pager.wanted() {
             let before = pager.after().copied();
             let found = self.store.call(|store| store.changes_of(slug, before, limit)).await?;
             pager.take(found, |change| (change.record.size(), change.id));
         }
-        Ok(pager.done())
+        let Page { items, next } = pager.done();
+        let changed = |StoredChange { record, .. }: StoredChange| {
+            let is_check = matches!(record.action.as_str(), "check" | "check_proposal");
+            Changed { can_restore: !is_check && kept.contains(&record.revision), record }
+        };
+        Ok(Page { items: items.into_iter().map(changed).collect(), next })
     }
 
     /// Deletes a connection.
@@ -155,6 +164,15 @@ impl ConnectionAdmin {
         self.cache.forget(slug).await;
         Ok(deleted?)
     }
+}
+
+/// A recorded change.
+#[derive(Debug)]
+pub struct Changed {
+    /// What changed.
+    pub record: ChangeRecord,
+    /// Whether its revision can be restored.
+    pub can_restore: bool,
 }
 
 /// Whether nothing failed when the connection as it is was last checked: a test login decides what a

@@ -52,13 +52,24 @@ impl ConnectionAdmin {
         if old.revision != edit.revision {
             return Err(ConnectionError::Conflict { current: old.revision });
         }
-        let (force, validate_only) = (edit.force, edit.validate_only);
         let Edited { connection: new, .. } = self.edited(&old, edit.proposal, None)?;
-        let was_active = old.settings.state == ConnectionState::Active;
-        let is_active = new.settings.state == ConnectionState::Active;
-        if is_active && !was_active {
+        if new.settings.state == ConnectionState::Active
+            && old.settings.state != ConnectionState::Active
+        {
             return Err(ConnectionError::ActivationRequired);
         }
+        let how = How { action: "update", force: edit.force, validate_only: edit.validate_only };
+        self.put_in_place(old, new, how, actor).await
+    }
+
+    /// Replaces a connection's settings and secrets, if they are proven or by force.
+    pub(super) async fn put_in_place(
+        &self,
+        old: Connection,
+        new: Connection,
+        how: How,
+        actor: &str,
+    ) -> Result<Updated, ConnectionError> {
         let is_same_secret = old.secrets.active.expose() == new.secrets.active.expose();
         let fields =
             changes::fields(Some((&old.settings, &old.secrets)), (&new.settings, &new.secrets));
@@ -70,19 +81,23 @@ impl ConnectionAdmin {
         // No test login precedes the change of an ACTIVE connection, so a check alone must prove it.
         let check = old.check_of(&new.settings, &new.secrets.active);
         let is_proven = check.is_some_and(CheckRecord::has_passed);
+        let [was_active, is_active] =
+            [&old, &new].map(|it| it.settings.state == ConnectionState::Active);
         let needs_proof = was_active && is_active && effect != changes::Effect::None && !is_proven;
-        if needs_proof && !force {
+        if needs_proof && !how.force {
             return Err(ConnectionError::ChangeUnproven(effect));
         }
         let changed_fields = fields.iter().map(|change| change.field.clone()).collect();
-        if validate_only {
+        if how.validate_only {
             return Ok(Updated { connection: new, effect, changed_fields });
         }
-        let details =
-            ChangeDetails { is_forced: needs_proof, ..ChangeDetails::new(actor, "update", fields) };
+        let details = ChangeDetails {
+            is_forced: needs_proof,
+            ..ChangeDetails::new(actor, how.action, fields)
+        };
         let change = ConnectionChange {
-            slug: &edit.slug,
-            revision: edit.revision,
+            slug: &old.slug,
+            revision: old.revision,
             keep_pin: new.settings.has_idp_of(&old.settings),
             settings: &new.settings,
             secrets: &new.secrets,
@@ -149,6 +164,14 @@ impl ConnectionAdmin {
         let connection = Connection { settings, secrets, pinned_issuer, ..old.clone() };
         Ok(Edited { connection, has_made_up_secret: lacks_secret })
     }
+}
+
+/// How a connection is replaced.
+pub(super) struct How {
+    /// Recorded of the change.
+    pub(super) action: &'static str,
+    pub(super) force: bool,
+    pub(super) validate_only: bool,
 }
 
 /// A connection with an edit applied.

@@ -126,12 +126,43 @@ causes! {
         Text("the IdP had an internal error: try again, then ask its admin");
     IdpTemporarilyUnavailable = "temporarily_unavailable": IdpRefused, Transient,
         Text("the IdP is overloaded or under maintenance: try again later");
-    OtherIdpError = "other_error": IdpRefused, EndUser,
+    OtherIdpError = "other_error": IdpRefused, CustomerIdpAdmin,
         Text("ask the IdP's admin what the error code means");
+    PersonNotAssigned = "person_not_assigned": IdpRefused, CustomerIdpAdmin,
+        Text("assign the person, or a group of theirs, to the application");
+    ApplicationDisabled = "application_disabled": IdpRefused, CustomerIdpAdmin,
+        Text("enable the application at the IdP");
+    AdminConsentMissing = "admin_consent_missing": IdpRefused, CustomerIdpAdmin,
+        Text("grant admin consent for the application at the IdP");
+    PolicyRefused = "policy_refused": IdpRefused, CustomerIdpAdmin,
+        Text("a policy of the IdP refused the login, such as conditional access: its sign-in log names \
+              the policy");
+    PersonOfOtherTenant = "person_of_other_tenant": IdpRefused, CustomerIdpAdmin,
+        Text("the person's account belongs to another tenant or organization: use an account of the \
+              customer, or invite the person as a guest");
+    ParRequired = "par_required": IdpRefused, CustomerIdpAdmin,
+        Text("the client demands pushed authorization requests (RFC 9126): switch the demand off for the \
+              client");
+    RedirectUriUnregistered = "redirect_uri_unregistered": IdpRefused, CustomerIdpAdmin,
+        RegisterRedirectUri;
+    SecretWrong = "secret_wrong": ClientRejected, Support, CompareClient;
+    SecretExpired = "secret_expired": ClientRejected, CustomerIdpAdmin,
+        Text("the client secret has expired: create a new one and send it to support");
+    ClientUnknown = "client_unknown": ClientRejected, Support,
+        Text("the IdP knows no client with this client id: compare client_id, and the tenant in the \
+              connection's URL");
+    ClientDisabled = "client_disabled": ClientRejected, CustomerIdpAdmin,
+        Text("enable the application at the IdP");
+    AuthMethodWrong = "auth_method_wrong": ClientRejected, Support,
+        Text("set token_endpoint_auth_method to the method that the IdP allows the client");
+    ClientAuthUnsupported = "client_auth_unsupported": ClientRejected, CustomerIdpAdmin,
+        Text("the client demands a private key or a client certificate: allow it a client secret");
     InvalidClient = "invalid_client": ClientRejected, Support, CompareClient;
     ClientNotAuthorized = "client_not_authorized": ClientRejected, Support, CompareClient;
     TokenHttp401 = "token_http_401": ClientRejected, Support, CompareClient;
     InvalidGrant = "invalid_grant": CodeRejected, EndUser, RegisterRedirectUri;
+    TokenRedirectUriUnregistered = "token_redirect_uri_unregistered": CodeRejected, CustomerIdpAdmin,
+        RegisterRedirectUri;
     TokenOauthError = "token_oauth_error": TokenResponseInvalid, CustomerIdpAdmin,
         Text("ask the IdP's admin why the token endpoint refuses the request");
     TokenHttpStatus = "token_http_status": TokenResponseInvalid, CustomerIdpAdmin,
@@ -140,6 +171,9 @@ causes! {
         Text("the token endpoint must answer itself, without a redirect");
     TokenUnreadable = "token_unreadable": TokenResponseInvalid, CustomerIdpAdmin,
         Text("the token endpoint's answer is too large or encoded unasked: run a check");
+    TokenNotJson = "token_not_json": TokenResponseInvalid, CustomerIdpAdmin,
+        Text("the token endpoint answers with a page in place of a token response: the URL is not a token \
+              endpoint, or something in front of it answers");
     TokenMalformed = "token_malformed": TokenResponseInvalid, CustomerIdpAdmin,
         Text("the token endpoint must answer with a JSON token response (RFC 6749 5.1)");
     TokenNotBearer = "token_not_bearer": TokenResponseInvalid, CustomerIdpAdmin,
@@ -216,6 +250,9 @@ causes! {
          require_verified_email is set");
     MetadataStatus = "metadata_status": ProviderMetadataInvalid, Support,
         Text("enter the URL of the metadata document itself: a browser shows JSON with \"issuer\"");
+    MetadataParRequired = "metadata_par_required": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the IdP demands pushed authorization requests (RFC 9126) of every client: switch the demand \
+              off for the client");
     MetadataRedirect = "metadata_redirect": ProviderMetadataInvalid, Support,
         Text("enter the URL that the redirect leads to, if it is the customer's IdP");
     MetadataUnreadable = "metadata_unreadable": ProviderMetadataInvalid, CustomerIdpAdmin,
@@ -242,6 +279,9 @@ causes! {
         Text("the jwks_uri must answer itself, without a redirect");
     KeysUnreadable = "keys_unreadable": ProviderMetadataInvalid, CustomerIdpAdmin,
         Text("the key set must be at most 1 MiB, and not compressed unasked");
+    KeysNotJson = "keys_not_json": ProviderMetadataInvalid, CustomerIdpAdmin,
+        Text("the jwks_uri answers with a page in place of the key set: correct it in the metadata, or \
+              what stands in front of it");
     KeysMalformed = "keys_malformed": ProviderMetadataInvalid, CustomerIdpAdmin,
         Text("the jwks_uri must answer with a JWK set (RFC 7517 5)");
     NoUsableKey = "no_usable_key": ProviderMetadataInvalid, CustomerIdpAdmin,
@@ -261,6 +301,10 @@ causes! {
     TlsUntrusted = "tls_untrusted": ProviderUnavailable, CustomerIdpAdmin,
         Text("send the whole certificate chain; for a private CA the operator sets \
          SSO_PROVIDER_CA_FILE");
+    TlsChainIncomplete = "tls_chain_incomplete": ProviderUnavailable, CustomerIdpAdmin,
+        Text("the IdP sends its certificate without the intermediate certificate: send the whole chain");
+    TlsNotYetValid = "tls_not_yet_valid": ProviderUnavailable, CustomerIdpAdmin,
+        Text("the IdP's TLS certificate is not valid yet: correct it, or the clock of the IdP");
     TlsNameMismatch = "tls_name_mismatch": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP's TLS certificate is for another host name");
     Tls = "tls": ProviderUnavailable, CustomerIdpAdmin,

@@ -35,7 +35,7 @@ pub struct ChangeRecord {
     pub time: UnixMillis,
     /// The calling program, and the person on whose behalf it called, if named.
     pub actor: String,
-    /// One of create, update, activate, delete, pin_issuer, switch_secret; check or check_proposal for a
+    /// One of create, update, activate, restore, delete, pin_issuer, switch_secret; check or check_proposal for a
     /// check, which changed nothing; unreadable: a record that this version can't read.
     pub action: String,
     /// The revision after the change; 0: deleted.

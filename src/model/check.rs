@@ -18,6 +18,8 @@ pub enum CheckOutcome {
     Fail,
     /// Only a test login can decide it.
     Inconclusive,
+    /// It depends on a check that failed, or has nothing to check.
+    Skipped,
 }
 
 macro_rules! check_ids {

@@ -127,7 +127,18 @@ pub trait Connections: Send + Sync {
     /// lost, or the store is unavailable.
     async fn update(&self, change: &ConnectionChange<'_>) -> Result<Connection, ChangeError>;
 
-    /// Deletes exactly this revision.
+    /// The numbers of the earlier revisions of the account's connection that are kept: the latest
+    /// [`REVISIONS_KEPT`].
+    async fn earlier_revisions(&self, slug: &Slug) -> Result<Vec<u64>, StoreError>;
+
+    /// The settings and secrets of an earlier revision, if it is kept; all else is as it is now.
+    async fn earlier_revision(
+        &self,
+        slug: &Slug,
+        revision: u64,
+    ) -> Result<Option<StoredConnection>, StoreError>;
+
+    /// Deletes exactly this revision, and the earlier ones.
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Conflict`], or the store is unavailable.
@@ -313,6 +324,8 @@ impl AttemptBatch {
     }
 }
 
+/// How many earlier revisions of each connection are kept.
+pub const REVISIONS_KEPT: u32 = 20;
 /// How many checks of each account stay among its recorded changes.
 pub const CHECKS_KEPT: u32 = 50;
 /// How many attempts of each account are kept.

@@ -10,7 +10,11 @@ use serde_json::json;
 use crate::harness::{Service, begin_request, complete_request, reason, refused};
 
 async fn attempts(service: &mut Service) -> Vec<pb::LoginAttempt> {
-    let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+    let request = pb::ListLoginAttemptsRequest {
+        slug: "acme".to_owned(),
+        page_size: 0,
+        ..Default::default()
+    };
     let listed = service.admin.list_login_attempts(request).await.expect("listed");
     listed.into_inner().attempts
 }

@@ -77,7 +77,11 @@ impl Service {
     }
 
     pub(crate) async fn attempts(&mut self) -> pb::ListLoginAttemptsResponse {
-        let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+        let request = pb::ListLoginAttemptsRequest {
+            slug: "acme".to_owned(),
+            page_size: 0,
+            ..Default::default()
+        };
         self.admin.list_login_attempts(request).await.expect("listed").into_inner()
     }
 
@@ -693,7 +697,11 @@ async fn attempts_show_the_outcome_of_each_login_and_no_values() {
     eventually("it is recorded", || {
         let mut admin = service.admin.clone();
         async move {
-            let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 1 };
+            let request = pb::ListLoginAttemptsRequest {
+                slug: "acme".to_owned(),
+                page_size: 1,
+                ..Default::default()
+            };
             let latest = admin
                 .list_login_attempts(request)
                 .await

@@ -152,7 +152,12 @@ impl Service {
         revision: u64,
         force: bool,
     ) -> Result<pb::Connection, Status> {
-        let request = pb::ActivateConnectionRequest { slug: slug.to_owned(), revision, force };
+        let request = pb::ActivateConnectionRequest {
+            slug: slug.to_owned(),
+            revision,
+            force,
+            ..Default::default()
+        };
         Ok(self
             .admin
             .activate_connection(request)

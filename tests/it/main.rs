@@ -36,6 +36,7 @@ mod redis_topologies;
 mod reference;
 mod repeated;
 mod replicas;
+mod restore;
 mod secrecy;
 mod servers;
 mod store_suite;

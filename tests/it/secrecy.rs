@@ -251,7 +251,11 @@ async fn what_an_idp_repeats_reaches_no_log_status_attempt_or_check() {
         texts.push(format!("{found:?}"));
     }
 
-    let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+    let request = pb::ListLoginAttemptsRequest {
+        slug: "acme".to_owned(),
+        page_size: 0,
+        ..Default::default()
+    };
     crate::harness::eventually("the attempts are written", || {
         let (mut admin, request) = (program.admin.clone(), request.clone());
         async move {

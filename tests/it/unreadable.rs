@@ -197,7 +197,11 @@ async fn an_edit_keeps_what_a_newer_version_stored() {
     let oldest = changes.last().expect("a change");
     assert_eq!((oldest.action.as_str(), changes.len()), ("unreadable", 4));
     assert!(service.get("acme").await.expect("shown").last_check.is_none());
-    let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+    let request = pb::ListLoginAttemptsRequest {
+        slug: "acme".to_owned(),
+        page_size: 0,
+        ..Default::default()
+    };
     let attempts = service.admin.list_login_attempts(request).await.expect("listed").into_inner();
     assert_eq!(attempts.attempts.len(), 2, "both logins");
 }

@@ -148,7 +148,9 @@ async fn send(
     if activate && current.state() != pb::ConnectionState::Active {
         if !options.dry_run {
             let (slug, revision) = (entry.slug.clone(), current.revision);
-            let request = pb::ActivateConnectionRequest { slug, revision, force: options.force };
+            let force = options.force;
+            let request =
+                pb::ActivateConnectionRequest { slug, revision, force, validate_only: false };
             admin.activate_connection(request).await.map_err(|status| {
                 let refusal = Refusal::from(status);
                 match verdict {

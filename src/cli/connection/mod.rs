@@ -237,7 +237,8 @@ impl ConnectionCommand {
             Verb::Activate { slug, force } => {
                 let admin = &mut client.admin().await?;
                 let revision = get(admin, &slug).await?.revision;
-                let request = pb::ActivateConnectionRequest { slug, revision, force };
+                let request =
+                    pb::ActivateConnectionRequest { slug, revision, force, validate_only: false };
                 let activated = admin.activate_connection(request).await?.into_inner();
                 print(output, &activated, |it| show::connection(&it.connection))?;
             }
@@ -249,7 +250,11 @@ impl ConnectionCommand {
                 print(output, &guide, |it| print_line(it.markdown.trim_end()))?;
             }
             Verb::Attempts { slug, last } => {
-                let request = pb::ListLoginAttemptsRequest { slug, page_size: last };
+                let request = pb::ListLoginAttemptsRequest {
+                    slug,
+                    page_size: last,
+                    ..pb::ListLoginAttemptsRequest::default()
+                };
                 let admin = &mut client.admin().await?;
                 let attempts = admin.list_login_attempts(request).await?.into_inner();
                 print(output, &attempts, show::attempts)?;

@@ -101,7 +101,9 @@ pub(super) fn check_result(result: &pb::CheckResult) -> Result<(), Failure> {
         pb::CheckOutcome::Pass => AnsiColor::Green,
         pb::CheckOutcome::Warn => AnsiColor::Yellow,
         pb::CheckOutcome::Fail => AnsiColor::Red,
-        pb::CheckOutcome::Inconclusive | pb::CheckOutcome::Unspecified => AnsiColor::Cyan,
+        pb::CheckOutcome::Inconclusive
+        | pb::CheckOutcome::Skipped
+        | pb::CheckOutcome::Unspecified => AnsiColor::Cyan,
     };
     let style = Style::new().bold().fg_color(Some(colour.into()));
     let mut text = format!(
@@ -115,6 +117,9 @@ pub(super) fn check_result(result: &pb::CheckResult) -> Result<(), Failure> {
     if !result.remedy.is_empty() {
         let party = match result.actor() {
             pb::Party::CustomerIdpAdmin => "the customer's IdP admin",
+            pb::Party::EndUser => "the person",
+            pb::Party::Operator => "the operator",
+            pb::Party::Transient => "try again",
             pb::Party::Support | pb::Party::Unspecified => "support",
         };
         text.push_str(&format!("\n{:36}{party}: {}", "", result.remedy));

@@ -174,9 +174,12 @@ impl ConnectionService for ConnectionRpc {
         let (slug, revision) = parsed.map_err(reject)?;
         // The test login that allows the activation may not be written yet.
         self.attempts.flush().await;
-        let activated = self.admin.activate(&slug, revision, request.force, &actor).await;
+        let pb::ActivateConnectionRequest { force, validate_only, .. } = request;
+        let activated = self.admin.activate(&slug, revision, force, validate_only, &actor).await;
         let activated = activated.map_err(reject)?;
-        log_change(activated.revision);
+        if !validate_only {
+            log_change(activated.revision);
+        }
         let connection = Some(self.to_pb(&activated));
         Ok(Response::new(pb::ActivateConnectionResponse { connection }))
     }
@@ -226,8 +229,25 @@ impl ConnectionService for ConnectionRpc {
         let changes = self.admin.changes(&slug, before, limit).await;
         let changes = changes.map_err(reject)?;
         Ok(Response::new(pb::ListConnectionChangesResponse {
-            changes: changes.items.into_iter().map(|change| change.record.into()).collect(),
+            changes: changes.items.into_iter().map(Into::into).collect(),
             next_page_token: changes.next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn restore_connection(
+        &self,
+        request: Request<pb::RestoreConnectionRequest>,
+    ) -> Result<Response<pb::RestoreConnectionResponse>, Status> {
+        let actor = actor();
+        let restore = convert::restoration(&request.into_inner()).map_err(reject)?;
+        let restored = self.admin.restore(restore, &actor).await.map_err(reject)?;
+        if !restored.changed_fields.is_empty() {
+            log_change(restored.connection.revision);
+        }
+        Ok(Response::new(pb::RestoreConnectionResponse {
+            connection: Some(self.to_pb(&restored.connection)),
+            effect: restored.effect.to_string(),
+            changed_fields: restored.changed_fields,
         }))
     }
 }

@@ -15,7 +15,7 @@ use crate::model::time::UnixMillis;
 use crate::model::unreadable::StoredConnection;
 use crate::store::{
     CHECKS_KEPT, ChangeDetails, ChangeError, Changes, ConnectionChange, Connections, Position,
-    SlugChange, StoreError, StoredChange,
+    REVISIONS_KEPT, SlugChange, StoreError, StoredChange,
 };
 
 /// Named instead of `*`: a column added by a later version must not change the result of a statement
@@ -99,6 +99,37 @@ impl<D: Backend> SqlStore<D> {
             Statement::new(concat!("SELECT ", columns!(), " FROM connections WHERE slug = $1"))
                 .bind(slug);
         Ok(self.fetch(statement).await?.pop())
+    }
+
+    /// Keeps this revision, which the transaction is about to replace.
+    async fn keep_revision(
+        tx: &mut SqlTransaction<D>,
+        slug: &Slug,
+        revision: u64,
+    ) -> Result<(), StoreError> {
+        let keep = Statement::new(
+            "INSERT INTO connection_revisions ( \
+                 slug, revision, settings, client_secret, standby_secret, secret_expire, standby_expire \
+             ) SELECT \
+                 slug, revision, settings, client_secret, standby_secret, secret_expire, standby_expire \
+             FROM connections WHERE slug = $1 AND revision = $2 \
+             ON CONFLICT (slug, revision) DO NOTHING",
+        )
+        .bind(slug)
+        .bind(revision);
+        D::execute(tx, keep).await?;
+        let trim = Statement::new(
+            "DELETE FROM connection_revisions \
+             WHERE slug = $1 AND revision <= ( \
+                 SELECT revision FROM connection_revisions \
+                 WHERE slug = $1 \
+                 ORDER BY revision DESC \
+                 LIMIT 1 OFFSET $2 \
+             )",
+        )
+        .bind(slug)
+        .bind(REVISIONS_KEPT);
+        D::execute(tx, trim).await.map(|_| ())
     }
 
     /// A connection that was written just now.
@@ -191,6 +222,7 @@ impl<D: Backend> Connections for SqlStore<D> {
         let Some((stored,)) = stored.first() else {
             return Err(self.conflict_or_not_found(tx, slug).await?);
         };
+        Self::keep_revision(&mut tx, slug, change.revision).await?;
         let update = Statement::new(concat!(
             "UPDATE connections SET \
                  revision = $1, \
@@ -222,6 +254,31 @@ impl<D: Backend> Connections for SqlStore<D> {
         Ok(self.written(row)?)
     }
 
+    async fn earlier_revisions(&self, slug: &Slug) -> Result<Vec<u64>, StoreError> {
+        let kept = Statement::new("SELECT revision FROM connection_revisions WHERE slug = $1");
+        let rows: Vec<(i64,)> = self.fetch(kept.bind(slug)).await?;
+        Ok(rows.into_iter().map(|(revision,)| from_i64(revision)).collect())
+    }
+
+    async fn earlier_revision(
+        &self,
+        slug: &Slug,
+        revision: u64,
+    ) -> Result<Option<StoredConnection>, StoreError> {
+        let earlier = Statement::new(
+            "SELECT kept.slug, now.incarnation, kept.revision, kept.settings, now.pinned_issuer, \
+                 kept.client_secret, kept.standby_secret, kept.secret_expire, kept.standby_expire, \
+                 now.secret_switched, now.last_check, now.last_proposal, now.test_login_digest, \
+                 now.test_login_time, now.create_time, now.update_time \
+             FROM connection_revisions kept JOIN connections now ON now.slug = kept.slug \
+             WHERE kept.slug = $1 AND kept.revision = $2",
+        )
+        .bind(slug)
+        .bind(revision);
+        let row = self.fetch(earlier).await?.pop();
+        row.map(|row| self.codec.connection(row)).transpose()
+    }
+
     async fn delete(
         &self,
         slug: &Slug,
@@ -238,6 +295,7 @@ impl<D: Backend> Connections for SqlStore<D> {
         for delete in [
             "DELETE FROM login_attempts WHERE slug = $1",
             "DELETE FROM login_counts WHERE slug = $1",
+            "DELETE FROM connection_revisions WHERE slug = $1",
         ] {
             D::execute(&mut tx, Statement::new(delete).bind(slug)).await?;
         }
@@ -251,6 +309,7 @@ impl<D: Backend> Connections for SqlStore<D> {
         details: &ChangeDetails,
     ) -> Result<bool, StoreError> {
         let (mut tx, number) = self.begin_change().await?;
+        Self::keep_revision(&mut tx, slug, revision).await?;
         // Every expression sees the values before the update, so the columns swap.
         let switch = Statement::new(
             "UPDATE connections SET \

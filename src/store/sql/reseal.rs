@@ -4,17 +4,18 @@
 use async_trait::async_trait;
 use sqlx::FromRow;
 
-use super::SqlStore;
 use super::rows::{from_json, secret_context, signing_key_context, unbound_secret_context};
 use super::statement::{Backend, Statement};
+use super::{SqlStore, from_i64};
 use crate::model::connection::ConnectionSettings;
 use crate::store::seal::CannotOpen;
 use crate::store::{Reseal, Resealed, StoreError};
 
-/// The sealed columns of `connections`.
+/// The sealed columns of `connections` and `connection_revisions`.
 #[derive(FromRow)]
 struct SecretsRow {
     slug: String,
+    revision: i64,
     settings: String,
     client_secret: Vec<u8>,
     standby_secret: Option<Vec<u8>>,
@@ -60,7 +61,7 @@ impl<D: Backend> SqlStore<D> {
         let mut after = String::new();
         loop {
             let page = Statement::new(
-                "SELECT slug, settings, client_secret, standby_secret FROM connections \
+                "SELECT slug, revision, settings, client_secret, standby_secret FROM connections \
                  WHERE slug > $1 \
                  ORDER BY slug \
                  LIMIT 500",
@@ -69,7 +70,26 @@ impl<D: Backend> SqlStore<D> {
             let rows: Vec<SecretsRow> = self.fetch(page).await?;
             let Some(last) = rows.last() else { break };
             after.clone_from(&last.slug);
-            for sealed in rows.into_iter().flat_map(client_secrets) {
+            for sealed in rows.into_iter().flat_map(|row| client_secrets(row, PRESENT)) {
+                *changed += self.reseal_value(&mut pass, sealed).await?;
+            }
+        }
+        let (mut after, mut revision) = (String::new(), 0);
+        loop {
+            let page = Statement::new(
+                "SELECT slug, revision, settings, client_secret, standby_secret \
+                 FROM connection_revisions \
+                 WHERE (slug, revision) > ($1, $2) \
+                 ORDER BY slug, revision \
+                 LIMIT 500",
+            )
+            .bind(after.as_str())
+            .bind(revision);
+            let rows: Vec<SecretsRow> = self.fetch(page).await?;
+            let Some(last) = rows.last() else { break };
+            after.clone_from(&last.slug);
+            revision = from_i64(last.revision);
+            for sealed in rows.into_iter().flat_map(|row| client_secrets(row, EARLIER)) {
                 *changed += self.reseal_value(&mut pass, sealed).await?;
             }
         }
@@ -97,35 +117,41 @@ impl<D: Backend> SqlStore<D> {
     }
 }
 
-/// Replaced in either column, since the two secrets may change places in the meantime.
-fn client_secrets(row: SecretsRow) -> impl Iterator<Item = Sealed> {
-    let SecretsRow { slug, settings, client_secret, standby_secret } = row;
+/// Replaced in either column, since the two secrets may change places in the meantime. `replace`: see
+/// [`PRESENT`].
+fn client_secrets(row: SecretsRow, replace: &'static str) -> impl Iterator<Item = Sealed> {
+    let SecretsRow { slug, revision, settings, client_secret, standby_secret } = row;
     // Without settings the context is unknown, and nothing opens the secrets.
     let binding = from_json::<ConnectionSettings>(&settings).map(|it| it.secret_binding());
     let context = binding.map(|binding| secret_context(&slug, &binding)).unwrap_or_default();
     [Some(client_secret), standby_secret].into_iter().flatten().map(move |value| {
         let (slug, old) = (slug.clone(), value.clone());
+        let description = match replace == PRESENT {
+            true => format!("a client secret of {slug}"),
+            false => format!("a client secret of {slug}, revision {revision}"),
+        };
         Sealed {
-            description: format!("a client secret of {slug}"),
+            description,
             context: context.clone(),
             former: (!context.is_empty()).then(|| unbound_secret_context(&slug)),
             value,
-            replace: Box::new(|resealed| {
-                Statement::new(
-                    "UPDATE connections SET \
-                         client_secret = \
-                             CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
-                         standby_secret = \
-                             CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
-                     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)",
-                )
-                .bind(resealed)
-                .bind(slug)
-                .bind(old)
+            replace: Box::new(move |resealed| {
+                Statement::new(replace).bind(resealed).bind(slug).bind(old)
             }),
         }
     })
 }
+
+/// Replaces a secret of the account `$2` that is sealed as `$3` by `$1`.
+const PRESENT: &str = "UPDATE connections SET \
+         client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
+         standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
+     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)";
+/// The same, in the earlier revisions.
+const EARLIER: &str = "UPDATE connection_revisions SET \
+         client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
+         standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
+     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)";
 
 fn signing_key(generation: i64, value: Vec<u8>) -> Sealed {
     let old = value.clone();

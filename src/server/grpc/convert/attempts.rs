@@ -20,6 +20,7 @@ impl From<LoginSummary> for pb::LoginSummary {
                 .map(|(reason, count)| (reason.to_string(), count))
                 .collect(),
             unrecognized_callbacks: summary.unrecognized_callbacks,
+            ..Self::default()
         }
     }
 }
@@ -59,5 +60,6 @@ pub(in crate::server) fn attempt_to_pb(
         is_test: attempt.is_test,
         remedy: remedy.unwrap_or_default(),
         cause: attempt.cause.map(Cause::code).unwrap_or_default().to_owned(),
+        ..pb::LoginAttempt::default()
     }
 }

@@ -1,7 +1,8 @@
 //! Connections, their checks and their changes, as support sees them. No secret is converted.
 
 use super::timestamp_millis;
-use crate::model::change::{ChangeRecord, FieldChange};
+use crate::connections::Changed;
+use crate::model::change::FieldChange;
 use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
 use crate::model::connection::{
     Connection, ConnectionState, CustomerUris, LogoutStyle, MetadataSource, TokenEndpointAuthMethod,
@@ -155,6 +156,7 @@ pub(in crate::server) fn summary_of_check(
         is_current: check.proof == connection.proof_digest(),
         failed: codes(&check.failed),
         passed: codes(&check.passed),
+        ..pb::CheckSummary::default()
     }
 }
 
@@ -173,9 +175,10 @@ impl From<CheckResult> for pb::CheckResult {
         let actor = match result.remedy.as_ref().map(|remedy| remedy.owner) {
             Some(Owner::Support) => pb::Party::Support,
             Some(Owner::CustomerIdpAdmin) => pb::Party::CustomerIdpAdmin,
-            Some(Owner::EndUser | Owner::Operator | Owner::Transient) | None => {
-                pb::Party::Unspecified
-            }
+            Some(Owner::EndUser) => pb::Party::EndUser,
+            Some(Owner::Operator) => pb::Party::Operator,
+            Some(Owner::Transient) => pb::Party::Transient,
+            None => pb::Party::Unspecified,
         };
         Self {
             id: result.id.to_string(),
@@ -184,6 +187,7 @@ impl From<CheckResult> for pb::CheckResult {
             found: result.found,
             actor: actor.into(),
             remedy: result.remedy.map(|remedy| remedy.text).unwrap_or_default(),
+            cause: String::new(),
         }
     }
 }
@@ -194,11 +198,12 @@ fn outcome_to_pb(outcome: CheckOutcome) -> pb::CheckOutcome {
         CheckOutcome::Warn => pb::CheckOutcome::Warn,
         CheckOutcome::Fail => pb::CheckOutcome::Fail,
         CheckOutcome::Inconclusive => pb::CheckOutcome::Inconclusive,
+        CheckOutcome::Skipped => pb::CheckOutcome::Skipped,
     }
 }
 
-impl From<ChangeRecord> for pb::ConnectionChange {
-    fn from(record: ChangeRecord) -> Self {
+impl From<Changed> for pb::ConnectionChange {
+    fn from(Changed { record, can_restore }: Changed) -> Self {
         let field = |change: FieldChange| pb::FieldChange {
             field: change.field,
             before: change.before,
@@ -212,6 +217,7 @@ impl From<ChangeRecord> for pb::ConnectionChange {
             fields: record.fields.into_iter().map(field).collect(),
             is_forced: record.is_forced,
             hosts: record.hosts,
+            can_restore,
         }
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::{Checked, Form};
-use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal};
+use crate::connections::{CheckRequest, ConnectionEdit, NewConnection, Proposal, Restoration};
 use crate::model::Violation;
 use crate::model::address::AddressPolicy;
 use crate::model::change::Change;
@@ -85,6 +85,16 @@ pub(in crate::server) fn slug_and_revision(slug: &str, revision: u64) -> Checked
     form.done(slug, |slug| (slug, revision))
 }
 
+pub(in crate::server) fn restoration(
+    message: &pb::RestoreConnectionRequest,
+) -> Checked<Restoration> {
+    let mut form = Form::default();
+    let slug = form.slug(&message.slug);
+    let revision = form.revision("revision", message.revision);
+    let present = Some(message.current_revision).filter(|revision| *revision != 0);
+    form.done(slug, |slug| Restoration { slug, revision, present, force: message.force })
+}
+
 /// An account, and how many items of it to list; see [`page_size`].
 pub(in crate::server) fn slug_and_size(
     slug: &str,
@@ -137,6 +147,11 @@ pub(in crate::server) fn guide_request(
         Ok(pb::IdentityProvider::Auth0) => Some(IdpProduct::Auth0),
         Ok(pb::IdentityProvider::Keycloak) => Some(IdpProduct::Keycloak),
         Ok(pb::IdentityProvider::Generic) => Some(IdpProduct::Generic),
+        Ok(
+            pb::IdentityProvider::Ping
+            | pb::IdentityProvider::Onelogin
+            | pb::IdentityProvider::Adfs,
+        ) => Some(IdpProduct::Generic),
         Err(_) => {
             form.violation("idp", unknown_enum("IdentityProvider", message.idp));
             None
