@@ -346,7 +346,7 @@ fn target(path: &str) -> (Target, &'static str) {
     (target, METHODS.into_iter().find(|name| *name == method).unwrap_or("other"))
 }
 
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 16] = [
     "BeginLogin",
     "CompleteLogin",
     "LogoutUrl",
@@ -362,6 +362,7 @@ const METHODS: [&str; 15] = [
     "GetSetupGuide",
     "ListLoginAttempts",
     "ListConnectionChanges",
+    "RestoreConnection",
 ];
 /// Bytes of one call's metadata: a bearer token, a trace context, and whatever a proxy adds.
 const MAX_HEADERS: usize = 16 * 1024;
