@@ -24,14 +24,18 @@ impl Redactor {
         redactor
     }
 
-    /// Removes both client secrets, too, alone and as Basic credentials (RFC 6749 2.3.1).
+    /// Removes both client secrets, too, alone and as Basic credentials, form-urlencoded first (RFC 6749
+    /// 2.3.1) or as they are, which a check tries with IdPs that don't decode them.
     pub fn add_client(&mut self, client_id: &str, secrets: &ClientSecrets) {
         for secret in [Some(&secrets.active), secrets.standby.as_ref()].into_iter().flatten() {
+            let secret = secret.expose();
             let id = &*encoded(client_id);
-            let pair = Zeroizing::new(format!("{id}:{}", *encoded(secret.expose())));
-            let basic = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
-            self.add(basic.trim_end_matches('='));
-            self.add(secret.expose());
+            let pairs = [format!("{id}:{}", *encoded(secret)), format!("{client_id}:{secret}")];
+            for pair in pairs.map(Zeroizing::new) {
+                let basic = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
+                self.add(basic.trim_end_matches('='));
+            }
+            self.add(secret);
         }
     }
 
@@ -131,6 +135,19 @@ mod tests {
             ("", "x", "x"),
         ] {
             assert_eq!(redactor(secret).redact(text), expected, "{secret:?} in {text:?}");
+        }
+    }
+
+    /// RFC 6749 2.3.1, and what IdPs expect that don't decode the credentials.
+    #[test]
+    fn basic_credentials_are_removed_encoded_and_as_they_are() {
+        use crate::model::secret::ClientSecret;
+        let secrets = ClientSecrets::one(ClientSecret::from_store("p+ss/w=rd".to_owned()));
+        let redactor = Redactor::of_client("client:1", &secrets);
+        for pair in ["client%3A1:p%2Bss%2Fw%3Drd", "client:1:p+ss/w=rd"] {
+            let text = format!("Basic {}.", BASE64_STANDARD.encode(pair));
+            let redacted = redactor.redact(&text);
+            assert_eq!(redacted.trim_end_matches(['=', '.']), "Basic [redacted]", "{pair}");
         }
     }
 
