@@ -262,6 +262,52 @@ async fn a_check_replaces_what_is_cached() {
     service.log_in().await.expect("a login where the check has seen the endpoint");
 }
 
+/// Bounds: the cache is one of bytes. With room for hundreds of usual IdPs (8 MiB), it keeps few of those
+/// whose documents are as large as is accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_documents_push_each_other_out_and_are_fetched_again() {
+    const ACCOUNTS: usize = 12;
+    let mut service = Service::start_with(|config| config.memory_pending_logins = 100_000).await;
+    let slugs = |size: &str| (0..ACCOUNTS).map(|n| format!("{size}-{n}")).collect::<Vec<_>>();
+    let (usual, large) = (slugs("usual"), slugs("large"));
+    for slug in usual.iter().chain(&large) {
+        let connection = pb::Connection { slug: slug.clone(), ..service.connection() };
+        service.create(connection).await.expect("created");
+    }
+    let begin = |slug: &str| {
+        let mut login = service.login.clone();
+        let request = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
+        async move { login.begin_login(request).await.expect("begun").into_inner() }
+    };
+    for slug in usual.iter().chain(&usual) {
+        begin(slug).await;
+    }
+    assert_eq!(service.idp.count("/keys"), ACCOUNTS, "all are kept");
+
+    let mut keys = service.idp.published_keys(|_| true);
+    keys["x5c"] = "x".repeat(1000 * 1024).into();
+    service.idp.behave().keys = Some(keys);
+    for slug in &large {
+        begin(slug).await;
+    }
+    // An entry weighs twice what its documents do, so that four fit.
+    eventually("at least eight of twelve are fetched again", || async {
+        let fetched = service.idp.count("/keys");
+        for slug in &large {
+            begin(slug).await;
+        }
+        service.idp.count("/keys") - fetched >= 8
+    })
+    .await;
+
+    for slug in large {
+        let begun = begin(&slug).await;
+        let callback = service.idp.approve(&begun.redirect_url, "alice");
+        let request = pb::CompleteLoginRequest { slug, ..complete_request(&callback) };
+        service.login.clone().complete_login(request).await.expect("a login");
+    }
+}
+
 /// Bounds: a hung IdP whose metadata is not known yet. Each caller would wait for its deadline, and all
 /// together take the calls of the other accounts.
 #[tokio::test(flavor = "multi_thread")]
