@@ -3,14 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
 use peerpanda_sso::model::address::AddressPolicy;
+use peerpanda_sso::oidc::probe::MAX_REQUESTS;
 use peerpanda_sso::pb;
 use peerpanda_sso::pb::CheckOutcome::{self, Fail, Inconclusive, Pass, Warn};
 use peerpanda_sso::pb::check_connection_response::Found;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tonic::Status;
 
 use crate::fake_idp::FakeIdp;
@@ -18,6 +22,7 @@ use crate::harness::{
     PUBLIC, Service, begin_request, complete_request, config, eventually, key, postgres_url,
     reason, redis_url, refused,
 };
+use crate::tls::idp_over_tls;
 
 /// What a check found, by id; and its summary.
 #[derive(Debug)]
@@ -385,6 +390,34 @@ async fn an_idp_that_is_unavailable_or_private_fails_in_time() {
         "{}",
         checked.found("metadata.document")
     );
+}
+
+/// Bounds: everything that reaches the IdP counts, also the connection that shows the certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_sends_as_much_as_is_documented_and_no_more() {
+    let (ca, idp) = idp_over_tls("localhost", "localhost", false).await;
+    let ca = CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate");
+    let mut service = Service::start_with(|config| config.provider_cas = vec![ca]).await;
+    let connection =
+        pb::Connection { state: pb::ConnectionState::Active.into(), ..idp.connection("globex") };
+    service.create(connection).await.expect("created");
+    let request = pb::BeginLoginRequest { slug: "globex".to_owned(), ..begin_request() };
+    service.begin(request).await.expect("begun, so that its documents are in use");
+    idp.behave().registered_redirect =
+        Some(format!("{PUBLIC}/app/accounts/oidc/globex/login/callback/"));
+    idp.behave().redirects_without_end = true;
+    let before = idp.seen().len();
+
+    let checked = service.check("globex").await.expect("checked");
+    assert_eq!(checked.outcome("tls.certificate"), Pass, "{}", checked.found("tls.certificate"));
+    eventually("the certificate's connection has ended", || async {
+        idp.unused_connections.load(Ordering::Relaxed) > 0
+    })
+    .await;
+    let requests = idp.seen().len() - before;
+    let (renewal, certificate) = (2, idp.unused_connections.load(Ordering::Relaxed));
+    assert_eq!((requests + certificate, certificate), (MAX_REQUESTS + renewal, 1));
+    assert!(requests + certificate <= 20, "as the contract says");
 }
 
 #[tokio::test]

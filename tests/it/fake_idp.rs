@@ -2,6 +2,7 @@
 //! [`Behaviour`].
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub(crate) struct Behaviour {
     pub(crate) accepted_secret: Option<String>,
     /// The registered redirect URI; the authorization endpoint shows an error page for any other.
     pub(crate) registered_redirect: Option<String>,
+    /// Redirects without end in place of that error page.
+    pub(crate) redirects_without_end: bool,
     /// Paths of a product's IdP, with the paths of this one that serve them.
     pub(crate) routes: HashMap<String, String>,
     /// Replaces the metadata document.
@@ -176,6 +179,7 @@ impl Default for Behaviour {
             trusts_everybody: false,
             accepted_secret: None,
             registered_redirect: None,
+            redirects_without_end: false,
             routes: HashMap::new(),
             document: None,
             keys: None,
@@ -195,6 +199,8 @@ pub(crate) struct FakeIdp {
     pub(crate) issuer: String,
     pub(crate) client_id: String,
     pub(crate) client_secret: String,
+    /// Connections over TLS that ended without a request.
+    pub(crate) unused_connections: Arc<AtomicUsize>,
     inner: Arc<Inner>,
 }
 
@@ -274,6 +280,7 @@ impl FakeIdp {
             issuer,
             client_id: client_id.to_owned(),
             client_secret: client_secret.to_owned(),
+            unused_connections: Arc::default(),
             inner,
         }
     }
@@ -638,6 +645,10 @@ impl Inner {
         if field("client_id") != self.client_id
             || registered.as_deref() != Some(field("redirect_uri"))
         {
+            if locked(&self.behaviour).redirects_without_end {
+                let again = [("location", uri.to_string())];
+                return (StatusCode::FOUND, again).into_response();
+            }
             let page = "<html><head><title>x</title></head><body><h1>Error</h1><p>redirect_uri_mismatch: it is not registered</p></body></html>";
             return (StatusCode::BAD_REQUEST, [("content-type", "text/html")], page)
                 .into_response();

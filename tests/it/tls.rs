@@ -1,11 +1,12 @@
 //! IdPs over TLS: which certificates are accepted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use peerpanda_sso::clock::SystemClock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -46,12 +47,19 @@ pub(crate) async fn idp_over_tls(host: &str, name: &str, is_expired: bool) -> (S
     let issuer = format!("https://{host}:{}", front.local_addr().expect("an address").port());
     let target = behind.local_addr().expect("an address");
     let idp = FakeIdp::serve(behind, issuer, Arc::new(SystemClock), "client", "secret");
+    let unused_connections = Arc::clone(&idp.unused_connections);
     tokio::spawn(async move {
         while let Ok((socket, _)) = front.accept().await {
-            let acceptor = acceptor.clone();
+            let (acceptor, unused) = (acceptor.clone(), Arc::clone(&unused_connections));
             tokio::spawn(async move {
                 let Ok(mut tls) = acceptor.accept(socket).await else { return };
+                let mut first = [0; 1];
+                if !matches!(tls.read(&mut first).await, Ok(1)) {
+                    unused.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
                 let mut plain = TcpStream::connect(target).await.expect("connected");
+                plain.write_all(&first).await.expect("written");
                 let _ = copy_bidirectional(&mut tls, &mut plain).await;
             });
         }

@@ -146,7 +146,8 @@ impl Probe<'_> {
         let issuer = self.connection.issuer().map_or(source, |issuer| issuer.as_str());
         let product = IdpProduct::of(issuer);
         let redactor = Redactor::of_client(&settings.client_id, &self.connection.secrets);
-        let mut run = Run { probe: self, product, requests_left: MAX_REQUESTS, redactor, report };
+        let requests_left = MAX_REQUESTS - CERTIFICATE_CONNECTIONS;
+        let mut run = Run { probe: self, product, requests_left, redactor, report };
         let known = match &settings.source {
             MetadataSource::Discovery(url) => {
                 self.note_asked(url.host_str());
@@ -201,8 +202,10 @@ impl Run<'_, '_> {
     }
 }
 
-/// Requests of a whole check to the IdP.
+/// Requests of a whole check to the IdP, including the connection that shows its certificate.
 pub const MAX_REQUESTS: usize = 12;
+/// What is kept for [`certificate`], which is the last one.
+const CERTIFICATE_CONNECTIONS: usize = 1;
 /// Time of a whole check.
 pub const CHECK_DEADLINE: Duration = Duration::from_secs(60);
 /// Characters of an IdP's text.
