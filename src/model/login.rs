@@ -123,13 +123,32 @@ pub struct Callback {
 /// The IdP's `error=…` (RFC 6749 4.1.2.1).
 #[derive(Clone, Debug)]
 pub struct IdpRefusal {
-    /// `error`, by [`oauth_error`].
+    /// `error`: a code that is known, or "other".
     pub error: String,
-    /// `error_description`, sanitized; for the log.
+    /// A code that isn't known, and `error_description`, sanitized; for the log.
     pub description: Option<String>,
 }
 
 impl IdpRefusal {
+    /// The refusal in a callback's parameters, which anybody can write who began a login: a code that
+    /// is neither registered nor one of a product is "other", so that no text of a stranger is
+    /// shown to support. `None`: `error` is empty.
+    pub fn of_callback(
+        error: &str,
+        description: Option<&str>,
+        is_of_product: impl Fn(&str) -> bool,
+    ) -> Option<Self> {
+        if error.is_empty() {
+            return None;
+        }
+        if REGISTERED_ERRORS.contains(&error) || is_of_product(error) {
+            return Some(Self { error: error.to_owned(), description: description.map(quotable) });
+        }
+        let words = description.map_or_else(String::new, |text| format!(": {text}"));
+        let description = Some(quotable(&format!("{error}{words}")));
+        Some(Self { error: OTHER_ERROR.to_owned(), description })
+    }
+
     /// The error code's meaning (RFC 6749 4.1.2.1, OIDC Core 3.1.2.6).
     #[must_use]
     pub fn cause(&self) -> Cause {
@@ -156,13 +175,13 @@ impl IdpRefusal {
     }
 }
 
-/// An OAuth error code as it may be shown and kept: of the characters that RFC 6749 allows (4.1.2.1,
-/// 5.2), and short. Anything else that an IdP puts there is "other". `None`: it is empty.
+/// A token endpoint's error code as it may be shown and kept: of the characters that RFC 6749 allows
+/// (5.2), and short. Anything else that an IdP puts there is "other". `None`: it is empty.
 #[must_use]
 pub fn oauth_error(text: &str) -> Option<String> {
     let is_allowed = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
     let is_code = text.len() <= MAX_OAUTH_ERROR && text.bytes().all(is_allowed);
-    let shown = if is_code { text } else { "other" };
+    let shown = if is_code { text } else { OTHER_ERROR };
     (!text.is_empty()).then(|| shown.to_owned())
 }
 
@@ -248,12 +267,62 @@ pub const NONE_AT_AGE_0: &str =
     "must not be 0 together with prompt none: the two contradict each other";
 /// Values of `prompt` that are read.
 const MAX_PROMPTS: usize = 8;
+/// The error codes of an authorization endpoint: RFC 6749 4.1.2.1, OIDC Core 3.1.2.6, RFC 8707, RFC 9396,
+/// and OpenID Connect Core Error Code unmet_authentication_requirements 1.0; and those of a token endpoint that
+/// IdPs send to callbacks, too (RFC 6749 5.2).
+const REGISTERED_ERRORS: [&str; 22] = [
+    "invalid_request",
+    "unauthorized_client",
+    "access_denied",
+    "unsupported_response_type",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+    "interaction_required",
+    "login_required",
+    "account_selection_required",
+    "consent_required",
+    "invalid_request_uri",
+    "invalid_request_object",
+    "request_not_supported",
+    "request_uri_not_supported",
+    "registration_not_supported",
+    "invalid_target",
+    "invalid_authorization_details",
+    "unmet_authentication_requirements",
+    "invalid_client",
+    "invalid_grant",
+    "unsupported_grant_type",
+];
+/// In place of a code that is not shown.
+const OTHER_ERROR: &str = "other";
 /// Bytes of an OAuth error code.
 const MAX_OAUTH_ERROR: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_callback_only_a_known_error_code_is_kept() {
+        let long = "x".repeat(300);
+        for (error, description, code, words) in [
+            ("access_denied", None, "access_denied", None),
+            ("access_denied", Some("as\nhe said"), "access_denied", Some("as\u{fffd}he said")),
+            ("of_a_product", None, "of_a_product", None),
+            ("Access_Denied", None, "other", Some("Access_Denied")),
+            ("please_call_555", Some("now"), "other", Some("please_call_555: now")),
+            ("\u{202e}", Some(""), "other", Some("\u{fffd}: ")),
+        ] {
+            let is_of_product = |code: &str| code == "of_a_product";
+            let refusal = IdpRefusal::of_callback(error, description, is_of_product);
+            let refusal = refusal.expect("a refusal");
+            assert_eq!((refusal.error.as_str(), refusal.description.as_deref()), (code, words));
+        }
+        let refusal = IdpRefusal::of_callback(&long, Some(&long), |_| false).expect("a refusal");
+        assert!(refusal.description.is_some_and(|words| words.chars().count() < 130));
+        assert!(IdpRefusal::of_callback("", Some("words"), |_| true).is_none());
+    }
 
     #[test]
     fn only_an_oauth_error_code_is_kept() {

@@ -1,13 +1,17 @@
 //! What support sees of an account's logins.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::model::cause::Cause;
 use peerpanda_sso::model::reason::Reason;
 use peerpanda_sso::pb;
 use serde_json::json;
 
-use crate::harness::{Service, begin_request, complete_request, reason, refused};
+use crate::binary::Program;
+use crate::fake_idp::FakeIdp;
+use crate::harness::{Service, begin_request, complete_request, eventually, reason, refused};
 
 async fn attempts(service: &mut Service) -> Vec<pb::LoginAttempt> {
     let request = pb::ListLoginAttemptsRequest {
@@ -97,4 +101,46 @@ async fn refusals_of_one_kind_do_not_push_out_those_of_another() {
     let listed = attempts(&mut service).await;
     assert!(listed.iter().any(|attempt| attempt.reason == "CLAIM_MISSING"), "{}", listed.len());
     assert!(listed.len() < 100, "{} attempts", listed.len());
+}
+
+/// Whoever begins a login can complete it with any error.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_code_that_nobody_knows_is_in_the_log_alone() {
+    let data = tempfile::tempdir().expect("a directory");
+    let idp = FakeIdp::start(Arc::new(SystemClock)).await;
+    let mut program = Program::serve(data.path(), &[]).await;
+    program.set_up(&idp).await;
+    for (error, shown) in [
+        ("please_call_555", "other"),
+        ("unsupported_response_mode", "unsupported_response_mode"),
+        ("temporarily_unavailable", "temporarily_unavailable"),
+    ] {
+        let begun = program.login.begin_login(begin_request()).await.expect("begun").into_inner();
+        let request = pb::CompleteLoginRequest {
+            code: String::new(),
+            error: Some(error.to_owned()),
+            ..complete_request(&idp.approve(&begun.redirect_url, "alice"))
+        };
+        let refusal = refused(program.login.complete_login(request).await);
+        assert_eq!(
+            (refusal.reason.as_str(), &*refusal.metadata["idp_error"]),
+            ("IDP_REFUSED", shown)
+        );
+        let trace_id = &refusal.metadata["trace_id"];
+        eventually("it is shown to support", || {
+            let mut admin = program.admin.clone();
+            let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+            async move {
+                let listed = admin.list_login_attempts(request).await.expect("listed").into_inner();
+                let attempt = listed.attempts.first();
+                attempt.is_some_and(|attempt| {
+                    attempt.trace_id == *trace_id && attempt.idp_error == shown
+                })
+            }
+        })
+        .await;
+        let log = program.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        let line = log.lines().find(|line| line.contains(trace_id)).expect("a line of the refusal");
+        assert!(line.contains(error), "the operator finds what was sent: {line}");
+    }
 }

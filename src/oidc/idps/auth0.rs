@@ -29,6 +29,7 @@ pub(super) const FACTS: Facts = Facts {
     add_claims: "Auth0: complete the user's profile, or add the claims with a post-login Action",
     claims_help: "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
     errors: &[],
+    callback_errors: &["unauthorized"],
     scripted_error: None,
     client_credentials_scope: None,
 };

@@ -32,6 +32,7 @@ pub(super) const FACTS: Facts = Facts {
     claims_help: "https://docs.aws.amazon.com/cognito/latest/developerguide/\
                   user-pool-settings-attributes.html",
     errors: &[],
+    callback_errors: &[],
     scripted_error: None,
     client_credentials_scope: None,
 };

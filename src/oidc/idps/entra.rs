@@ -104,6 +104,7 @@ pub(super) const FACTS: Facts = Facts {
             refuses: Refuses::Login,
         },
     ],
+    callback_errors: &["invalid_resource"],
     scripted_error: Some("AADSTS"),
     client_credentials_scope: Some(|client_id| format!("{client_id}/.default")),
 };

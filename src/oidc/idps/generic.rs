@@ -23,6 +23,7 @@ pub(super) const FACTS: Facts = Facts {
                  for the scopes email and profile",
     claims_help: "https://openid.net/specs/openid-connect-core-1_0.html#ScopeClaims",
     errors: &[],
+    callback_errors: &[],
     scripted_error: None,
     client_credentials_scope: None,
 };

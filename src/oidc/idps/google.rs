@@ -28,6 +28,7 @@ pub(super) const FACTS: Facts = Facts {
         meaning: "the redirect URI is not registered with the OAuth client",
         refuses: Refuses::RedirectUri,
     }],
+    callback_errors: &[],
     scripted_error: None,
     client_credentials_scope: None,
 };

@@ -27,6 +27,7 @@ pub(super) const FACTS: Facts = Facts {
         meaning: "the client id or the client secret is wrong",
         refuses: Refuses::Client,
     }],
+    callback_errors: &[],
     scripted_error: None,
     client_credentials_scope: None,
 };

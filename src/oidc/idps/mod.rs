@@ -40,6 +40,8 @@ struct Facts {
     claims_help: &'static str,
     /// Error texts with their meanings. The first one that is found in a message applies.
     errors: &'static [KnownError],
+    /// Codes of `error` in a callback that the product has in addition to the registered ones.
+    callback_errors: &'static [&'static str],
     /// What every error code begins with, if error pages hold it in a script only.
     scripted_error: Option<&'static str>,
     /// The scope of a token for the client itself, if the product requires one.
@@ -199,6 +201,12 @@ pub(super) fn known_error(text: &str) -> Option<&'static KnownError> {
     errors.into_iter().find(|error| text.contains(error.code))
 }
 
+/// Whether a callback's `error` is a code of any product.
+#[must_use]
+pub fn is_callback_error(code: &str) -> bool {
+    IdpProduct::ALL.iter().any(|product| product.facts().callback_errors.contains(&code))
+}
+
 /// What the error codes begin with that error pages hold in a script only.
 pub(super) fn scripted_errors() -> impl Iterator<Item = &'static str> {
     IdpProduct::ALL.iter().filter_map(|product| product.facts().scripted_error)
@@ -246,6 +254,7 @@ mod tests {
             assert!(steps.iter().any(registers), "{product:?}: {steps:?}");
             assert!(steps.iter().all(|step| !step.contains("{")), "{product:?}: {steps:?}");
             let (add_claims, help) = add_claims(*product);
+            assert!(product.facts().callback_errors.iter().all(|code| is_callback_error(code)));
             assert!(!add_claims.is_empty() && help.starts_with("https://"), "{product:?}");
         }
     }

@@ -32,6 +32,7 @@ pub(super) const FACTS: Facts = Facts {
                  profile",
     claims_help: "https://developer.okta.com/docs/guides/customize-tokens-returned-from-okta/",
     errors: &[],
+    callback_errors: &["unsupported_response_mode"],
     scripted_error: None,
     client_credentials_scope: None,
 };

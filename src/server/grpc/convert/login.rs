@@ -7,9 +7,9 @@ use super::{Checked, Form, Parsed, timestamp};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::login::{
     AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest,
-    NONE_AT_AGE_0, Prompt, RawIdToken, StateParameter, UncheckedReturnTo, oauth_error,
+    NONE_AT_AGE_0, Prompt, RawIdToken, StateParameter, UncheckedReturnTo,
 };
-use crate::model::text::quotable;
+use crate::oidc::idps;
 use crate::pb;
 
 impl Parsed<pb::BeginLoginRequest> for LoginRequest {
@@ -81,17 +81,16 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
         if message.iss.as_ref().is_some_and(|iss| iss.len() > MAX_URL) {
             form.violation("iss", "must be at most 2048 bytes");
         }
-        let error = message.error.as_deref().and_then(oauth_error);
-        let answer = match error {
-            Some(error) => {
+        let error = message.error.as_deref().unwrap_or_default();
+        let description = message.error_description.as_deref();
+        let refusal = IdpRefusal::of_callback(error, description, idps::is_callback_error);
+        let answer = match refusal {
+            Some(refusal) => {
                 if !message.code.is_empty() {
                     form.violation("code", "must be empty if error is set");
                 }
-                // Both are cut, whatever the IdP wrote: its refusal must reach support.
-                Err(IdpRefusal {
-                    error,
-                    description: message.error_description.as_deref().map(quotable),
-                })
+                // Whatever the IdP wrote: its refusal must reach support.
+                Err(refusal)
             }
             None => {
                 // RFC 6749 A.11
