@@ -22,7 +22,8 @@ use crate::identity_token::{IdentityTokenPolicy, IdentityTokens};
 use crate::login::attempts::AttemptLog;
 use crate::login::{Login, LoginPolicy};
 use crate::model::return_to::ReturnRule;
-use crate::oidc::http::{CallPolicy, HttpClient};
+use crate::oidc::clients::HttpClients;
+use crate::oidc::http::CallPolicy;
 use crate::oidc::providers::Providers;
 use crate::server::grpc::auth::{Callers, WatchedCallers};
 use crate::server::grpc::routes::Services;
@@ -157,14 +158,15 @@ impl App {
             intervals.attempts_write,
         ));
         open_sql(&config, &environment, &sql, &tasks).await?;
-        let http = HttpClient::new(&CallPolicy {
+        let policy = CallPolicy {
             addresses: config.provider_addresses.clone(),
             extra_cas: config.provider_cas.clone(),
             proxy: config.provider_proxy.clone(),
             name_server: config.provider_name_server,
             propagate_trace_context: config.trace_providers,
-        })
-        .map_err(|error| StartError::HttpClient(error.to_string()))?;
+        };
+        let http = HttpClients::new(&policy, &config.account_trust)
+            .map_err(|error| StartError::HttpClient(error.to_string()))?;
         let providers = Arc::new(Providers::new(
             http,
             tasks.clone(),

@@ -8,6 +8,7 @@ mod settings;
 mod variables;
 mod weakness;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ use tracing_subscriber::EnvFilter;
 use crate::model::address::AddressPolicy;
 use crate::model::limits::ListenerLimits;
 use crate::model::rate::Rate;
+use crate::model::slug::Slug;
+use crate::oidc::clients::AccountTrust;
 use crate::oidc::proxy::Proxy;
 use crate::store::redis::url::RedisUrl;
 use crate::store::seal::Keyring;
@@ -76,6 +79,8 @@ pub struct Config {
     pub provider_name_server: Option<SocketAddr>,
     /// CAs for IdPs, in addition to the operating system's.
     pub provider_cas: Vec<CertificateDer<'static>>,
+    /// Networks and CAs for the IdP of one account alone.
+    pub account_trust: BTreeMap<Slug, AccountTrust>,
     /// TLS of both gRPC listeners; `None`: plaintext.
     pub tls: Option<TlsFiles>,
     /// Who may call; `None`: everybody.
@@ -169,6 +174,7 @@ impl Config {
             unread_proxy_variable: None,
             provider_name_server: None,
             provider_cas: Vec::new(),
+            account_trust: BTreeMap::new(),
             tls: None,
             callers_file: None,
             reflection: true,
@@ -346,6 +352,10 @@ impl Settings {
             provider_proxy,
             provider_name_server: None,
             provider_cas: check.cas("SSO_PROVIDER_CA_FILE", self.provider_ca_file.as_deref()),
+            account_trust: check.account_trust(
+                ("SSO_ACCOUNT_PROVIDER_CIDRS", &self.account_provider_cidrs),
+                ("SSO_ACCOUNT_PROVIDER_CAS", &self.account_provider_cas),
+            ),
             tls,
             callers_file,
             reflection,
@@ -420,7 +430,7 @@ impl Settings {
         if allow_insecure && !is_local {
             check.wrong(
                 INSECURE,
-                "must not be true if other machines can reach SSO_LISTEN or SSO_ADMIN_LISTEN: allow IdPs in a private network by SSO_ALLOWED_PROVIDER_CIDRS and SSO_PROVIDER_CA_FILE"
+                "must not be true if other machines can reach SSO_LISTEN or SSO_ADMIN_LISTEN: allow IdPs in a private network by SSO_ACCOUNT_PROVIDER_CIDRS and SSO_ACCOUNT_PROVIDER_CAS"
                     .to_owned(),
             );
         }

@@ -2,6 +2,7 @@
 //! placeholder, so that one run finds all problems. An error names the setting, the problem and,
 //! unless it is a secret, the value.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -15,7 +16,9 @@ use url::{Host, Url};
 
 use super::{ConfigErrors, MINUTE};
 use crate::model::rate::Rate;
+use crate::model::slug::Slug;
 use crate::model::text::without_byte_order_mark;
+use crate::oidc::clients::AccountTrust;
 use crate::oidc::proxy::Proxy;
 
 /// Collects the problems of all settings.
@@ -203,7 +206,7 @@ impl Check {
 
     pub(super) fn origins(&mut self, name: &str, text: &str) -> Vec<String> {
         let mut origins = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in listed(text) {
             match origin(part) {
                 Some((origin, true)) => origins.push(origin),
                 _ => self.wrong(name, format!("must be https origins (http only at localhost) without a path, not {part:?}")),
@@ -213,23 +216,53 @@ impl Check {
     }
 
     pub(super) fn networks(&mut self, name: &str, text: &str) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            match part.parse::<IpNet>() {
-                Ok(network) if network == network.trunc() => networks.push(network),
-                Ok(network) => self.wrong(
+        listed(text).filter_map(|part| self.network(name, part)).collect()
+    }
+
+    fn network(&mut self, name: &str, text: &str) -> Option<IpNet> {
+        match text.parse::<IpNet>() {
+            Ok(network) if network == network.trunc() => return Some(network),
+            Ok(network) => {
+                let right = network.trunc();
+                self.wrong(
                     name,
-                    format!(
-                        "must be CIDRs without host bits: write {} for {part}",
-                        network.trunc()
-                    ),
-                ),
-                Err(_) => {
-                    self.wrong(name, format!("must be CIDRs such as 10.20.0.0/16, not {part:?}"))
-                }
+                    format!("must be CIDRs without host bits: write {right} for {text}"),
+                );
+            }
+            Err(_) => {
+                self.wrong(name, format!("must be CIDRs such as 10.20.0.0/16, not {text:?}"));
             }
         }
-        networks
+        None
+    }
+
+    /// Two settings, each with its name: the networks and the CA files of accounts.
+    pub(super) fn account_trust(
+        &mut self,
+        (cidrs, networks): (&str, &str),
+        (cas, files): (&str, &str),
+    ) -> BTreeMap<Slug, AccountTrust> {
+        let mut accounts = BTreeMap::<Slug, AccountTrust>::new();
+        for part in listed(networks) {
+            let Some((slug, network)) = self.of_account(cidrs, part) else { continue };
+            accounts.entry(slug).or_default().networks.extend(self.network(cidrs, network));
+        }
+        for part in listed(files) {
+            let Some((slug, file)) = self.of_account(cas, part) else { continue };
+            accounts.entry(slug).or_default().cas.extend(self.cas(cas, Some(Path::new(file))));
+        }
+        accounts
+    }
+
+    /// `ACCOUNT=VALUE`.
+    fn of_account<'t>(&mut self, name: &str, text: &'t str) -> Option<(Slug, &'t str)> {
+        let parts = text.split_once('=').map(|(slug, value)| (slug.trim(), value.trim()));
+        let parts = parts.filter(|(_, value)| !value.is_empty());
+        let parts = parts.and_then(|(slug, value)| Some((Slug::parse(slug)?, value)));
+        if parts.is_none() {
+            self.wrong(name, format!("must be ACCOUNT=VALUE, comma separated, not {text:?}"));
+        }
+        parts
     }
 
     pub(super) fn cas(&mut self, name: &str, file: Option<&Path>) -> Vec<CertificateDer<'static>> {
@@ -258,6 +291,11 @@ impl Check {
             }
         }
     }
+}
+
+/// The parts of a comma separated list.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// An origin, and whether browsers may be sent there: https, or this machine.
@@ -308,6 +346,22 @@ mod tests {
         (value, check.errors)
     }
 
+    fn trust(check: &mut Check, networks: &str, files: &str) -> BTreeMap<Slug, AccountTrust> {
+        check.account_trust(("S", networks), ("T", files))
+    }
+
+    #[test]
+    fn networks_are_collected_for_each_account() {
+        let listed = "acme=10.20.0.0/16, globex=10.30.0.0/16,acme=fd00::/8";
+        let (accounts, errors) = checked(|check| trust(check, listed, ""));
+        let networks = |slug| {
+            let trust = &accounts[&Slug::parse(slug).expect("a slug")];
+            trust.networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(networks("acme"), ["10.20.0.0/16", "fd00::/8"]);
+        assert_eq!((networks("globex"), errors.len()), (vec!["10.30.0.0/16".to_owned()], 0));
+    }
+
     #[test]
     fn each_parser_names_the_setting_the_problem_and_the_value() {
         let hour = MINUTE..=60 * MINUTE;
@@ -335,6 +389,11 @@ mod tests {
                 "write 10.0.0.0/8 for 10.1.2.3/8",
             ),
             (checked(|check| check.networks("S", "10.0.0.0/8, x")).1, "not \"x\""),
+            (checked(|check| trust(check, "10.0.0.0/8", "")).1, "S must be ACCOUNT=VALUE"),
+            (checked(|check| trust(check, "Acme=10.0.0.0/8", "")).1, "not \"Acme=10.0.0.0/8\""),
+            (checked(|check| trust(check, "acme=", "")).1, "not \"acme=\""),
+            (checked(|check| trust(check, "acme=10.1.2.3/8", "")).1, "S must be CIDRs without"),
+            (checked(|check| trust(check, "", "acme=/nowhere.pem")).1, "T /nowhere.pem can't"),
             (checked(|check| check.origins("S", "https://a.example/x")).1, "without a path"),
             (checked(|check| check.public_origin("http://a.example")).1, "must be an https origin"),
             (checked(|check| check.collector("S", Some("localhost"))).1, "http or https URL"),

@@ -70,13 +70,32 @@ pub struct Settings {
     /// listeners are loopback addresses. TLS certificates are still verified.
     #[arg(long, env = "SSO_ALLOW_INSECURE_PROVIDERS", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_providers: String,
-    /// Allow IdPs at private addresses in these networks only: comma separated CIDRs
+    /// Allow the IdPs of all accounts at private addresses in these networks: comma separated CIDRs
     /// (10.20.0.0/16).
     #[arg(long, env = "SSO_ALLOWED_PROVIDER_CIDRS", value_name = "CIDR,...", default_value = "")]
     pub allowed_provider_cidrs: String,
-    /// Trust the CAs in this PEM file for IdPs, in addition to the operating system's CAs.
+    /// Allow the IdP of one account at private addresses in these networks: comma separated
+    /// (acme=10.20.0.0/16,acme=10.30.0.0/16).
+    #[arg(
+        long,
+        env = "SSO_ACCOUNT_PROVIDER_CIDRS",
+        value_name = "ACCOUNT=CIDR,...",
+        default_value = ""
+    )]
+    pub account_provider_cidrs: String,
+    /// Trust the CAs in this PEM file for the IdPs of all accounts, in addition to the operating
+    /// system's CAs.
     #[arg(long, env = "SSO_PROVIDER_CA_FILE", value_name = "FILE")]
     pub provider_ca_file: Option<PathBuf>,
+    /// Trust the CAs in these PEM files for the IdP of one account: comma separated
+    /// (acme=/etc/acme.pem,globex=/etc/globex.pem).
+    #[arg(
+        long,
+        env = "SSO_ACCOUNT_PROVIDER_CAS",
+        value_name = "ACCOUNT=FILE,...",
+        default_value = ""
+    )]
+    pub account_provider_cas: String,
     /// Call IdPs through this proxy, by CONNECT: http://USER:PASSWORD@HOST:PORT. It resolves their
     /// names, so it must refuse private addresses itself. If unset, IdPs are called directly; HTTPS_PROXY
     /// is not read.

@@ -108,7 +108,7 @@ impl ConnectionAdmin {
             connection,
             redirect_uri: &redirect_uri,
             public_origin: &self.public_origin,
-            http: self.providers.http(),
+            http: self.providers.http().of(Some(&connection.slug)),
             clock: self.clock.as_ref(),
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,

@@ -69,10 +69,10 @@ impl ConnectionAdmin {
         Self { store, attempts, cache, providers, clock, entropy, public_origin, check_rate }
     }
 
-    /// Which addresses a connection may name.
+    /// Which addresses the connection of an account may name. `None`: the slug is invalid.
     #[must_use]
-    pub fn addresses(&self) -> &AddressPolicy {
-        self.providers.http().addresses()
+    pub fn addresses(&self, account: Option<&Slug>) -> &AddressPolicy {
+        self.providers.http().of(account).addresses()
     }
 
     /// One connection, as stored now.

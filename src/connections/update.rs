@@ -126,7 +126,8 @@ impl ConnectionAdmin {
         Proposal { fields, draft, secrets }: Proposal,
         made_up: Option<ClientSecret>,
     ) -> Result<Edited, ConnectionError> {
-        let settings = draft.apply(Some((&old.settings, &fields)), self.addresses());
+        let addresses = self.addresses(Some(&old.slug));
+        let settings = draft.apply(Some((&old.settings, &fields)), addresses);
         let binding = old.settings.secret_binding();
         let is_elsewhere = settings.as_ref().is_ok_and(|new| new.secret_binding() != binding);
         let is_lost = |secret: &ClientSecret| is_elsewhere || secret.is_missing();

@@ -287,8 +287,8 @@ causes! {
     NoUsableKey = "no_usable_key": ProviderMetadataInvalid, CustomerIdpAdmin,
         Text("publish the key that signs the client's ID tokens");
     PrivateAddress = "private_address": ProviderAddressForbidden, Support,
-        Text("enter the IdP's public address, or have the operator allow its network \
-         (SSO_ALLOWED_PROVIDER_CIDRS)");
+        Text("enter the IdP's public address, or have the operator allow its network for the account \
+         (SSO_ACCOUNT_PROVIDER_CIDRS)");
     Dns = "dns": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP's host name does not resolve: correct the URL or the DNS record");
     DnsNoAnswer = "dns_no_answer": ProviderUnavailable, Transient,
@@ -300,7 +300,7 @@ causes! {
         Text("renew the IdP's TLS certificate");
     TlsUntrusted = "tls_untrusted": ProviderUnavailable, CustomerIdpAdmin,
         Text("send the whole certificate chain; for a private CA the operator sets \
-         SSO_PROVIDER_CA_FILE");
+         SSO_ACCOUNT_PROVIDER_CAS");
     TlsChainIncomplete = "tls_chain_incomplete": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP sends its certificate without the intermediate certificate: send the whole chain");
     TlsNotYetValid = "tls_not_yet_valid": ProviderUnavailable, CustomerIdpAdmin,

@@ -1,4 +1,4 @@
-//! The one HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy but
+//! The HTTP client that calls IdPs: https only, public addresses only, no redirects, no proxy but
 //! the operator's, bounded bodies and deadlines. Every call of this module goes through it; its connector is the
 //! address guard in `oidc/address.rs`.
 
@@ -23,7 +23,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
@@ -101,24 +101,13 @@ impl Answer {
 }
 
 impl HttpClient {
-    /// Builds the client with the operating system's CAs and those of `policy`.
-    ///
-    /// # Errors
-    /// An extra CA certificate is invalid, no CA is available, or names can't be resolved.
+    /// A client that trusts `roots` and resolves `names`, with a pool of its own.
     #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
-    pub fn new(policy: &CallPolicy) -> Result<Self, String> {
-        let mut roots = rustls::RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        let (found, _) = roots.add_parsable_certificates(native.certs);
-        for ca in &policy.extra_cas {
-            roots.add(ca.clone()).map_err(|error| format!("invalid CA certificate: {error}"))?;
-        }
-        if roots.is_empty() && !policy.addresses.allow_insecure {
-            return Err(
-                "the operating system has no CA certificates: install ca-certificates".to_owned()
-            );
-        }
-        tracing::debug!(found, extra = policy.extra_cas.len(), "read CA certificates");
+    pub(super) fn new(
+        policy: &CallPolicy,
+        roots: RootCertStore,
+        names: NameResolver,
+    ) -> Result<Self, String> {
         let tls = ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),
         ))
@@ -127,7 +116,6 @@ impl HttpClient {
         .with_root_certificates(roots)
         .with_no_client_auth();
         let addresses = Arc::new(policy.addresses.clone());
-        let names = NameResolver::new(policy.name_server)?;
         let connector = GuardedConnector::new(Arc::clone(&addresses), names, policy.proxy.clone());
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
         let builder =

@@ -5,6 +5,7 @@
 mod address;
 pub mod breaker;
 pub mod claims;
+pub mod clients;
 mod dns;
 pub mod error;
 #[cfg(any(test, fuzzing))]

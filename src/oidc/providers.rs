@@ -13,6 +13,7 @@ use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::breaker::CircuitBreaker;
+use super::clients::HttpClients;
 use super::error::{CallError, Document, Outage, Problem, ProviderError};
 use super::http::{HttpClient, host_of};
 use super::provider::Provider;
@@ -28,7 +29,7 @@ use crate::telemetry::{self, BackgroundTask};
 
 /// The cache.
 pub struct Providers {
-    http: HttpClient,
+    http: HttpClients,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     public_origin: String,
@@ -89,7 +90,7 @@ impl Providers {
     /// A cache for `limit` IdPs of ordinary size.
     #[must_use]
     pub fn new(
-        http: HttpClient,
+        http: HttpClients,
         tasks: Tasks,
         clock: Arc<dyn Clock>,
         public_origin: String,
@@ -103,9 +104,9 @@ impl Providers {
         Self { http, tasks, clock, public_origin, entries }
     }
 
-    /// The client that calls IdPs.
+    /// The clients that call IdPs.
     #[must_use]
-    pub fn http(&self) -> &HttpClient {
+    pub fn http(&self) -> &HttpClients {
         &self.http
     }
 
@@ -226,8 +227,8 @@ impl Providers {
         let (sender, receiver) = watch::channel(None);
         state.in_flight.insert(fetch, receiver.clone());
         let (entry, connection) = (Arc::clone(entry), Arc::clone(connection));
-        let (http, clock, entries) =
-            (self.http.counting(), Arc::clone(&self.clock), self.entries.clone());
+        let http = self.http.of(Some(&connection.slug)).counting();
+        let (clock, entries) = (Arc::clone(&self.clock), self.entries.clone());
         let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
         let known = state.current.as_ref().map(|current| Arc::clone(&current.provider));
         // It belongs to the call that started it, in logs and traces.
@@ -415,6 +416,7 @@ const OVERHEAD: u32 = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::atomic::AtomicUsize;
 
     use http::HeaderMap;
@@ -448,8 +450,7 @@ mod tests {
 
     /// At an address that isn't called, so that a fetch ends at once.
     fn providers(clock: Arc<dyn Clock>) -> (Providers, Arc<Connection>) {
-        let policy = CallPolicy::default();
-        let http = HttpClient::new(&policy).expect("a client");
+        let http = HttpClients::new(&CallPolicy::default(), &BTreeMap::new()).expect("a client");
         let tasks = Tasks::new(Duration::from_millis(1));
         let providers = Providers::new(http, tasks, clock, "https://a.example".to_owned(), 1);
         let url = Url::parse("https://127.0.0.1/.well-known/openid-configuration");

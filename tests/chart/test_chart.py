@@ -302,6 +302,8 @@ LACKING = {
     "a rate without a period": ({"settings": {"beginRate": "100"}}, "settings.beginRate must be a count and a period such as 120/1m"),
     "a number that is too large": ({"settings": {"maxInFlight": 10000001}}, "settings.maxInFlight must be a number of 1 to 10000000"),
     "a network": ({"settings": {"allowedProviderCidrs": "intranet"}}, "settings.allowedProviderCidrs must be comma separated networks"),
+    "a network without an account": ({"settings": {"accountProviderCidrs": "10.0.0.0/8"}}, "settings.accountProviderCidrs must be comma separated accounts and networks"),
+    "a file without an account": ({"settings": {"accountProviderCas": "/ca.pem"}}, "settings.accountProviderCas must be comma separated accounts and files"),
     "an audience": ({"settings": {"identityAudience": "a b"}}, "settings.identityAudience must be 1 to 256 visible ASCII characters"),
     "a collector": ({"settings": {"otelExporterOtlpEndpoint": "otel:4317"}}, "settings.otelExporterOtlpEndpoint must be an http or https URL"),
     "a digest": ({"image": {"digest": "sha256:1"}}, "image.digest must be sha256:"),
@@ -435,6 +437,9 @@ def test_the_network_is_open_only_where_it_must_be():
     blocks = [peer["ipBlock"] for peer in policy["egress"][-1]["to"]]
     assert "10.0.0.0/8" in blocks[0]["except"] and "fc00::/7" in blocks[1]["except"]
     assert [block["cidr"] for block in blocks[2:]] == ["10.20.0.0/16", "10.30.1.0/24"]
+    account = manifests(merged(bundle("production"), {"settings": {"accountProviderCidrs": "acme=10.40.0.0/16, acme = 10.50.0.0/16"}}))
+    blocks = [peer["ipBlock"]["cidr"] for peer in of_kind(account, "NetworkPolicy")[0]["spec"]["egress"][-1]["to"]]
+    assert blocks[4:] == ["10.40.0.0/16", "10.50.0.0/16"]
     single = of_kind(manifests(bundle("single")), "NetworkPolicy")[0]["spec"]
     assert [[port["port"] for port in rule["ports"]] for rule in single["egress"]] == [[53, 53], [443]], "no store, no way to one"
 

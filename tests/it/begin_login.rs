@@ -7,11 +7,14 @@ use std::time::Duration;
 use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::{Config, Database};
 use peerpanda_sso::model::address::AddressPolicy;
+use peerpanda_sso::model::slug::Slug;
+use peerpanda_sso::oidc::clients::AccountTrust;
 use peerpanda_sso::pb;
 use serde_json::json;
 use tonic::Code;
 use url::Url;
 
+use crate::fake_idp::FakeIdp;
 use crate::harness::{PUBLIC, Service, begin_request, config, key, reason, refused};
 
 fn parameters(redirect_url: &str) -> HashMap<String, String> {
@@ -300,6 +303,60 @@ async fn a_private_address_is_neither_saved_nor_called() {
         let connection =
             pb::Connection { slug: "new".to_owned(), discovery_url, ..strict.connection() };
         assert_eq!(reason(strict.create(connection).await), "PROVIDER_ADDRESS_FORBIDDEN", "{host}");
+    }
+}
+
+/// The same guard: one customer's metadata must not lead into the network of another.
+#[tokio::test]
+async fn an_address_that_is_allowed_for_one_account_is_refused_for_another() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (key, clock) = (key(), Arc::new(ManualClock::starting_now()));
+    let over = || config(Database::Sqlite(data.path().join("sso.db")), None, &key);
+    let inside = |slug: &str, host: &str, idp: &FakeIdp| pb::Connection {
+        slug: slug.to_owned(),
+        discovery_url: format!("https://{host}:9/.well-known/openid-configuration"),
+        ..idp.connection(slug)
+    };
+    let mut lenient = Service::over(over(), Arc::clone(&clock)).await;
+    for slug in ["acme", "globex"] {
+        lenient.create(inside(slug, "localhost", &lenient.idp)).await.expect(slug);
+    }
+    let acme = Slug::parse("acme").expect("a slug");
+    let networks = vec!["127.0.0.0/8".parse().expect("a network")];
+    let trust = AccountTrust { networks, ..AccountTrust::default() };
+    let scoped = Config {
+        provider_addresses: AddressPolicy::default(),
+        account_trust: [(acme, trust)].into(),
+        ..over()
+    };
+    let mut service = Service::over(scoped, clock).await;
+    for (slug, at_use, at_save) in [
+        ("acme", "PROVIDER_UNAVAILABLE", None),
+        ("globex", "PROVIDER_ADDRESS_FORBIDDEN", Some("PROVIDER_ADDRESS_FORBIDDEN")),
+    ] {
+        let begin = pb::BeginLoginRequest { slug: slug.to_owned(), ..begin_request() };
+        assert_eq!(reason(service.begin(begin).await), at_use, "{slug}");
+        let checked = service.check(slug).await.expect("checked");
+        let is_guarded = checked.found("metadata.document").contains("loopback address");
+        assert_eq!(is_guarded, at_save.is_some(), "{}", checked.found("metadata.document"));
+        let mut connection = inside(slug, "127.0.0.1", &service.idp);
+        connection.revision = service.get(slug).await.expect("there").revision;
+        let update = pb::UpdateConnectionRequest {
+            connection: Some(connection.clone()),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["discovery_url".to_owned(), "client_secret".to_owned()],
+            }),
+            ..pb::UpdateConnectionRequest::default()
+        };
+        let updated = service.admin.update_connection(update).await;
+        assert_eq!(updated.err().map(|status| reason::<()>(Err(status))).as_deref(), at_save);
+        let delete = pb::DeleteConnectionRequest {
+            slug: slug.to_owned(),
+            revision: service.get(slug).await.expect("there").revision,
+        };
+        service.admin.delete_connection(delete).await.expect("deleted");
+        let created = service.create(connection).await;
+        assert_eq!(created.err().map(|status| reason::<()>(Err(status))).as_deref(), at_save);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use peerpanda_sso::clock::SystemClock;
+use peerpanda_sso::pb;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -12,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::binary::Program;
 use crate::fake_idp::FakeIdp;
-use crate::harness::refused;
+use crate::harness::{begin_request, refused};
 
 /// A private CA.
 pub(crate) fn private_ca() -> CertifiedIssuer<'static, KeyPair> {
@@ -94,4 +95,26 @@ async fn an_idp_of_an_unknown_ca_or_another_name_is_refused_and_of_a_listed_ca_a
         );
         assert!(refused.message.contains("certificate"), "{}", refused.message);
     }
+}
+
+/// An account's private CA is trusted for its IdP, and a connection to it serves no other account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_of_one_account_vouches_for_no_other() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (ca, idp) = idp_over_tls("localhost", "localhost", false).await;
+    let ca_file = data.path().join("ca.pem");
+    std::fs::write(&ca_file, ca).expect("written");
+    let setting = format!("acme={}", ca_file.display());
+    let mut program =
+        Program::serve(data.path(), &[("SSO_ACCOUNT_PROVIDER_CAS", setting.as_str())]).await;
+    program.set_up(&idp).await;
+    program.log_in(&idp).await.expect("a login, whose connection is kept");
+    let request = pb::CreateConnectionRequest {
+        connection: Some(idp.connection("globex")),
+        validate_only: false,
+    };
+    program.admin.create_connection(request).await.expect("created");
+    let request = pb::BeginLoginRequest { slug: "globex".to_owned(), ..begin_request() };
+    let refused = refused(program.login.begin_login(request).await);
+    assert_eq!(refused.metadata["cause"], "tls_untrusted", "{refused:?}");
 }

@@ -74,7 +74,7 @@ names and types, because it speaks before this does.
 {{- end }}
 {{- end }}
 {{- if and (eq (toString .Values.settings.allowInsecureProviders) "true") (not (and (include "sso.isLoopback" .Values.settings.listen) (include "sso.isLoopback" .Values.settings.adminListen))) }}
-{{- $problems = append $problems "settings.allowInsecureProviders works only with listeners at a loopback address, which no Service reaches: allow IdPs at internal addresses by settings.allowedProviderCidrs and trust their CA by files.providerCaFile" }}
+{{- $problems = append $problems "settings.allowInsecureProviders works only with listeners at a loopback address, which no Service reaches: allow IdPs at internal addresses by settings.accountProviderCidrs and trust their CAs by settings.accountProviderCas" }}
 {{- end }}
 {{- if and (not .Values.persistence.enabled) .Values.persistence.existingClaim }}
 {{- $problems = append $problems "persistence.existingClaim is not used if persistence.enabled is false: set only one of them" }}
@@ -139,6 +139,12 @@ names and types, because it speaks before this does.
 - values: [settings.allowedProviderCidrs]
   pattern: '([0-9a-fA-F.:]+/[0-9]+(\s*,\s*)?)+'
   words: comma separated networks such as 10.20.0.0/16
+- values: [settings.accountProviderCidrs]
+  pattern: '([a-z0-9-]+\s*=\s*[0-9a-fA-F.:]+/[0-9]+(\s*,\s*)?)+'
+  words: comma separated accounts and networks such as acme=10.20.0.0/16
+- values: [settings.accountProviderCas]
+  pattern: '([a-z0-9-]+\s*=\s*/[^,=]+(\s*,\s*)?)+'
+  words: comma separated accounts and files such as acme=/etc/acme-ca/ca.crt
 - values: [settings.identityAudience]
   pattern: '[!-~]{1,256}'
   words: 1 to 256 visible ASCII characters

@@ -68,7 +68,8 @@ impl ConnectionService for ConnectionRpc {
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
         let actor = actor();
         let request = request.into_inner();
-        let new = convert::new_connection(request, self.admin.addresses()).map_err(reject)?;
+        let new = convert::new_connection(request, |account| self.admin.addresses(account));
+        let new = new.map_err(reject)?;
         let is_written = !new.validate_only;
         let created = self.admin.create(new, &actor).await.map_err(reject)?;
         if is_written {

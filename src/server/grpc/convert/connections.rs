@@ -25,15 +25,15 @@ pub(in crate::server) fn slug_alone(text: &str) -> Checked<Slug> {
 }
 
 /// The settings are validated, too, so that every mistake is reported at once.
-pub(in crate::server) fn new_connection(
+pub(in crate::server) fn new_connection<'p>(
     message: pb::CreateConnectionRequest,
-    addresses: &AddressPolicy,
+    addresses: impl FnOnce(Option<&Slug>) -> &'p AddressPolicy,
 ) -> Checked<NewConnection> {
     let mut form = Form::default();
     let mut connection = message.connection.unwrap_or_default();
     let slug = form.slug(&connection.slug);
     let secrets = form.secrets(&mut connection, |_| true).apply_to(None);
-    let settings = form.draft(connection, |_| true).apply(None, addresses);
+    let settings = form.draft(connection, |_| true).apply(None, addresses(slug.as_ref()));
     let (settings, secrets) = (form.valid(settings), form.valid(secrets));
     let whole = slug.zip(settings).zip(secrets);
     form.done(whole, |((slug, settings), secrets)| NewConnection {
