@@ -129,7 +129,11 @@ async fn an_error_code_that_nobody_knows_is_in_the_log_alone() {
         let trace_id = &refusal.metadata["trace_id"];
         eventually("it is shown to support", || {
             let mut admin = program.admin.clone();
-            let request = pb::ListLoginAttemptsRequest { slug: "acme".to_owned(), page_size: 0 };
+            let request = pb::ListLoginAttemptsRequest {
+                slug: "acme".to_owned(),
+                page_size: 0,
+                ..Default::default()
+            };
             async move {
                 let listed = admin.list_login_attempts(request).await.expect("listed").into_inner();
                 let attempt = listed.attempts.first();
