@@ -37,6 +37,7 @@ mod reference;
 mod repeated;
 mod replicas;
 mod restore;
+mod rig;
 mod secrecy;
 mod servers;
 mod store_suite;
