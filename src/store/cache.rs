@@ -2,8 +2,9 @@
 //! [`POLL_INTERVAL`] plus one query. While SQL is unavailable, cached connections stay in use, for as long
 //! as the service is told. Caches only [`ConnectionCache::get`]: everything else goes to the store itself.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -28,6 +29,9 @@ pub struct ConnectionCache {
     absent: Cache<Slug, MonotonicMillis>,
     loads: Arc<Loads>,
     polled: Mutex<Option<Polled>>,
+    /// Cached rows that are newer than the last poll. If the database goes back to the state of that poll,
+    /// no later poll would tell that it has lost them.
+    ahead: Mutex<HashSet<Slug>>,
     /// Incremented by every change that is applied, so that a row that was read before a change isn't
     /// cached after it.
     generation: AtomicU64,
@@ -64,6 +68,7 @@ impl ConnectionCache {
             absent,
             loads: Arc::new(Loads::new()),
             polled: Mutex::default(),
+            ahead: Mutex::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -104,6 +109,7 @@ impl ConnectionCache {
             self.set_polled(position);
             return Ok(());
         };
+        let ahead = self.ahead().clone();
         loop {
             let changes = match self.stored.call(|store| store.changes_since(&position)).await? {
                 Changes::Following(changes) => changes,
@@ -113,11 +119,14 @@ impl ConnectionCache {
                 }
             };
             if changes.is_empty() {
+                for slug in &ahead {
+                    self.apply_change(slug, &position).await?;
+                }
                 self.set_polled(position);
                 return Ok(());
             }
             for SlugChange { position: reached, slug } in changes {
-                self.apply_change(&slug).await?;
+                self.apply_change(&slug, &reached).await?;
                 position = reached;
                 self.set_polled(position.clone());
             }
@@ -137,7 +146,8 @@ impl ConnectionCache {
         let found = stored.map_err(|unreadable| StoreError::from(*unreadable))?.map(Arc::new);
         // Without polls, a change of a cached row would go unnoticed.
         if self.is_current() {
-            self.insert(slug, found.clone()).await;
+            let seen = self.polled().map_or(0, |polled| polled.position.change);
+            self.insert(slug, found.clone(), seen).await;
             // Compared after the insertion: a change that was applied in the meantime has either replaced
             // the entry, or changed the generation.
             if self.generation.load(Ordering::Acquire) != generation {
@@ -148,20 +158,22 @@ impl ConnectionCache {
         Ok(found)
     }
 
-    async fn apply_change(&self, slug: &Slug) -> Result<(), StoreError> {
+    async fn apply_change(&self, slug: &Slug, reached: &Position) -> Result<(), StoreError> {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.loads.detach(slug);
         self.absent.invalidate(slug).await;
         if !self.known.contains_key(slug) {
+            self.ahead().remove(slug);
             return Ok(());
         }
         // Read before the old entry is replaced: if SQL fails now, the old entry stays in use.
         match self.stored.call(|store| store.get(slug)).await?.transpose() {
-            Ok(latest) => self.insert(slug, latest.map(Arc::new)).await,
+            Ok(latest) => self.insert(slug, latest.map(Arc::new), reached.change).await,
             // One unreadable row must not block all later changes.
             Err(error) => {
                 tracing::error!(account.slug = %slug, %error, "failed to read a changed connection");
                 self.known.invalidate(slug).await;
+                self.ahead().remove(slug);
             }
         }
         Ok(())
@@ -180,10 +192,17 @@ impl ConnectionCache {
         self.loads.detach_all();
         self.known.invalidate_all();
         self.absent.invalidate_all();
+        self.ahead().clear();
         self.set_polled(end);
     }
 
-    async fn insert(&self, slug: &Slug, found: Option<Arc<Connection>>) {
+    /// Caches what was read when the changes up to number `seen` were known.
+    async fn insert(&self, slug: &Slug, found: Option<Arc<Connection>>, seen: u64) {
+        if found.as_ref().is_some_and(|connection| connection.revision > seen) {
+            self.ahead().insert(slug.clone());
+        } else {
+            self.ahead().remove(slug);
+        }
         match found {
             Some(connection) => {
                 self.absent.invalidate(slug).await;
@@ -194,6 +213,10 @@ impl ConnectionCache {
                 self.absent.insert(slug.clone(), self.clock.monotonic()).await;
             }
         }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, HashSet<Slug>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn polled(&self) -> Option<Polled> {

@@ -108,6 +108,19 @@ async fn a_restored_database_is_noticed_though_its_counter_has_caught_up() {
     is_refused_as(&a, "CONNECTION_DISABLED").await;
 }
 
+/// The replica has read the newest row, and knows no change that the restored database lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_read_just_before_a_restore_is_read_again() {
+    let (url, key) = (postgres_url().await, key());
+    let mut service = replica(&url, &key).await;
+    let mut database = connected(&url).await;
+    back_up(&mut database).await;
+    service.create(service.connection()).await.expect("created");
+    service.begin(begin_request()).await.expect("read");
+    restore(&mut database, "SELECT 1").await;
+    is_refused_as(&service, "CONNECTION_NOT_FOUND").await;
+}
+
 /// A revision that is used a second time must not bring the IdP's client of the first time back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_of_before_a_restore_is_not_used_under_the_same_revision() {
