@@ -82,8 +82,12 @@ async fn users_and_passwords_are_sent_and_never_repeated_in_an_error() {
 }
 
 /// Lets a server refuse every command that could use more memory.
-fn fill(port: u16) {
+pub(crate) fn fill(port: u16) {
     assert_eq!(cli(&["-p", &port.to_string(), "config", "set", "maxmemory", "1"]), "OK");
+}
+
+pub(crate) fn make_room(port: u16) {
+    assert_eq!(cli(&["-p", &port.to_string(), "config", "set", "maxmemory", "0"]), "OK");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +103,7 @@ async fn a_full_redis_is_unhealthy_and_still_completes_logins() {
     assert!(detail.contains("OOM command not allowed when used memory > 'maxmemory'"), "{detail}");
     store.ping().await.expect_err("no login can begin");
     assert_eq!(store.take(&key).await.expect("answered"), Some(b"1".to_vec()));
-    cli(&["-p", &port.to_string(), "config", "set", "maxmemory", "0"]);
+    make_room(port);
     store.ping().await.expect("healthy again");
 }
 
