@@ -1,5 +1,7 @@
 //! LogoutUrl: where a browser ends its session at the IdP.
 
+use std::time::Duration;
+
 use super::{Login, LoginError, within_deadline};
 use crate::model::Violation;
 use crate::model::connection::CustomerUris;
@@ -31,7 +33,8 @@ pub struct LogoutTarget {
 
 impl Login {
     /// Builds the logout URL (OIDC RP-Initiated Logout 2), or the post-logout redirect URI where the IdP
-    /// has no logout. Works for a disabled connection too: a person who is logged in may leave.
+    /// has no logout or nothing is known of it. Works for a disabled connection too: a person who is logged
+    /// in may leave.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -50,7 +53,12 @@ impl Login {
         }
         let connection =
             self.connections.get(&request.slug).await?.ok_or(LoginError::ConnectionNotFound)?;
-        let provider = self.providers.of(&connection).await.map_err(LoginError::Provider)?;
+        let provider = tokio::time::timeout(PROVIDER_WAIT, self.providers.of(&connection)).await;
+        // Whoever wants to leave is let go, whatever is wrong with the IdP.
+        let Ok(Ok(provider)) = provider else {
+            tracing::info!("the session at the IdP stays: its metadata is not available");
+            return Ok(LogoutTarget { redirect_url: registered, ends_idp_session: false });
+        };
         let given = request.id_token_hint.as_ref().map(|hint| hint.expose());
         let refused = |rule| LoginError::BadRequest(vec![Violation::new("id_token_hint", rule)]);
         let owner = given.map(|hint| provider.owner_of_hint(hint));
@@ -76,3 +84,6 @@ impl Login {
         })
     }
 }
+
+/// How long a person who leaves waits for metadata that isn't known yet.
+const PROVIDER_WAIT: Duration = Duration::from_secs(3);

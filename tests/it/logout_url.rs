@@ -1,5 +1,7 @@
 //! LogoutUrl, refusals first.
 
+use std::time::Duration;
+
 use peerpanda_sso::pb;
 use serde_json::{Value, json};
 
@@ -116,6 +118,27 @@ async fn without_a_logout_at_the_idp_the_person_is_sent_back_at_once() {
         answer.redirect_url
     );
     assert!(answer.ends_idp_session);
+}
+
+/// keycloak#15945. Nothing is known of the IdP, which fails or hangs.
+#[tokio::test]
+async fn a_person_can_leave_while_nothing_is_known_of_the_idp() {
+    let mut service = Service::start().await;
+    let metadata = "/.well-known/openid-configuration";
+    service.idp.behave().answers.insert(metadata, (503, String::new(), String::new()));
+    for is_hanging in [false, true] {
+        if is_hanging {
+            service.idp.behave().answers.clear();
+            service.idp.behave().metadata_delay = Duration::from_secs(60);
+            service.clock.advance(Duration::from_secs(2));
+        }
+        let began = tokio::time::Instant::now();
+        let answer = logout(&mut service, request()).await.expect("an URL");
+        assert_eq!(answer.redirect_url, format!("{PUBLIC}/app/accounts/oidc/acme/login/"));
+        assert!(!answer.ends_idp_session);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+    assert_eq!(service.idp.count(metadata), 2);
 }
 
 #[tokio::test]
