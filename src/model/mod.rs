@@ -7,6 +7,7 @@ pub mod cause;
 pub mod change;
 pub mod check;
 pub mod connection;
+pub mod documents;
 pub mod draft;
 pub mod endpoint_url;
 pub mod identity;

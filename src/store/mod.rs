@@ -1,9 +1,10 @@
-//! The stores: pending logins (Redis or memory), and connections, signing keys and login attempts
-//! (PostgreSQL or SQLite). Every method fails with a [`StoreError`] if the store is unavailable or what it
+//! The stores: pending logins (Redis or memory), and connections, signing keys, login attempts and
+//! what IdPs published (PostgreSQL or SQLite). Every method fails with a [`StoreError`] if the store is unavailable or what it
 //! holds can't be read. Each trait states the law that `tests/it/store_suite.rs` proves on every
 //! implementation; `app` chooses the implementation. Must never import a layer above it.
 
 pub mod cache;
+mod documents;
 mod history;
 mod loads;
 pub mod memory;
@@ -30,6 +31,7 @@ use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::model::unreadable::{StoredConnection, Unreadable, UnreadableConnection};
 use crate::telemetry::store_failed;
 
+pub use documents::KeptDocuments;
 pub use history::{Changes, Position, SlugChange};
 
 /// Stores the values of logins that have begun and are not completed.

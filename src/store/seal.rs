@@ -103,8 +103,7 @@ impl Keyring {
         let (_, sealing) = &self.keys[0];
         let mut nonce = [0; NONCE_LEN];
         entropy.fill(&mut nonce);
-        let mut sealed = vec![SEAL_VERSION];
-        sealed.extend_from_slice(&sealing.id);
+        let mut sealed = self.newest_header();
         sealed.extend_from_slice(&nonce);
         let mut text = plaintext.to_vec();
         sealing
@@ -122,9 +121,13 @@ impl Keyring {
     /// Whether the first key sealed this value, so that it doesn't need the older keys.
     #[must_use]
     pub fn is_newest(&self, sealed: &[u8]) -> bool {
-        sealed.split_first().is_some_and(|(version, rest)| {
-            *version == SEAL_VERSION && rest.starts_with(&self.keys[0].1.id)
-        })
+        sealed.starts_with(&self.newest_header())
+    }
+
+    /// How the values begin that the first key seals.
+    #[must_use]
+    pub fn newest_header(&self) -> Vec<u8> {
+        [&[SEAL_VERSION], self.keys[0].1.id.as_slice()].concat()
     }
 
     /// Decrypts with the key that sealed the value.

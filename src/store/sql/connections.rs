@@ -296,6 +296,7 @@ impl<D: Backend> Connections for SqlStore<D> {
             "DELETE FROM login_attempts WHERE slug = $1",
             "DELETE FROM login_counts WHERE slug = $1",
             "DELETE FROM connection_revisions WHERE slug = $1",
+            "DELETE FROM idp_documents WHERE slug = $1",
         ] {
             D::execute(&mut tx, Statement::new(delete).bind(slug)).await?;
         }

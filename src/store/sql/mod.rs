@@ -1,9 +1,10 @@
-//! Connections, login attempts and signing keys in SQL. The statements and their logic are the same for
+//! Connections, login attempts, signing keys and IdPs' documents in SQL. The statements and their logic are the same for
 //! SQLite and PostgreSQL; what differs is how a database is opened. Secrets are sealed here, bound to
 //! their row and column: must never write one in the clear.
 
 mod attempts;
 mod connections;
+mod documents;
 pub mod postgres;
 mod reseal;
 pub mod rows;

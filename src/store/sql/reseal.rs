@@ -38,6 +38,7 @@ impl<D: Backend> Reseal for SqlStore<D> {
         for _ in 0..MAX_PASSES {
             let pass = self.reseal_pass(&mut changed).await?;
             if !pass.found_older {
+                self.drop_documents_of_older_keys().await?;
                 return Ok(Resealed { changed, all: pass.all, unreadable: pass.unreadable });
             }
         }
