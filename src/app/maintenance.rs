@@ -1,5 +1,5 @@
-//! Periodic work that no call waits for: deletes old login attempts and counts client secrets that
-//! expire soon.
+//! Periodic work that no call waits for: deletes old login attempts and what is left of deleted
+//! connections, and counts client secrets that expire soon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::login::attempts::AttemptLog;
 use crate::model::secret::EXPIRES_SOON;
-use crate::store::{Connections, DeferredStore};
+use crate::store::{Connections, DeferredStore, KeptDocuments};
 use crate::telemetry::secrets_expiring;
 
 /// What the work needs.
 pub(super) struct Maintenance {
     pub(super) store: Arc<DeferredStore<dyn Connections>>,
     pub(super) attempts: Arc<AttemptLog>,
+    pub(super) documents: Arc<DeferredStore<dyn KeptDocuments>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) interval: Duration,
 }
@@ -29,6 +30,9 @@ impl Maintenance {
             ticks.tick().await;
             if let Err(error) = self.attempts.forget_old().await {
                 tracing::debug!(%error, "failed to delete old login attempts");
+            }
+            if let Err(error) = self.documents.call(|store| store.forget_deleted()).await {
+                tracing::debug!(%error, "failed to delete documents of deleted connections");
             }
             let soon = self.clock.unix_millis().after(EXPIRES_SOON);
             if let Ok(count) = self.store.call(|store| store.secrets_expiring_before(soon)).await {

@@ -1,6 +1,7 @@
 //! Wires the service together: configuration in, running service out. The only place that names a
 //! storage backend. Called by `main`, tests and the quickstart.
 
+mod documents;
 mod health;
 mod maintenance;
 
@@ -38,11 +39,12 @@ use crate::store::sql::postgres::{PostgresConnections, PostgresUrl};
 use crate::store::sql::rows::RowCodec;
 use crate::store::sql::sqlite::SqliteConnections;
 use crate::store::{
-    Connections, DeferredStore, LoginAttempts, PendingLogins, Reseal, Resealed, SigningKeys,
-    StoreError,
+    Connections, DeferredStore, KeptDocuments, LoginAttempts, PendingLogins, Reseal, Resealed,
+    SigningKeys, StoreError,
 };
 use crate::tasks::{TaskFailure, Tasks};
 use crate::telemetry::{BackgroundTask, Metrics, TelemetryError};
+use documents::StoredDocuments;
 use health::{Failing, StoreWatch};
 use maintenance::Maintenance;
 
@@ -172,6 +174,7 @@ impl App {
             tasks.clone(),
             Arc::clone(clock),
             config.public_origin.clone(),
+            Arc::new(StoredDocuments::new(Arc::clone(&sql.documents))),
             config.known_connections,
         ));
         let admin = ConnectionAdmin::new(
@@ -219,6 +222,7 @@ impl App {
         let maintenance = Arc::new(Maintenance {
             store: Arc::clone(&sql.connections),
             attempts: Arc::clone(&attempts),
+            documents: Arc::clone(&sql.documents),
             clock: Arc::clone(clock),
             interval: intervals.maintenance,
         });
@@ -405,6 +409,7 @@ struct Sql {
     connections: Arc<DeferredStore<dyn Connections>>,
     signing_keys: Arc<DeferredStore<dyn SigningKeys>>,
     attempts: Arc<DeferredStore<dyn LoginAttempts>>,
+    documents: Arc<DeferredStore<dyn KeptDocuments>>,
 }
 
 impl Default for Sql {
@@ -413,13 +418,18 @@ impl Default for Sql {
             connections: Arc::new(DeferredStore::new("connections")),
             signing_keys: Arc::new(DeferredStore::new("signing keys")),
             attempts: Arc::new(DeferredStore::new("login attempts")),
+            documents: Arc::new(DeferredStore::new("documents of IdPs")),
         }
     }
 }
 
 impl Sql {
-    fn open<S: Connections + SigningKeys + LoginAttempts + 'static>(&self, opened: S) {
+    fn open<S>(&self, opened: S)
+    where
+        S: Connections + SigningKeys + LoginAttempts + KeptDocuments + 'static,
+    {
         let opened = Arc::new(opened);
+        self.documents.open(Arc::clone(&opened) as Arc<dyn KeptDocuments>);
         self.attempts.open(Arc::clone(&opened) as Arc<dyn LoginAttempts>);
         self.signing_keys.open(Arc::clone(&opened) as Arc<dyn SigningKeys>);
         self.connections.open(opened);

@@ -195,14 +195,12 @@ impl Login {
         let verified = progress.phases.timed_now("verify", || verify(&provider));
         let (verified, provider) = match verified {
             Ok(verified) => (verified, provider),
-            // Once more with the keys that the IdP publishes now.
             Err(error) if error.needs_fresh_keys() => {
-                let fresh = self.providers.with_fresh_keys(&connection, &provider).await;
-                let verified = fresh.as_ref().map_or(Err(error), |fresh| verify(fresh));
+                let verified =
+                    self.verify_by_fresh_keys(&connection, provider, error, verify).await;
                 let age =
                     |error: IdTokenError| error.with_keys_age(self.providers.keys_age(&connection));
-                let verified = verified.map_err(|error| LoginError::IdToken(age(error)))?;
-                (verified, fresh.unwrap_or(provider))
+                verified.map_err(|error| LoginError::IdToken(age(error)))?
             }
             Err(error) => return Err(LoginError::IdToken(error)),
         };
@@ -214,6 +212,28 @@ impl Login {
             connection_state: connection.settings.state,
             keeper,
         })))
+    }
+
+    /// Once more with the keys that another replica has read since, and with those that the IdP publishes
+    /// now.
+    async fn verify_by_fresh_keys(
+        &self,
+        connection: &Arc<Connection>,
+        mut provider: Arc<Provider>,
+        mut error: IdTokenError,
+        verify: impl Fn(&Provider) -> Result<VerifiedClaims, IdTokenError>,
+    ) -> Result<(VerifiedClaims, Arc<Provider>), IdTokenError> {
+        for _ in 0..KEY_SOURCES {
+            let fresh = self.providers.with_fresh_keys(connection, &provider).await;
+            let Some(fresh) = fresh else { return Err(error) };
+            provider = fresh.provider;
+            error = match verify(&provider) {
+                Ok(verified) => return Ok((verified, provider)),
+                Err(error) if fresh.are_shared && error.needs_fresh_keys() => error,
+                Err(error) => return Err(error),
+            };
+        }
+        Err(error)
     }
 
     /// Maps the verified claims to an identity; requests UserInfo if a claim is missing.
@@ -313,5 +333,7 @@ fn admit_issuer(iss: Option<&str>, is_error: bool, provider: &Provider) -> Resul
     Err(LoginError::IssuerMismatch { expected, actual: iss.map(quotable) })
 }
 
+/// Where keys are looked for that verify a token: at the other replicas, then at the IdP.
+const KEY_SOURCES: u32 = 2;
 /// How long a login waits for groups that it can do without.
 const GROUPS_TIMEOUT: Duration = Duration::from_secs(3);

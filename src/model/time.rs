@@ -32,6 +32,12 @@ impl MonotonicMillis {
         Self(self.0.saturating_add(millis(duration)))
     }
 
+    /// This time earlier by `duration`.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
+
     /// How long ago `earlier` was; zero if it lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -8,7 +8,6 @@ use std::io;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
@@ -58,8 +57,6 @@ pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
     addresses: Arc<AddressPolicy>,
     propagate_trace_context: bool,
-    /// Counts the bytes of all answers' bodies.
-    received: Option<Arc<AtomicU32>>,
     /// For a connection outside the pool; see [`HttpClient::certificate_expiry`].
     connector: GuardedConnector,
     tls: Arc<ClientConfig>,
@@ -135,25 +132,9 @@ impl HttpClient {
             inner,
             addresses,
             propagate_trace_context: policy.propagate_trace_context,
-            received: None,
             connector,
             tls: Arc::new(tls),
         })
-    }
-
-    /// The same client, with a count of the bytes that it receives.
-    pub(super) fn counting(&self) -> Self {
-        Self { received: Some(Arc::default()), ..self.clone() }
-    }
-
-    /// The same client, without a count.
-    pub(super) fn uncounted(&self) -> Self {
-        Self { received: None, ..self.clone() }
-    }
-
-    /// The bytes that this client has received, if it counts them.
-    pub(super) fn received(&self) -> u32 {
-        self.received.as_ref().map_or(0, |received| received.load(Ordering::Relaxed))
     }
 
     /// Which addresses may be called.
@@ -219,10 +200,6 @@ impl HttpClient {
                 }
             })?;
             let body = decode(&head.headers, body.to_bytes(), limit).map_err(Failure::Defect)?;
-            if let Some(received) = &self.received {
-                received
-                    .fetch_add(u32::try_from(body.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
-            }
             Ok(Answer { status: head.status, headers: head.headers, body })
         };
         let timeout = |_| Err(Failure::Outage(Outage::Timeout(REQUEST_DEADLINE)));

@@ -3,7 +3,6 @@
 //! one that decides by them whether a token is good.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, UnparsedPublicKey};
@@ -13,7 +12,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::error::{Document, Problem, ProviderError};
-use super::http::HttpClient;
+use super::http::{Answer, HttpClient};
 use super::json;
 use super::metadata::{MAX_DOCUMENT, document_problem};
 use crate::model::cause::Cause;
@@ -26,21 +25,23 @@ pub(super) struct KeySet {
     left_out: usize,
 }
 
-/// Fetches a key set, and how long it may be used, if it says so. Logins and checks both use this.
-pub(super) async fn fetch(
-    url: &Url,
-    http: &HttpClient,
-) -> Result<(KeySet, Option<Duration>), ProviderError> {
+/// Fetches and reads a key set. Logins and checks both use this.
+pub(super) async fn fetch(url: &Url, http: &HttpClient) -> Result<(KeySet, Answer), ProviderError> {
     let document = Document::KeySet;
-    let invalid = |problem| ProviderError::Invalid(document_problem(document, url, problem));
     let answer = http.get(url, "application/jwk-set+json, application/json", MAX_DOCUMENT).await;
     let answer = answer.map_err(|error| ProviderError::Call { document, error })?;
     if !answer.status.is_success() {
         let text = format!("HTTP {}", answer.status.as_u16());
-        return Err(invalid(Problem::new(Cause::KeysStatus, text)));
+        let problem = Problem::new(Cause::KeysStatus, text);
+        return Err(ProviderError::Invalid(document_problem(document, url, problem)));
     }
-    let keys = KeySet::parse(&answer.body).map_err(invalid)?;
-    Ok((keys, answer.max_age()))
+    Ok((read(url, &answer.body)?, answer))
+}
+
+/// Reads the key set that was fetched from `url`.
+pub(super) fn read(url: &Url, document: &[u8]) -> Result<KeySet, ProviderError> {
+    KeySet::parse(document)
+        .map_err(|problem| ProviderError::Invalid(document_problem(Document::KeySet, url, problem)))
 }
 
 impl KeySet {

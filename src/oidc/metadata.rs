@@ -2,8 +2,6 @@
 //! endpoints. The one reader of that document, for logins ([`Metadata::of`]) and for checks
 //! ([`fetch`]). The openidconnect crate's reader refuses documents for members that no login needs.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -33,8 +31,6 @@ pub(super) struct Metadata {
     pub(super) auth_method: TokenEndpointAuthMethod,
     /// RFC 9207 3: the callback must carry `iss`.
     pub(super) iss_parameter_supported: bool,
-    /// How long the document may be used, if it says so.
-    pub(super) max_age: Option<Duration>,
 }
 
 /// A metadata document, read once for one connection. Each member is usable, or has its problem: a
@@ -67,17 +63,28 @@ pub(super) async fn fetch(
     http: &HttpClient,
 ) -> Result<(Discovery, Answer), ProviderError> {
     let document = Document::Metadata;
-    let invalid = |cause, text| {
-        ProviderError::Invalid(document_problem(document, url, Problem::new(cause, text)))
-    };
     let answer = http.get(url, "application/json", MAX_DOCUMENT).await;
     let answer = answer.map_err(|error| ProviderError::Call { document, error })?;
     if !answer.status.is_success() {
         let text = format!("HTTP {}", answer.status.as_u16());
-        return Err(invalid(Cause::MetadataStatus, text));
+        return Err(invalid(url, Problem::new(Cause::MetadataStatus, text)));
     }
-    let members = json::parse_object(&answer.body).map_err(|text| invalid(Cause::NotJson, text))?;
-    Ok((Discovery::read(&members, connection, url, http.addresses()), answer))
+    Ok((parse(connection, url, &answer.body, http.addresses())?, answer))
+}
+
+fn parse(
+    connection: &Connection,
+    url: &Url,
+    document: &[u8],
+    addresses: &AddressPolicy,
+) -> Result<Discovery, ProviderError> {
+    let members = json::parse_object(document);
+    let members = members.map_err(|text| invalid(url, Problem::new(Cause::NotJson, text)))?;
+    Ok(Discovery::read(&members, connection, url, addresses))
+}
+
+fn invalid(url: &Url, problem: Problem) -> ProviderError {
+    ProviderError::Invalid(document_problem(Document::Metadata, url, problem))
 }
 
 /// `problem` with the document and its host named.
@@ -92,14 +99,31 @@ impl Metadata {
     pub(super) async fn of(
         connection: &Connection,
         http: &HttpClient,
-    ) -> Result<Self, ProviderError> {
+    ) -> Result<(Self, Option<Answer>), ProviderError> {
         match &connection.settings.source {
             MetadataSource::Discovery(url) => {
                 let (discovery, answer) = fetch(connection, url, http).await?;
-                let metadata = discovery.complete().map_err(|problem| {
-                    ProviderError::Invalid(document_problem(Document::Metadata, url, problem))
-                })?;
-                Ok(Self { max_age: answer.max_age(), ..metadata })
+                let metadata = discovery.complete().map_err(|problem| invalid(url, problem))?;
+                Ok((metadata, Some(answer)))
+            }
+            MetadataSource::Manual(endpoints) => {
+                let metadata = Self::manual(connection, endpoints);
+                Ok((metadata.map_err(ProviderError::Invalid)?, None))
+            }
+        }
+    }
+
+    /// Reads a document that was fetched earlier, or takes the manual endpoints.
+    pub(super) fn read(
+        connection: &Connection,
+        document: Option<&str>,
+        addresses: &AddressPolicy,
+    ) -> Result<Self, ProviderError> {
+        match &connection.settings.source {
+            MetadataSource::Discovery(url) => {
+                let document = document.unwrap_or_default().as_bytes();
+                let discovery = parse(connection, url, document, addresses)?;
+                discovery.complete().map_err(|problem| invalid(url, problem))
             }
             MetadataSource::Manual(endpoints) => {
                 Self::manual(connection, endpoints).map_err(ProviderError::Invalid)
@@ -120,7 +144,6 @@ impl Metadata {
             algs: accepted_algs(&settings.id_token_signing_algs, None),
             auth_method: auth_method(settings, None),
             iss_parameter_supported: false,
-            max_age: None,
         })
     }
 }
@@ -179,7 +202,6 @@ impl Discovery {
             algs: self.algs?,
             auth_method: self.auth_method,
             iss_parameter_supported: self.iss_parameter_supported,
-            max_age: None,
         })
     }
 }

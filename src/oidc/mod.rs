@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod claims;
 pub mod clients;
 mod dns;
+pub mod documents;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

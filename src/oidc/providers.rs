@@ -1,7 +1,8 @@
 //! The cache of IdPs in use: metadata and keys by connection and revision, so that those of one
-//! account never serve another. Concurrent callers share one fetch; entries are renewed in the
-//! background before they expire, and stay in use for a while when an IdP fails. A login that shows
-//! that a document is out of date has it fetched again, within [`super::refetch`]'s limits.
+//! account never serve another. Concurrent callers share one fetch, which [`super::documents`] makes;
+//! entries are renewed in the background before they expire, and stay in use for a while when an IdP
+//! fails. A login that shows that a document is out of date has it fetched again, within
+//! [`super::refetch`]'s limits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,15 +15,19 @@ use tokio::sync::{Semaphore, watch};
 
 use super::breaker::CircuitBreaker;
 use super::clients::HttpClients;
+use super::documents::{
+    Fetch, Fetched, Fetcher, KEEP_STALE, Known, Origin, Outcome, SharedDocuments,
+};
 use super::error::{CallError, Document, Outage, Problem, ProviderError};
-use super::http::{HttpClient, host_of};
+use super::http::host_of;
 use super::provider::Provider;
 use super::refetch::{KeysAge, RefetchLimit};
 use crate::clock::Clock;
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, CustomerUris, MetadataSource};
+use crate::model::documents::DocumentsRead;
 use crate::model::slug::Slug;
-use crate::model::time::MonotonicMillis;
+use crate::model::time::{MonotonicMillis, UnixMillis};
 use crate::tasks::Tasks;
 use crate::telemetry::call::within_current;
 use crate::telemetry::{self, BackgroundTask};
@@ -33,6 +38,7 @@ pub struct Providers {
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     public_origin: String,
+    shared: Arc<dyn SharedDocuments>,
     /// Each account's entry, replaced when the connection changes.
     entries: Cache<Slug, Arc<Entry>>,
 }
@@ -65,26 +71,21 @@ struct State {
 
 struct Current {
     provider: Arc<Provider>,
-    fetched_at: MonotonicMillis,
-    keys_read_at: MonotonicMillis,
+    read: DocumentsRead,
+    is_shared: bool,
+    /// When these were taken into use, and how old all of them and the keys were then.
+    taken_at: MonotonicMillis,
+    age: Duration,
+    keys_age: Duration,
 }
 
-/// Both fetch all documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Fetch {
-    /// Fails as a whole.
-    Renewal,
-    /// For its keys: if the metadata can't be fetched, they are from the URL that is known.
-    Keys,
+/// An IdP with keys that the caller doesn't have yet.
+pub struct FreshKeys {
+    /// The IdP.
+    pub provider: Arc<Provider>,
+    /// Whether they are as another replica read them: the IdP may publish newer ones.
+    pub are_shared: bool,
 }
-
-#[derive(Clone)]
-enum Fetched {
-    Whole(Arc<Provider>),
-    Keys(Arc<Provider>),
-}
-
-type Outcome = Result<Fetched, ProviderError>;
 
 impl Providers {
     /// A cache for `limit` IdPs of ordinary size.
@@ -94,6 +95,7 @@ impl Providers {
         tasks: Tasks,
         clock: Arc<dyn Clock>,
         public_origin: String,
+        shared: Arc<dyn SharedDocuments>,
         limit: u64,
     ) -> Self {
         let entries = Cache::builder()
@@ -101,7 +103,7 @@ impl Providers {
             .max_capacity(limit.saturating_mul(ORDINARY_SIZE).max(SMALLEST_CAPACITY))
             .time_to_idle(KEEP_UNUSED)
             .build();
-        Self { http, tasks, clock, public_origin, entries }
+        Self { http, tasks, clock, public_origin, shared, entries }
     }
 
     /// The clients that call IdPs.
@@ -149,7 +151,7 @@ impl Providers {
                 }
             }
         };
-        outcome(receiver).await
+        outcome(receiver).await.map(|fetched| fetched.provider)
     }
 
     /// The same IdP with newer keys than those of `used`. If the cache has none, all documents are
@@ -158,21 +160,23 @@ impl Providers {
         &self,
         connection: &Arc<Connection>,
         used: &Arc<Provider>,
-    ) -> Option<Arc<Provider>> {
+    ) -> Option<FreshKeys> {
         let entry = self.entry(connection)?;
         let now = self.clock.monotonic();
         let receiver = {
             let mut state = entry.lock();
-            let current = state.current.as_ref().map(|current| Arc::clone(&current.provider))?;
-            if !Arc::ptr_eq(&current, used) {
-                return Some(current);
+            let current = state.current.as_ref()?;
+            if !Arc::ptr_eq(&current.provider, used) {
+                let provider = Arc::clone(&current.provider);
+                return Some(FreshKeys { provider, are_shared: current.is_shared });
             }
             if !state.in_flight.contains_key(&Fetch::Keys) && !state.by_keys.take(now) {
                 return None;
             }
             self.start(Fetch::Keys, &entry, &mut state, connection)
         };
-        outcome(receiver).await.ok()
+        let Fetched { provider, origin, .. } = outcome(receiver).await.ok()?;
+        Some(FreshKeys { provider, are_shared: origin == Origin::Shared })
     }
 
     /// How old the connection's keys are, if it has any.
@@ -181,7 +185,7 @@ impl Providers {
         let entry = self.entry(connection)?;
         let now = self.clock.monotonic();
         let state = entry.lock();
-        let read_ago = now.since(state.current.as_ref()?.keys_read_at);
+        let read_ago = state.current.as_ref()?.keys_age(now);
         Some(KeysAge { read_ago, again_in: state.by_keys.wait(now) })
     }
 
@@ -201,7 +205,7 @@ impl Providers {
     /// usable. Called by a check, whose rate is limited.
     pub async fn renew(&self, connection: &Arc<Connection>) {
         let Some(entry) = self.entry(connection) else { return };
-        let receiver = self.start(Fetch::Renewal, &entry, &mut entry.lock(), connection);
+        let receiver = self.start(Fetch::Current, &entry, &mut entry.lock(), connection);
         // A failure is logged, and what was good stays in use.
         let _ = outcome(receiver).await;
     }
@@ -226,14 +230,20 @@ impl Providers {
         }
         let (sender, receiver) = watch::channel(None);
         state.in_flight.insert(fetch, receiver.clone());
-        let (entry, connection) = (Arc::clone(entry), Arc::clone(connection));
-        let http = self.http.of(Some(&connection.slug)).counting();
-        let (clock, entries) = (Arc::clone(&self.clock), self.entries.clone());
-        let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
-        let known = state.current.as_ref().map(|current| Arc::clone(&current.provider));
+        let fetcher = Fetcher {
+            connection: Arc::clone(connection),
+            redirect_uri: CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri(),
+            breaker: Arc::clone(&entry.breaker),
+            http: self.http.of(Some(&connection.slug)).clone(),
+            clock: Arc::clone(&self.clock),
+            shared: Arc::clone(&self.shared),
+        };
+        let known = state.current.as_ref().map(Current::known);
+        let (entry, entries) = (Arc::clone(entry), self.entries.clone());
         // It belongs to the call that started it, in logs and traces.
         let work = within_current(async move {
-            let outcome = fetched(fetch, &connection, known, &redirect_uri, &http, &entry).await;
+            let (outcome, afterwards) = fetcher.fetch(fetch, known.as_ref()).await;
+            let (connection, clock) = (&fetcher.connection, &fetcher.clock);
             if let Err(error) = &outcome {
                 tracing::warn!(
                     account.slug = %connection.slug,
@@ -243,38 +253,18 @@ impl Providers {
                     "failed to fetch metadata or keys of IdP"
                 );
             }
-            entry.weigh(&outcome, http.received());
-            entry.lock().apply_fetch(fetch, &outcome, clock.monotonic());
+            entry.weigh(&outcome);
+            entry.lock().apply_fetch(fetch, &outcome, clock.monotonic(), clock.unix_millis());
             sender.send_replace(Some(outcome));
             // The cache weighs what is put into it.
             entries.entry_by_ref(&connection.slug).and_compute_with(|cached| match cached {
                 Some(cached) if Arc::ptr_eq(cached.value(), &entry) => Op::Put(entry),
                 Some(_) | None => Op::Nop,
             });
+            fetcher.finish(afterwards).await;
         });
         self.tasks.spawn(BackgroundTask::ProviderFetch, work);
         receiver
-    }
-}
-
-async fn fetched(
-    fetch: Fetch,
-    connection: &Connection,
-    known: Option<Arc<Provider>>,
-    redirect_uri: &str,
-    http: &HttpClient,
-    entry: &Entry,
-) -> Outcome {
-    let breaker = Arc::clone(&entry.breaker);
-    let whole = Provider::fetch(connection, redirect_uri, http, breaker).await;
-    telemetry::provider_fetched("whole", whole.is_ok());
-    match (whole, fetch, known) {
-        (Err(_), Fetch::Keys, Some(known)) => {
-            let keys = known.with_fresh_keys(http).await;
-            telemetry::provider_fetched("keys", keys.is_ok());
-            keys.map(|provider| Fetched::Keys(Arc::new(provider)))
-        }
-        (whole, ..) => whole.map(|provider| Fetched::Whole(Arc::new(provider))),
     }
 }
 
@@ -312,36 +302,69 @@ impl Entry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// After a fetch of `received` bytes.
-    fn weigh(&self, outcome: &Outcome, received: u32) {
-        let weight = received.saturating_mul(PARSED).saturating_add(OVERHEAD);
-        match outcome {
-            Ok(Fetched::Whole(_)) => self.weight.store(weight, Ordering::Relaxed),
-            Ok(Fetched::Keys(_)) => {
+    fn weigh(&self, outcome: &Outcome) {
+        let Ok(fetched) = outcome else { return };
+        let size = u32::try_from(fetched.size).unwrap_or(u32::MAX);
+        let weight = size.saturating_mul(PARSED).saturating_add(OVERHEAD);
+        match fetched.origin {
+            Origin::Idp | Origin::Shared => self.weight.store(weight, Ordering::Relaxed),
+            Origin::IdpKeys => {
                 self.weight.fetch_max(weight, Ordering::Relaxed);
             }
-            Err(_) => {}
         }
+    }
+}
+
+impl Current {
+    /// `before`: what was in use until now.
+    fn new(
+        fetched: &Fetched,
+        before: Option<&Self>,
+        now: MonotonicMillis,
+        wall: UnixMillis,
+    ) -> Self {
+        let age = match (fetched.origin, before) {
+            (Origin::IdpKeys, Some(before)) => before.age(now),
+            (Origin::Idp | Origin::IdpKeys | Origin::Shared, _) => wall.since(fetched.read.all),
+        };
+        Self {
+            provider: Arc::clone(&fetched.provider),
+            read: fetched.read,
+            is_shared: fetched.origin == Origin::Shared,
+            taken_at: now,
+            age,
+            keys_age: wall.since(fetched.read.keys),
+        }
+    }
+
+    fn known(&self) -> Known {
+        Known { provider: Arc::clone(&self.provider), read: self.read }
+    }
+
+    fn age(&self, now: MonotonicMillis) -> Duration {
+        self.age.saturating_add(now.since(self.taken_at))
+    }
+
+    fn keys_age(&self, now: MonotonicMillis) -> Duration {
+        self.keys_age.saturating_add(now.since(self.taken_at))
     }
 }
 
 impl State {
     fn usable(&self, now: MonotonicMillis) -> Option<Arc<Provider>> {
         let current = self.current.as_ref()?;
-        let stale_from = current.fetched_at.after(current.provider.fresh_for);
-        (now < stale_from.after(KEEP_STALE)).then(|| Arc::clone(&current.provider))
+        let limit = current.provider.fresh_for.saturating_add(KEEP_STALE);
+        (current.age(now) < limit).then(|| Arc::clone(&current.provider))
     }
 
     fn age_seconds(&self, now: MonotonicMillis) -> f64 {
-        let fetched_at = self.current.as_ref().map_or(now, |current| current.fetched_at);
-        now.since(fetched_at).as_secs_f64()
+        self.current.as_ref().map_or(0.0, |current| current.age(now).as_secs_f64())
     }
 
     fn is_fresh(&self, now: MonotonicMillis) -> bool {
         // The last fifth is left for the renewal, so that no login waits for it.
-        let renewal =
-            |current: &Current| current.fetched_at.after(current.provider.fresh_for / 5 * 4);
-        self.current.as_ref().is_some_and(|current| now < renewal(current))
+        let is_fresh = |current: &Current| current.age(now) < current.provider.fresh_for / 5 * 4;
+        self.current.as_ref().is_some_and(is_fresh)
     }
 
     fn recent_failure(&self, now: MonotonicMillis) -> Option<ProviderError> {
@@ -350,21 +373,25 @@ impl State {
     }
 
     /// Stores the outcome of a fetch. A failed one never replaces a usable provider.
-    fn apply_fetch(&mut self, fetch: Fetch, outcome: &Outcome, now: MonotonicMillis) {
+    fn apply_fetch(
+        &mut self,
+        fetch: Fetch,
+        outcome: &Outcome,
+        now: MonotonicMillis,
+        wall: UnixMillis,
+    ) {
         self.in_flight.remove(&fetch);
         match (outcome, fetch) {
-            (Ok(Fetched::Whole(provider)), _) => {
-                let provider = Arc::clone(provider);
-                self.current = Some(Current { provider, fetched_at: now, keys_read_at: now });
+            (Ok(fetched), _) => {
+                self.current = Some(Current::new(fetched, self.current.as_ref(), now, wall));
+                match (fetched.origin, fetch) {
+                    (Origin::Shared, Fetch::Keys) => self.by_keys.give_back(),
+                    (Origin::IdpKeys, _) => return,
+                    (Origin::Idp | Origin::Shared, _) => {}
+                }
                 self.failed = None;
             }
-            (Ok(Fetched::Keys(provider)), _) => {
-                if let Some(current) = &mut self.current {
-                    current.provider = Arc::clone(provider);
-                    current.keys_read_at = now;
-                }
-            }
-            (Err(error), Fetch::Renewal) => {
+            (Err(error), Fetch::Renewal | Fetch::Current) => {
                 let asked = error.retry_after().unwrap_or_default().min(LONGEST_COOL_DOWN);
                 self.failed = Some((now.after(asked.max(COOL_DOWN)), error.clone()));
             }
@@ -383,13 +410,10 @@ fn too_many_waiting(connection: &Connection) -> ProviderError {
     ProviderError::Call { document: Document::Metadata, error }
 }
 
-async fn outcome(
-    mut receiver: watch::Receiver<Option<Outcome>>,
-) -> Result<Arc<Provider>, ProviderError> {
+async fn outcome(mut receiver: watch::Receiver<Option<Outcome>>) -> Outcome {
     let outcome = receiver.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
     match outcome {
-        Some(Ok(Fetched::Whole(provider) | Fetched::Keys(provider))) => Ok(provider),
-        Some(Err(error)) => Err(error),
+        Some(outcome) => outcome,
         // The task panicked, which was logged and counted.
         None => {
             let text = "the fetch of the IdP's metadata ended without an outcome";
@@ -398,8 +422,6 @@ async fn outcome(
     }
 }
 
-/// How long expired metadata and keys are used while the IdP fails.
-pub const KEEP_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long they are kept for an account without logins.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long after a failed fetch none is started, or as long as the IdP asks for (Retry-After).
@@ -419,12 +441,14 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::AtomicUsize;
 
+    use async_trait::async_trait;
     use http::HeaderMap;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use url::Url;
 
     use super::*;
-    use crate::model::time::UnixMillis;
+    use crate::model::documents::{Claim, IdpDocuments, Kept};
+    use crate::oidc::documents::Claimed;
     use crate::oidc::fuzzing::connection;
     use crate::oidc::http::CallPolicy;
     use crate::telemetry::call::{Call, trace_id};
@@ -448,11 +472,29 @@ mod tests {
         }
     }
 
+    struct StoreAway;
+
+    #[async_trait]
+    impl SharedDocuments for StoreAway {
+        async fn kept(&self, _: &Connection) -> Option<Kept> {
+            None
+        }
+
+        async fn claim(&self, _: &Connection) -> Claimed {
+            Claimed::Unknown
+        }
+
+        async fn keep(&self, _: &Connection, _: &IdpDocuments) {}
+
+        async fn release(&self, _: &Connection, _: Claim) {}
+    }
+
     /// At an address that isn't called, so that a fetch ends at once.
     fn providers(clock: Arc<dyn Clock>) -> (Providers, Arc<Connection>) {
         let http = HttpClients::new(&CallPolicy::default(), &BTreeMap::new()).expect("a client");
         let tasks = Tasks::new(Duration::from_millis(1));
-        let providers = Providers::new(http, tasks, clock, "https://a.example".to_owned(), 1);
+        let (origin, shared) = ("https://a.example".to_owned(), Arc::new(StoreAway));
+        let providers = Providers::new(http, tasks, clock, origin, shared, 1);
         let url = Url::parse("https://127.0.0.1/.well-known/openid-configuration");
         let connection = connection(MetadataSource::Discovery(url.expect("a URL")));
         (providers, Arc::new(connection))
@@ -494,7 +536,7 @@ mod tests {
         let entry = Entry::new(&connection);
         let error = too_many_waiting(&connection);
         assert!(error.to_string().contains("idp.example"), "{error}");
-        entry.weigh(&Err(error), 1_000_000);
+        entry.weigh(&Err(error));
         assert_eq!(entry.weight.load(Ordering::Relaxed), OVERHEAD, "nothing was kept");
     }
 }

@@ -29,6 +29,11 @@ impl RefetchLimit {
         }
         is_available
     }
+
+    /// Gives a fetch back for which the IdP was not asked.
+    pub(super) fn give_back(&mut self) {
+        self.full_at = self.full_at.map(|full_at| full_at.before(INTERVAL));
+    }
 }
 
 /// How old an IdP's keys are, for the refusal of a token that none of them verifies.
@@ -68,6 +73,8 @@ mod tests {
         assert!(taken(60_000) && !taken(60_000));
         assert!(taken(1_000_000) && taken(1_000_000) && taken(1_000_000) && !taken(1_000_000));
         assert_eq!(limit.wait(MonotonicMillis(1_010_000)), Duration::from_secs(20));
+        limit.give_back();
+        assert!(limit.take(MonotonicMillis(1_010_000)) && !limit.take(MonotonicMillis(1_010_000)));
     }
 
     #[test]

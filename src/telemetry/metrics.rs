@@ -243,7 +243,7 @@ pub fn provider_looked_up(outcome: &'static str, age_seconds: f64) {
 }
 
 /// An IdP's documents were fetched: `whole`, or `keys` alone where a token needs fresh keys and the metadata
-/// document can't be fetched.
+/// document can't be fetched; or those that another replica fetched were taken (`shared`).
 pub fn provider_fetched(documents: &'static str, has_succeeded: bool) {
     counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => outcome(has_succeeded))
         .increment(1);
@@ -420,7 +420,7 @@ fn begin_at_zero() {
         counter!(PROVIDER_LOOKUPS, "outcome" => outcome).absolute(0);
     }
     for (documents, outcome) in
-        [("whole", "ok"), ("whole", "error"), ("keys", "ok"), ("keys", "error")]
+        [("whole", "ok"), ("whole", "error"), ("keys", "ok"), ("keys", "error"), ("shared", "ok")]
     {
         counter!(PROVIDER_FETCHES, "documents" => documents, "outcome" => outcome).absolute(0);
     }
@@ -490,7 +490,7 @@ fn describe() {
     describe_counter!(
         PROVIDER_FETCHES,
         "fetches of IdP documents: whole, or keys alone if a token needs fresh ones and the metadata \
-         can't be fetched"
+         can't be fetched, or shared: those that another replica fetched"
     );
     describe_histogram!(PROVIDER_AGE, Unit::Seconds, "age of the IdP metadata that a call used");
     describe_gauge!(

@@ -5,6 +5,7 @@
 //! `tests/faults` runs it and prints the table.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{channel, eventually, own_redis, refused};
 use crate::redis_topologies::{fill, make_room};
 use crate::rig::{Balancer, Rig, begin_at, complete_at};
+use crate::servers::Postgres;
 
 /// Whose logins a fault may touch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,6 +243,26 @@ impl Table {
 const HEAD: &str = "| fault | begun | finished | refused | of these dropped by the store | of these in flight | not begun | calls repeated | lost | other accounts' logins refused |\n\
                     |---|---|---|---|---|---|---|---|---|---|\n";
 
+/// Stops PostgreSQL, keeps a copy of its files, as a backup does, and runs it again.
+async fn back_up(postgres: &mut Postgres) {
+    postgres.kill();
+    copy(&postgres.folder, &postgres.folder.with_extension("backup"));
+    postgres.run().await;
+}
+
+/// Kills PostgreSQL and puts the files of the backup in the place of its own.
+fn kill_and_restore(postgres: &mut Postgres) {
+    postgres.kill();
+    std::fs::remove_dir_all(&postgres.folder).expect("removed");
+    copy(&postgres.folder.with_extension("backup"), &postgres.folder);
+}
+
+/// Copies a directory with the owners of its files.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(copied.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes three minutes and needs an idle machine: tests/run runs it after the other tests"]
 async fn no_login_is_lost() {
@@ -436,14 +458,14 @@ async fn subtle_faults(rig: &mut Rig, table: &Table) {
     assert!(row.repeated > 0, "logins met the fault: {row:?}");
     table.add("Redis is full for 3 s", &row);
 
-    rig.postgres.back_up().await;
+    back_up(&mut rig.postgres).await;
     let row = rig
         .under_load(At::Elsewhere, async |rig| {
             rig.create(0, rig.idp.connection("recent")).await.expect("created");
             for replica in 0..2 {
                 rig.begins(replica, "recent").await.expect("known to the replica");
             }
-            rig.postgres.kill_and_restore();
+            kill_and_restore(&mut rig.postgres);
             sleep(Duration::from_secs(1)).await;
             rig.postgres.run().await;
             for replica in 0..2 {

@@ -24,6 +24,7 @@ mod history;
 mod hostile;
 mod identities;
 mod idps;
+mod kept_metadata;
 mod limits;
 mod logout_url;
 mod operations;

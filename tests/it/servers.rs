@@ -114,20 +114,6 @@ impl Postgres {
         server.signal(signal);
     }
 
-    /// Stops it, keeps a copy of its files, as a backup does, and runs it again.
-    pub(crate) async fn back_up(&mut self) {
-        self.kill();
-        copy(&self.folder, &self.folder.with_extension("backup"));
-        self.run().await;
-    }
-
-    /// Kills it and puts the files of the backup in the place of its own.
-    pub(crate) fn kill_and_restore(&mut self) {
-        self.kill();
-        std::fs::remove_dir_all(&self.folder).expect("removed");
-        copy(&self.folder.with_extension("backup"), &self.folder);
-    }
-
     /// Kills it at once.
     pub(crate) fn kill(&mut self) {
         // Stopped first, so that it can't recover while its children are killed.
@@ -143,12 +129,6 @@ impl Drop for Postgres {
             self.kill();
         }
     }
-}
-
-/// Copies a directory with the owners of its files.
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
-    assert!(copied.success());
 }
 
 fn is_root() -> bool {

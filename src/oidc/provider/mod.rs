@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use openidconnect::core::CoreClient;
 use openidconnect::{ClientId, IssuerUrl, JsonWebKeySet, RedirectUrl};
 use serde_json::{Map, Value};
@@ -28,12 +29,13 @@ use super::breaker::{CircuitBreaker, Permit};
 use super::error::{
     CallError, Document, ExchangeError, IdTokenError, Problem, ProviderError, UserInfoError,
 };
-use super::http::{HttpClient, host_of};
+use super::http::{Answer, HttpClient, host_of};
 use super::keys::{self, KeySet};
 use super::metadata::Metadata;
 use super::verify::{self, Expected, IssuerPolicy, VerifiedClaims};
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, Issuer, LogoutStyle, TENANT_PLACEHOLDER};
+use crate::model::documents::IdpDocuments;
 use crate::model::login::{AuthorizationCode, Nonce, PkceVerifier};
 use crate::model::redact::Redactor;
 use crate::model::time::{MonotonicMillis, UnixSeconds};
@@ -61,6 +63,20 @@ struct Fixed {
     redactor: Redactor,
 }
 
+/// The documents of an IdP, as it sent them.
+pub(super) struct Published {
+    /// `None`: the endpoints are manual.
+    pub(super) metadata: Option<Bytes>,
+    pub(super) keys: Bytes,
+}
+
+impl Published {
+    /// Bytes of both.
+    pub(super) fn size(&self) -> usize {
+        self.metadata.as_ref().map_or(0, Bytes::len) + self.keys.len()
+    }
+}
+
 impl Provider {
     /// Fetches the metadata document, unless the endpoints are manual, and the keys.
     pub(super) async fn fetch(
@@ -68,23 +84,51 @@ impl Provider {
         redirect_uri: &str,
         http: &HttpClient,
         breaker: Arc<CircuitBreaker>,
-    ) -> Result<Self, ProviderError> {
-        let redactor = Redactor::of_client(&connection.settings.client_id, &connection.secrets);
-        let fetched = Self::fetch_with(connection, redirect_uri, http, breaker, redactor.clone());
-        fetched.await.map_err(|error| redacted(error, &redactor))
+    ) -> Result<(Self, Published), ProviderError> {
+        let fetched = Self::fetch_unredacted(connection, redirect_uri, http, breaker).await;
+        fetched.map_err(|error| redacted(error, &redactor_of(connection)))
     }
 
-    async fn fetch_with(
+    async fn fetch_unredacted(
         connection: &Connection,
         redirect_uri: &str,
         http: &HttpClient,
         breaker: Arc<CircuitBreaker>,
-        redactor: Redactor,
+    ) -> Result<(Self, Published), ProviderError> {
+        let (metadata, document) = Metadata::of(connection, http).await?;
+        let (keys, answer) = keys::fetch(&metadata.endpoints.jwks, http).await?;
+        let max_ages = [document.as_ref().and_then(Answer::max_age), answer.max_age()];
+        let fresh_for = max_ages.into_iter().flatten().min().unwrap_or(FRESH_BY_DEFAULT);
+        let provider =
+            Self::new(connection, redirect_uri, http, breaker, metadata, keys, fresh_for)?;
+        let metadata = document.map(|answer| answer.body);
+        Ok((provider, Published { metadata, keys: answer.body }))
+    }
+
+    /// An IdP by documents that were fetched earlier.
+    pub(super) fn of(
+        connection: &Connection,
+        redirect_uri: &str,
+        http: &HttpClient,
+        breaker: Arc<CircuitBreaker>,
+        documents: &IdpDocuments,
     ) -> Result<Self, ProviderError> {
-        let metadata = Metadata::of(connection, http).await?;
-        let (keys, keys_max_age) = keys::fetch(&metadata.endpoints.jwks, http).await?;
-        let max_ages = [metadata.max_age, keys_max_age].into_iter().flatten();
-        let max_age = max_ages.min().unwrap_or(FRESH_BY_DEFAULT);
+        let document = documents.metadata.as_deref();
+        let metadata = Metadata::read(connection, document, http.addresses())?;
+        let keys = keys::read(&metadata.endpoints.jwks, documents.keys.as_bytes())?;
+        let fresh_for = documents.fresh_for;
+        Self::new(connection, redirect_uri, http, breaker, metadata, keys, fresh_for)
+    }
+
+    fn new(
+        connection: &Connection,
+        redirect_uri: &str,
+        http: &HttpClient,
+        breaker: Arc<CircuitBreaker>,
+        metadata: Metadata,
+        keys: KeySet,
+        fresh_for: Duration,
+    ) -> Result<Self, ProviderError> {
         let settings = &connection.settings;
         let issuer = metadata.issuer.clone();
         let issuer_policy = if issuer.is_tenant_template() {
@@ -111,19 +155,23 @@ impl Provider {
             client_id: settings.client_id.clone(),
             additional_audiences: settings.additional_audiences.clone(),
             logout_style: settings.logout_style,
-            http: http.uncounted(),
+            http: http.clone(),
             metadata,
-            redactor,
+            redactor: redactor_of(connection),
         };
-        let fresh_for = max_age.clamp(FRESH_AT_LEAST, FRESH_AT_MOST);
+        let fresh_for = fresh_for.clamp(FRESH_AT_LEAST, FRESH_AT_MOST);
         Ok(Self { fixed: Arc::new(fixed), keys, fresh_for })
     }
 
-    /// The same IdP with the keys that it publishes now.
-    pub(super) async fn with_fresh_keys(&self, http: &HttpClient) -> Result<Self, ProviderError> {
+    /// The same IdP with the keys that it publishes now, and those as it sent them.
+    pub(super) async fn with_fresh_keys(
+        &self,
+        http: &HttpClient,
+    ) -> Result<(Self, Bytes), ProviderError> {
         let fetched = keys::fetch(&self.fixed.metadata.endpoints.jwks, http).await;
-        let (keys, _) = fetched.map_err(|error| redacted(error, &self.fixed.redactor))?;
-        Ok(Self { fixed: Arc::clone(&self.fixed), keys, fresh_for: self.fresh_for })
+        let (keys, answer) = fetched.map_err(|error| redacted(error, &self.fixed.redactor))?;
+        let provider = Self { fixed: Arc::clone(&self.fixed), keys, fresh_for: self.fresh_for };
+        Ok((provider, answer.body))
     }
 
     /// The issuer identifier, or Entra's template of it.
@@ -278,6 +326,10 @@ impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").field("issuer", self.issuer()).finish_non_exhaustive()
     }
+}
+
+fn redactor_of(connection: &Connection) -> Redactor {
+    Redactor::of_client(&connection.settings.client_id, &connection.secrets)
 }
 
 fn redacted(mut error: ProviderError, redactor: &Redactor) -> ProviderError {
