@@ -1,0 +1,92 @@
+"""What an IdP answers to right and wrong requests: the facts behind its rows."""
+
+import base64
+import json
+import secrets
+import urllib.parse
+
+from browser import Browser, text_of
+
+WRONG = "a-wrong-secret-of-the-matrix"
+
+
+def token_answer(metadata, client_id, secret, method, form):
+    """The answer of the token endpoint; `method` is basic, post or raw (Basic without form encoding)."""
+    form, headers = dict(form), {"Accept": "application/json"}
+    if method == "post":
+        form |= {"client_id": client_id, "client_secret": secret}
+    else:
+        encode = urllib.parse.quote_plus if method == "basic" else str
+        pair = f"{encode(client_id)}:{encode(secret)}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    page = Browser().request("POST", metadata["token_endpoint"], urllib.parse.urlencode(form), headers)
+    try:
+        answer = json.loads(page.body)
+        error, description = answer.get("error"), answer.get("error_description")
+        said = "a token" if "access_token" in answer else f"{error}: {description}" if description else f"{error}"
+    except ValueError:
+        said = f"no JSON: {text_of(page.body)[:120]!r}"
+    return f"{page.status} {page.headers.get_content_type()}, {said}"
+
+
+def made_up_code(redirect_uri):
+    return {"grant_type": "authorization_code", "code": secrets.token_urlsafe(24), "redirect_uri": redirect_uri,
+            "code_verifier": secrets.token_urlsafe(48)}
+
+
+def authorize(metadata, client_id, redirect_uri, **extra):
+    query = {"response_type": "code", "client_id": client_id, "redirect_uri": redirect_uri,
+             "scope": "openid email profile", "state": secrets.token_urlsafe(16), "nonce": secrets.token_urlsafe(16),
+             "code_challenge": secrets.token_urlsafe(32)[:43], "code_challenge_method": "S256", **extra}
+    return end_of(metadata["authorization_endpoint"], query, redirect_uri)
+
+
+def end_of(endpoint, query, ours):
+    origin = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(ours))
+    page = Browser().wander(endpoint + "?" + urllib.parse.urlencode(query), origin)
+    if page.is_redirect:
+        at = urllib.parse.urlsplit(page.location)
+        query = dict(urllib.parse.parse_qsl(at.query))
+        said = {name: query[name] for name in ("error", "error_description", "code") if name in query}
+        said = {name: "…" if name == "code" else value for name, value in said.items()}
+        return f"{page.status} to {at.path} with {said}"
+    return f"{page.status} {page.headers.get_content_type()} at {urllib.parse.urlsplit(page.url).path}: {text_of(page.body)[:700]!r}"
+
+
+def answers(metadata, basic, post, odd):
+    """Pairs of what was sent and what the IdP answered."""
+    both = {"basic": basic, "post": post}
+    for own, client in both.items():
+        other = "post" if own == "basic" else "basic"
+        for method, word in ((own, "its method"), (other, "the other method")):
+            for secret, which in ((client.secret, "right secret"), (WRONG, "wrong secret")):
+                for grant in ("client_credentials", "made-up code"):
+                    form = {"grant_type": "client_credentials"} if grant == "client_credentials" else made_up_code(client.redirect_uris[0])
+                    said = token_answer(metadata, client.id, secret, method, form)
+                    yield f"client for {own}, sent by {method} ({word}), {which}, {grant}", said
+    for method in ("basic", "raw", "post"):
+        said = token_answer(metadata, odd.id, odd.secret, method, made_up_code(odd.redirect_uris[0]))
+        yield f"client for basic with secret {odd.secret!r}, sent by {method}, made-up code", said
+    said = token_answer(metadata, "nobody", WRONG, "basic", made_up_code(basic.redirect_uris[0]))
+    yield "unknown client, basic, made-up code", said
+    unregistered = basic.redirect_uris[0].replace("/callback/", "/callback/unregistered/")
+    for prompt in ({"prompt": "none"}, {}):
+        word = "prompt=none" if prompt else "no prompt"
+        yield f"authorization, registered redirect URI, {word}", authorize(metadata, basic.id, basic.redirect_uris[0], **prompt)
+        yield f"authorization, unregistered redirect URI, {word}", authorize(metadata, basic.id, unregistered, **prompt)
+        yield f"authorization, unknown client, {word}", authorize(metadata, "nobody", basic.redirect_uris[0], **prompt)
+    yield "authorization, unknown scope, prompt=none", authorize(metadata, basic.id, basic.redirect_uris[0], prompt="none", scope="openid email profile made-up")
+    endpoint = metadata.get("end_session_endpoint")
+    if not endpoint:
+        yield "logout", "the metadata has no end_session_endpoint"
+        return
+    uri = basic.post_logout_uris[0]
+    for word, query in (
+        ("client_id only", {"client_id": basic.id}),
+        ("client_id and registered URI", {"client_id": basic.id, "post_logout_redirect_uri": uri}),
+        ("client_id and unregistered URI", {"client_id": basic.id, "post_logout_redirect_uri": uri + "unregistered/"}),
+        ("unknown client_id and registered URI", {"client_id": "nobody", "post_logout_redirect_uri": uri}),
+        ("registered URI without client_id", {"post_logout_redirect_uri": uri}),
+        ("nothing", {}),
+    ):
+        yield f"logout without session, {word}", end_of(endpoint, query, uri)

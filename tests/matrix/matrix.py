@@ -1,0 +1,122 @@
+"""Runs the program against real IdPs, and prints what it says of right and wrong set-ups. Called by tests/matrix/run."""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+from answers import answers
+from idp import Client, Ground
+from rows import ODD_SECRET, Matrix
+from service import Service
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+DOCUMENT = ROOT / "docs" / "idps.md"
+PUBLIC = "http://localhost:8080"
+SECRET = "Xo2r9-secret-of-the-matrix-4711"
+MAX_TEXT = 500
+
+
+def clients():
+    """What the customer's IdP admin registers. One client has the URIs of the accounts with something wrong, too."""
+
+    def client(slug, secret, method, *others, without_logout=()):
+        homes = [f"{PUBLIC}/app/accounts/oidc/{name}/login/" for name in (slug, *others, *without_logout)]
+        kept = homes[: len(homes) - len(without_logout)]
+        return Client(slug, secret, method, [f"{home}callback/" for home in homes], kept)
+
+    return [
+        client("by-basic", f"{SECRET}-b", "client_secret_basic", "wrong-secret", "wrong-method", "wrong-issuer",
+               without_logout=["wrong-logout-uri"]),
+        client("by-post", f"{SECRET}-p", "client_secret_post"),
+        client("odd", ODD_SECRET, "client_secret_basic"),
+    ]
+
+
+def load(name):
+    path = pathlib.Path(__file__).parent / name / "setup.py"
+    if not path.exists():
+        raise SystemExit(f"{name} is not an IdP of the matrix: choose from {', '.join(known())}")
+    spec = importlib.util.spec_from_file_location(f"setup_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def known():
+    return sorted(path.parent.name for path in pathlib.Path(__file__).parent.glob("*/setup.py"))
+
+
+def run(name, options, work):
+    """Prints the IdP's rows, and returns how many are not as they must be, and the table."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "peerpanda-sso" / "matrix"
+    setup, ground, registered = load(name), Ground(name, cache, work), clients()
+    service, begun = None, time.monotonic()
+    try:
+        issuer = setup.start(ground, registered).rstrip("/")
+        metadata = ground.wait_for(f"{issuer}/.well-known/openid-configuration")
+        print(f"\n## {setup.TITLE} (started in {time.monotonic() - begun:.0f} s)\n", flush=True)
+        if options.answers:
+            for sent, said in answers(metadata, *registered):
+                print(f"- {sent}: {said}".replace(issuer, "ISSUER"), flush=True)
+            return 0, []
+        folder = ground.work / "service"
+        folder.mkdir()
+        service = Service(options.program, ROOT / "proto", folder, PUBLIC)
+        table, faults = ["| Set-up | | Outcome | Who acts | What the program says |", "|---|---|---|---|---|"], 0
+        for row in Matrix(setup, service, PUBLIC, issuer, registered).rows():
+            text = plain(row.text, issuer)
+            line = f"| {row.title} | {row.subject} | {row.outcome} | {row.actor.lower()} | {text} |"
+            table.append(line)
+            print(line if not row.fault else f"{line}\n  NOT RIGHT: {row.fault}", flush=True)
+            faults += bool(row.fault)
+        return faults, table
+    except BaseException:
+        print(ground.log()[-4000:], file=sys.stderr)
+        raise
+    finally:
+        if service:
+            service.stop()
+        ground.stop()
+
+
+def plain(text, issuer):
+    """The text for a table: without what differs from run to run."""
+    origin = re.match(r"https?://[^/]+", issuer)[0]
+    text = text.replace(issuer, "ISSUER").replace(origin, "ORIGIN").replace(origin.split("//")[1], "HOST")
+    # A made-up URI; a state.
+    text = re.sub(r"(?<=unregistered-)\w{8}\b|\b[\w-]{43}\b", "…", text)
+    text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def write(name, table):
+    """Replaces the IdP's table in docs/idps.md."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    head, rest = DOCUMENT.read_text().split(begin)
+    DOCUMENT.write_text(head + begin + "\n".join(["", *table, "", ""]) + end + rest.split(end, 1)[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="IdPs; all without one")
+    parser.add_argument("--program", required=True, help="peerpanda-sso")
+    parser.add_argument("--answers", action="store_true", help="print what the IdP itself answers to right and wrong requests")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/idps.md")
+    options = parser.parse_args()
+    wrong = 0
+    for name in options.names or known():
+        with tempfile.TemporaryDirectory() as work:
+            faults, table = run(name, options, work)
+        wrong += faults
+        if options.write and table:
+            write(name, table)
+    print(f"\n{wrong} rows are not right" if wrong else "\nall rows are right")
+    return 1 if wrong else 0
+
+
+sys.exit(main())
