@@ -115,20 +115,30 @@ class Form:
     fields: list = field(default_factory=list)
 
     def filled(self, person):
-        pairs = []
-        is_submitted = False
-        for tag, name, kind, value in self.fields:
-            if kind == "submit" or tag == "button" and kind not in ("button", "reset"):
-                # The button that agrees comes first or has a name that says so.
-                refuses = any(word in f"{name} {value}".lower() for word in ("cancel", "deny", "reject", "abort"))
-                if name and not refuses and not is_submitted:
-                    pairs.append((name, value))
-                    is_submitted = True
+        """The fields as the person sends them: every box ticked, by the button that agrees."""
+        pairs, buttons = [], []
+        for name, kind, value in self.fields:
+            if kind == "submit":
+                buttons.append((name, value))
             elif name in person:
                 pairs.append((name, person[name]))
             elif name and kind not in ("button", "reset", "image", "file"):
                 pairs.append((name, value))
-        return pairs
+        agreeing = min(buttons, key=lambda button: rank(" ".join(button)), default=("", ""))
+        return [*pairs, agreeing] if agreeing[0] else pairs
+
+
+AGREES = ("accept", "allow", "approve", "yes", "logout")
+REFUSES = ("cancel", "deny", "reject", "abort")
+
+
+def rank(button):
+    """Orders the buttons of a form: the one that agrees, one that says neither, one that refuses."""
+    button = button.lower()
+    for place, word in enumerate(AGREES):
+        if word in button:
+            return place
+    return len(AGREES) + any(word in button for word in REFUSES)
 
 
 class _Forms(HTMLParser):
@@ -144,7 +154,7 @@ class _Forms(HTMLParser):
         elif self.open and tag in ("input", "button"):
             kind = (attrs.get("type") or ("submit" if tag == "button" else "text")).lower()
             value = attrs.get("value") or ("on" if kind in ("checkbox", "radio") else "")
-            self.open.fields.append((tag, attrs.get("name") or "", kind, value))
+            self.open.fields.append((attrs.get("name") or "", kind, value))
 
     def handle_endtag(self, tag):
         if tag == "form":
