@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -108,6 +109,8 @@ def main():
     parser.add_argument("--answers", action="store_true", help="print what the IdP itself answers to right and wrong requests")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/idps.md")
     options = parser.parse_args()
+    # The servers are stopped then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     wrong = 0
     for name in options.names or known():
         with tempfile.TemporaryDirectory() as work:
