@@ -19,7 +19,9 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "idps.md"
 PUBLIC = "http://localhost:8080"
 SECRET = "Xo2r9-secret-of-the-matrix-4711"
-MAX_TEXT = 500
+MAX_TEXT = 600
+# Of a table, before its first row.
+HEAD_LINES = 4
 
 
 def clients():
@@ -68,7 +70,7 @@ def run(name, options, work):
         folder = ground.work / "service"
         folder.mkdir()
         service = Service(options.program, ROOT / "proto", folder, PUBLIC)
-        table, faults = ["| Set-up | | Outcome | Who acts | What the program says |", "|---|---|---|---|---|"], 0
+        table, faults = [f"{setup.TITLE}:", "", "| Set-up | | Outcome | Who acts | What the program says |", "|---|---|---|---|---|"], 0
         for row in Matrix(setup, service, PUBLIC, issuer, registered).rows():
             text = plain(row.text, issuer)
             line = f"| {row.title} | {row.subject} | {row.outcome} | {row.actor.lower()} | {text} |"
@@ -95,11 +97,15 @@ def plain(text, issuer):
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
-def write(name, table):
-    """Replaces the IdP's table in docs/idps.md."""
+def is_documented(name, table, writes):
+    """Whether docs/idps.md has this table, after writing it there if asked to."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    head, rest = DOCUMENT.read_text().split(begin)
-    DOCUMENT.write_text(head + begin + "\n".join(["", *table, "", ""]) + end + rest.split(end, 1)[1])
+    text = DOCUMENT.read_text()
+    head, rest = text.split(begin)
+    new = head + begin + "\n".join(["", *table, "", ""]) + end + rest.split(end, 1)[1]
+    if writes:
+        DOCUMENT.write_text(new)
+    return writes or new == text
 
 
 def main():
@@ -111,15 +117,18 @@ def main():
     options = parser.parse_args()
     # The servers are stopped then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    wrong = 0
+    wrong = rows = stale = 0
     for name in options.names or known():
         with tempfile.TemporaryDirectory() as work:
             faults, table = run(name, options, work)
         wrong += faults
-        if options.write and table:
-            write(name, table)
-    print(f"\n{wrong} rows are not right" if wrong else "\nall rows are right")
-    return 1 if wrong else 0
+        rows += max(len(table) - HEAD_LINES, 0)
+        if table and not is_documented(name, table, options.write):
+            print(f"\n{DOCUMENT.name} has another table: tests/matrix/run --write {name} accepts this one")
+            stale += 1
+    if not options.answers:
+        print(f"\n{rows - wrong} passed, {wrong} failed")
+    return 1 if wrong or stale else 0
 
 
 sys.exit(main())

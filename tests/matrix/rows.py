@@ -16,7 +16,7 @@ ALWAYS, IF_RIGHT, IF_WRONG = "always", "if right", "if wrong"
 
 @dataclass
 class Row:
-    """One set-up, and what came of it."""
+    """One set-up and its outcome."""
 
     title: str
     subject: str
@@ -41,18 +41,21 @@ class Matrix:
         for slug in ("by-basic", "by-post"):
             yield from self.right(slug)
         yield from self.odd_secret()
-        yield from self.wrong("wrong-secret", "client.credentials", "SUPPORT", secret=WRONG_SECRET)
+        yield self.wrong("wrong-secret", "client.credentials", "SUPPORT", [], secret=WRONG_SECRET)
         yield self.refused_login("wrong-secret")
         if getattr(self.setup, "ENFORCES_METHOD", True):
-            yield from self.wrong("wrong-method", "client.credentials", "SUPPORT", method="client_secret_post")
+            yield self.wrong("wrong-method", "client.credentials", "SUPPORT", ["client_secret_basic"], method="client_secret_post")
             yield self.refused_login("wrong-method")
         else:
             self.create("wrong-method", method="client_secret_post")
-            yield self.checked("wrong-method: the IdP accepts both", "wrong-method", {"client.credentials": ["PASS"]})
-        yield from self.wrong("wrong-redirect-uri", "client.redirect_uri", "CUSTOMER_IDP_ADMIN")
-        yield from self.wrong("wrong-issuer", "metadata.issuer", "SUPPORT", more=["--issuer", self.issuer.rstrip("/") + "/other"])
+            yield self.checked("wrong method: the IdP accepts both", "wrong-method", {"client.credentials": ["PASS"]})
+        uri = f"{self.public}/app/accounts/oidc/wrong-redirect-uri/login/callback/"
+        yield self.wrong("wrong-redirect-uri", "client.redirect_uri", "CUSTOMER_IDP_ADMIN", [uri])
+        other = ["--issuer", self.issuer + "/other"]
+        yield self.wrong("wrong-issuer", "metadata.issuer", "SUPPORT", [f'"{self.issuer}"'], more=other)
         if self.has_logout:
-            yield from self.wrong("wrong-logout-uri", "logout.endpoint", "CUSTOMER_IDP_ADMIN")
+            uri = f"{self.public}/app/accounts/oidc/wrong-logout-uri/login/"
+            yield self.wrong("wrong-logout-uri", "logout.endpoint", "CUSTOMER_IDP_ADMIN", [uri])
 
     def create(self, slug, secret=None, method=None, more=()):
         client = self.clients.get(slug, self.clients["by-basic"])
@@ -64,8 +67,7 @@ class Matrix:
         self.create(slug)
         title = f"right set-up, {slug}"
         yield self.checked(title, slug, self.right_outcomes())
-        browser = Browser()
-        yield self.login(f"{title}: test login", slug, browser)
+        yield self.logged_in(f"{title}: test login", slug, Browser())[0]
         yield self.checked(f"{title}, after the test login", slug, self.right_outcomes())
         try:
             self.service.must("activate", slug)
@@ -97,15 +99,16 @@ class Matrix:
             if actual not in allowed:
                 faults.append(f"{check} must be {' or '.join(allowed)}, not {actual}")
         passed = f"{len(results) - len(others)} checks passed"
-        said = [f"{outcome(result)} {result['id']}: {result['found']}" for result in others]
+        texts = [f"{outcome(result)} {result['id']}: {said(result)}" for result in others]
         worst = next((name for name in ("FAIL", "WARN") if any(outcome(result) == name for result in others)), "PASS")
-        return Row(title, "check", worst, "", "; ".join([passed, *said]), "; ".join(faults))
+        return Row(title, "check", worst, "", "; ".join([passed, *texts]), "; ".join(faults))
 
-    def wrong(self, slug, check, actor, secret=None, method=None, more=()):
-        """One fault: one finding, with the right owner, and nothing else that fails or warns."""
+    def wrong(self, slug, check, actor, words, secret=None, method=None, more=()):
+        """One fault: one finding, with the right owner and these words, and nothing else that fails or warns."""
         self.create(slug, secret, method, more)
         results = self.service.check(slug)
         result = results.get(check, {})
+        text = said(result)
         faults = []
         if self.undecided.get(check) in (ALWAYS, IF_WRONG):
             if outcome(result) != "INCONCLUSIVE":
@@ -113,22 +116,21 @@ class Matrix:
         else:
             if (outcome(result), owner(result)) != ("FAIL", actor):
                 faults.append(f"{check} must be FAIL for {actor}")
+            faults += [f"must say {word}" for word in words if word not in text]
         for other in results.values():
             if other["id"] != check and outcome(other) in ("FAIL", "WARN"):
                 faults.append(f"{other['id']} must not be {outcome(other)}: {other['found']}")
-        remedy = f" → {result['remedy']}" if result.get("remedy") else ""
-        yield Row(slug, check, outcome(result), owner(result), result.get("found", "") + remedy, "; ".join(faults))
+        return Row(words_of(slug), check, outcome(result), owner(result), text, "; ".join(faults))
 
     def odd_secret(self):
-        self.create("odd")
+        title = "secret with special characters, by basic"
         if getattr(self.setup, "DECODES_BASIC", True):
-            yield self.checked("secret with special characters, by basic", "odd", {"client.credentials": ["PASS"]})
-            yield self.login("secret with special characters, by basic: login", "odd", Browser())
-            return
-        results = self.service.check("odd")
-        result = results["client.credentials"]
-        fault = "" if (outcome(result), owner(result)) == ("FAIL", "SUPPORT") else "client.credentials must be FAIL for SUPPORT"
-        yield Row("secret with special characters, by basic", "client.credentials", outcome(result), owner(result), result["found"], fault)
+            self.create("odd")
+            yield self.checked(title, "odd", {"client.credentials": ["PASS"]})
+            yield self.logged_in(f"{title}: login", "odd", Browser())[0]
+        else:
+            row = self.wrong("odd", "client.credentials", "SUPPORT", ["character"])
+            yield Row(title, row.subject, row.outcome, row.actor, row.text, row.fault)
 
     def logged_in(self, title, slug, browser):
         try:
@@ -142,21 +144,23 @@ class Matrix:
         fault = "" if actual == self.identity else f"the identity must be {self.identity}"
         return Row(title, "login", "PASS", "", f"{actual[1]} {actual[2]}, {actual[0]}", fault), completed
 
-    def login(self, title, slug, browser):
-        return self.logged_in(title, slug, browser)[0]
-
     def refused_login(self, slug):
-        """The login fails for the reason that the check found."""
-        title = f"{slug}: login"
+        """The login fails for the reason that the check found, and its attempt says the same."""
+        title = f"{words_of(slug)}: login"
         try:
             url, binding = self.service.begin(slug)
             callback = Browser().drive(url, self.public, self.person)
             self.service.complete(slug, callback, binding)
         except Refused as refused:
-            who = refused.metadata.get("owner", "").upper()
-            said = f"{refused.reason} ({refused.metadata.get('cause')}): {refused.text}"
-            fault = "" if (refused.reason, who) == ("CLIENT_REJECTED", "SUPPORT") else "must be CLIENT_REJECTED for SUPPORT"
-            return Row(title, "login", "REFUSED", who, said, fault)
+            stated = (refused.reason, refused.metadata.get("cause"), refused.metadata.get("owner"))
+            attempt = self.service.attempts(slug)[0]
+            faults = []
+            if (stated[0], stated[2]) != ("CLIENT_REJECTED", "support"):
+                faults.append("must be CLIENT_REJECTED for support")
+            if (attempt["reason"], attempt["cause"], attempt["owner"]) != stated:
+                faults.append(f"the attempt must have the refusal's reason, cause and owner: {attempt}")
+            text = f"{stated[0]} ({stated[1]}): {refused.text} → {attempt.get('remedy')}"
+            return Row(title, "login", "REFUSED", stated[2].upper(), text, "; ".join(faults))
         except Stuck as stuck:
             return Row(title, "login", "STUCK", "", str(stuck), "must be refused by the service")
         return Row(title, "login", "PASS", "", "", "must be refused")
@@ -178,6 +182,14 @@ class Matrix:
         if again.is_redirect:
             fault = "the IdP's session must have ended"
         return Row(title, "logout", "PASS", "", "back at the post-logout redirect URI, and the IdP asks for the password again", fault)
+
+
+def words_of(slug):
+    return slug.replace("-", " ").replace("uri", "URI")
+
+
+def said(result):
+    return " → ".join(text for text in (result.get("found"), result.get("remedy")) if text)
 
 
 def outcome(result):

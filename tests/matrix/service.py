@@ -102,6 +102,10 @@ class Service:
             raise Failed(f"check {slug}: {errors or out}") from None
         return {result["id"]: result for result in answer["results"]}
 
+    def attempts(self, slug):
+        """The account's login attempts, newest first."""
+        return json.loads(self.must("attempts", slug, "--output", "json"))["attempts"]
+
     def begin(self, slug):
         """Returns where to send the browser, and the binding of the browser."""
         binding = secrets.token_urlsafe(24)
