@@ -91,8 +91,8 @@ def plain(text, issuer):
     """The text for a table: without what differs from run to run."""
     origin = re.match(r"https?://[^/]+", issuer)[0]
     text = text.replace(issuer, "ISSUER").replace(origin, "ORIGIN").replace(origin.split("//")[1], "HOST")
-    # A made-up URI; a state.
-    text = re.sub(r"(?<=unregistered-)\w{8}\b|\b[\w-]{43}\b", "…", text)
+    # A made-up URI; a state; a trace id.
+    text = re.sub(r"(?<=unregistered-)\w{8}\b|\b[\w-]{43}\b|\b[0-9a-f]{32}\b", "…", text)
     text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 

@@ -31,6 +31,7 @@ class Matrix:
     def __init__(self, setup, service, public, issuer, clients):
         self.setup, self.service, self.public, self.issuer = setup, service, public, issuer
         self.clients = {client.id: client for client in clients}
+        self.shown = ""
         self.has_logout = getattr(setup, "HAS_LOGOUT", True)
         self.undecided = getattr(setup, "UNDECIDED", {})
         self.person = {"username": PERSON["name"], "login": PERSON["name"], "password": PERSON["password"],
@@ -101,7 +102,9 @@ class Matrix:
         passed = f"{len(results) - len(others)} checks passed"
         texts = [f"{outcome(result)} {result['id']}: {said(result)}" for result in others]
         worst = next((name for name in ("FAIL", "WARN") if any(outcome(result) == name for result in others)), "PASS")
-        return Row(title, "check", worst, "", "; ".join([passed, *texts]), "; ".join(faults))
+        text = "; ".join([passed, *texts])
+        shown, self.shown = ("as before" if text == self.shown else text), text
+        return Row(title, "check", worst, "", shown, "; ".join(faults))
 
     def wrong(self, slug, check, actor, words, secret=None, method=None, more=()):
         """One fault: one finding, with the right owner and these words, and nothing else that fails or warns."""
