@@ -1,6 +1,6 @@
 module peerpanda-sso/tests/matrix/dex
 
-go 1.23
+go 1.24
 
 tool github.com/dexidp/dex/cmd/dex
 

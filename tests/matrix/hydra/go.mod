@@ -1,6 +1,6 @@
 module peerpanda-sso/tests/matrix/hydra
 
-go 1.22
+go 1.24
 
 replace github.com/gobuffalo/pop/v6 => github.com/ory/pop/v6 v6.2.1-0.20241121111754-e5dfc0f3344b
 
