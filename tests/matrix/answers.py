@@ -7,6 +7,7 @@ import urllib.parse
 
 from browser import Browser, text_of
 
+MAX_SHOWN = 700
 WRONG = "a-wrong-secret-of-the-matrix"
 
 
@@ -50,37 +51,46 @@ def end_of(endpoint, query, ours):
         said = {name: query[name] for name in ("error", "error_description", "code") if name in query}
         said = {name: "…" if name == "code" else value for name, value in said.items()}
         return f"{page.status} to {at.path} with {said}"
-    return f"{page.status} {page.headers.get_content_type()} at {urllib.parse.urlsplit(page.url).path}: {text_of(page.body)[:700]!r}"
+    path, text = urllib.parse.urlsplit(page.url).path, text_of(page.body)[:MAX_SHOWN]
+    return f"{page.status} {page.headers.get_content_type()} at {path}: {text!r}"
 
 
 def answers(metadata, basic, post, odd):
     """Pairs of what was sent and what the IdP answered."""
-    both = {"basic": basic, "post": post}
-    for own, client in both.items():
-        other = "post" if own == "basic" else "basic"
-        for method, word in ((own, "its method"), (other, "the other method")):
+    redirect_uri = basic.redirect_uris[0]
+
+    def grants(client, secret, method):
+        grants = {"client_credentials": {"grant_type": "client_credentials"}, "made-up code": made_up_code(client.redirect_uris[0])}
+        for grant, form in grants.items():
+            yield grant, token_answer(metadata, client.id, secret, method, form)
+
+    for own, client in {"basic": basic, "post": post}.items():
+        for method in (own, "post" if own == "basic" else "basic"):
             for secret, which in ((client.secret, "right secret"), (WRONG, "wrong secret")):
-                for grant in ("client_credentials", "made-up code"):
-                    form = {"grant_type": "client_credentials"} if grant == "client_credentials" else made_up_code(client.redirect_uris[0])
-                    said = token_answer(metadata, client.id, secret, method, form)
-                    yield f"client for {own}, sent by {method} ({word}), {which}, {grant}", said
+                for grant, said in grants(client, secret, method):
+                    yield f"client for {own}, sent by {method}, {which}, {grant}", said
     for method in ("basic", "raw", "post"):
         said = token_answer(metadata, odd.id, odd.secret, method, made_up_code(odd.redirect_uris[0]))
         yield f"client for basic with secret {odd.secret!r}, sent by {method}, made-up code", said
-    said = token_answer(metadata, "nobody", WRONG, "basic", made_up_code(basic.redirect_uris[0]))
+    said = token_answer(metadata, "nobody", WRONG, "basic", made_up_code(redirect_uri))
     yield "unknown client, basic, made-up code", said
-    unregistered = basic.redirect_uris[0].replace("/callback/", "/callback/unregistered/")
-    for prompt in ({"prompt": "none"}, {}):
-        word = "prompt=none" if prompt else "no prompt"
-        yield f"authorization, registered redirect URI, {word}", authorize(metadata, basic.id, basic.redirect_uris[0], **prompt)
-        yield f"authorization, unregistered redirect URI, {word}", authorize(metadata, basic.id, unregistered, **prompt)
-        yield f"authorization, unknown client, {word}", authorize(metadata, "nobody", basic.redirect_uris[0], **prompt)
-    yield "authorization, unknown scope, prompt=none", authorize(metadata, basic.id, basic.redirect_uris[0], prompt="none", scope="openid email profile made-up")
-    endpoint = metadata.get("end_session_endpoint")
+
+    # OIDC Core 3.1.2.1: "none" with another value is an error.
+    for prompt in ({"prompt": "none"}, {"prompt": "none login"}, {}):
+        word = "prompt=" + prompt["prompt"] if prompt else "no prompt"
+        for client_id, uri, which in (
+            (basic.id, redirect_uri, "registered redirect URI"),
+            (basic.id, redirect_uri + "unregistered/", "unregistered redirect URI"),
+            ("nobody", redirect_uri, "unknown client"),
+        ):
+            yield f"authorization, {which}, {word}", authorize(metadata, client_id, uri, **prompt)
+    said = authorize(metadata, basic.id, redirect_uri, prompt="none", scope="openid made-up")
+    yield "authorization, unknown scope, prompt=none", said
+
+    endpoint, uri = metadata.get("end_session_endpoint"), basic.post_logout_uris[0]
     if not endpoint:
         yield "logout", "the metadata has no end_session_endpoint"
         return
-    uri = basic.post_logout_uris[0]
     for word, query in (
         ("client_id only", {"client_id": basic.id}),
         ("client_id and registered URI", {"client_id": basic.id, "post_logout_redirect_uri": uri}),

@@ -50,6 +50,7 @@ class Matrix:
         else:
             self.create("wrong-method", method="client_secret_post")
             yield self.checked("wrong method: the IdP accepts both", "wrong-method", {"client.credentials": ["PASS"]})
+        yield self.wrong("wrong-client-id", "client.credentials", "SUPPORT", ["client id"], client_id="nobody")
         uri = f"{self.public}/app/accounts/oidc/wrong-redirect-uri/login/callback/"
         yield self.wrong("wrong-redirect-uri", "client.redirect_uri", "CUSTOMER_IDP_ADMIN", [uri])
         other = ["--issuer", self.issuer + "/other"]
@@ -58,11 +59,11 @@ class Matrix:
             uri = f"{self.public}/app/accounts/oidc/wrong-logout-uri/login/"
             yield self.wrong("wrong-logout-uri", "logout.endpoint", "CUSTOMER_IDP_ADMIN", [uri])
 
-    def create(self, slug, secret=None, method=None, more=()):
+    def create(self, slug, secret=None, method=None, client_id=None, more=()):
         client = self.clients.get(slug, self.clients["by-basic"])
         discovery = f"{self.issuer}/.well-known/openid-configuration"
         more = [*getattr(self.setup, "OPTIONS", []), *more]
-        self.service.create(slug, discovery, client.id, secret or client.secret, method or client.method, *more)
+        self.service.create(slug, discovery, client_id or client.id, secret or client.secret, method or client.method, *more)
 
     def right(self, slug):
         self.create(slug)
@@ -106,9 +107,9 @@ class Matrix:
         shown, self.shown = ("as before" if text == self.shown else text), text
         return Row(title, "check", worst, "", shown, "; ".join(faults))
 
-    def wrong(self, slug, check, actor, words, secret=None, method=None, more=()):
+    def wrong(self, slug, check, actor, words, secret=None, method=None, client_id=None, more=()):
         """One fault: one finding, with the right owner and these words, and nothing else that fails or warns."""
-        self.create(slug, secret, method, more)
+        self.create(slug, secret, method, client_id, more)
         results = self.service.check(slug)
         result = results.get(check, {})
         text = said(result)
