@@ -195,7 +195,8 @@ async fn an_edit_keeps_what_a_newer_version_stored() {
     rewrite(&data, records).await;
     let changes = service.changes().await;
     let oldest = changes.last().expect("a change");
-    assert_eq!((oldest.action.as_str(), changes.len()), ("unreadable", 4));
+    assert_eq!(oldest.action, "unreadable");
+    assert!(changes.iter().any(|change| change.action == "update"), "{changes:?}");
     assert!(service.get("acme").await.expect("shown").last_check.is_none());
     let request = pb::ListLoginAttemptsRequest {
         slug: "acme".to_owned(),
