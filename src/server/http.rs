@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::Health;
 use super::listener::{accept, serve_http1};
-use super::pool::Pool;
+use super::pool::{Place, Pool};
 use crate::clock::Clock;
 use crate::identity_token::IdentityTokens;
 use crate::model::limits::ListenerLimits;
@@ -47,8 +47,13 @@ pub fn serve(
         .with_state(Sources { metrics, health, identity_tokens });
     let pool = Arc::new(Pool::new(Listener::Metrics, LIMITS, clock));
     let stopping = tasks.stopping();
-    let serve = move |stream, _place| {
-        serve_http1(stream, routes.clone(), LIMITS.handshake, stopping.clone())
+    let serve = move |stream, place| {
+        let served = serve_http1(stream, routes.clone(), LIMITS.handshake, stopping.clone());
+        async move {
+            served.await;
+            // Not before: without its place, the connection isn't counted.
+            drop::<Arc<Place>>(place);
+        }
     };
     let accepting = accept(listener, None, pool, |_| {}, tasks.clone(), serve);
     tasks.spawn_essential(BackgroundTask::MetricsListener, accepting);

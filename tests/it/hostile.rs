@@ -1,6 +1,7 @@
 //! What strangers and greedy callers do at the ports, and what they take from the others: nothing. The
 //! clients are raw sockets and raw HTTP/2, since no library misbehaves like this.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -412,6 +413,11 @@ async fn half_open_connections_keep_no_probe_from_the_metrics_listener() {
     let count: usize =
         open.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a number");
     assert!(count <= 64, "{count} connections");
+    // Sooner than the deadline for a request, which would close them too.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let is_open = |stream: &TcpStream| matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    let still_open = half.iter().filter(|stream| is_open(stream)).count();
+    assert!((1..=64).contains(&still_open), "{still_open} connections are open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
