@@ -624,6 +624,10 @@ async fn write_rows_of_a_newer_version(rig: &mut Rig) {
         rig.rename(round % 2, &format!("Acme {round}")).await.expect("renamed");
         sleep(Duration::from_millis(250)).await;
     }
+    let rule = "SELECT FROM connections WHERE slug = 'acme' \
+                AND settings::jsonb -> 'rule_of_a_newer_version' = '[true]'";
+    let kept = sqlx::query(rule).fetch_optional(&mut newer).await.expect("answered");
+    assert!(kept.is_some(), "an edit by this version keeps what the newer one added");
 }
 
 /// Every so many users log in at `other`.
