@@ -16,6 +16,7 @@ mod complete;
 pub mod fuzzing;
 mod limits;
 mod logout;
+mod remedy;
 mod repeated;
 mod state;
 
@@ -36,7 +37,7 @@ use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnRule;
 use crate::model::slug::Slug;
 use crate::oidc::claims::ClaimsError;
-use crate::oidc::error::{ExchangeError, IdTokenError, ProviderError, UserInfoError};
+use crate::oidc::error::{Document, ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use crate::oidc::provider::Provider;
 use crate::oidc::providers::Providers;
 use crate::store::cache::ConnectionCache;
@@ -48,6 +49,7 @@ use crate::telemetry::Phases;
 pub use begin::BegunLogin;
 pub use complete::{CompleteError, CompletedLogin, Completion};
 pub use logout::{LogoutRequest, LogoutTarget};
+pub use remedy::RemedyTerms;
 pub use repeated::AnswerKeeper;
 pub use state::StateError;
 
@@ -319,6 +321,27 @@ impl LoginError {
         match self {
             Self::IdpRefused(refusal) => Some(&refusal.error),
             Self::Exchange(error) | Self::SecretSwitch(error) => error.idp_error(),
+            _ => None,
+        }
+    }
+
+    /// The IdP's own words, sanitized and cut.
+    #[must_use]
+    pub fn idp_description(&self) -> Option<&str> {
+        match self {
+            Self::IdpRefused(refusal) => refusal.description.as_deref(),
+            Self::Exchange(error) | Self::SecretSwitch(error) => error.idp_description(),
+            _ => None,
+        }
+    }
+
+    /// Which of the IdP's documents or answers could not be used.
+    #[must_use]
+    pub fn document(&self) -> Option<Document> {
+        match self {
+            Self::Provider(error) => error.document(),
+            Self::Exchange(_) | Self::SecretSwitch(_) => Some(Document::TokenResponse),
+            Self::UserInfo(_) => Some(Document::UserInfo),
             _ => None,
         }
     }

@@ -15,6 +15,10 @@ pub enum Remedy {
     CompareClient,
     /// Register the account's redirect URI with the client.
     RegisterRedirectUri,
+    /// Begin again; register the account's redirect URI if it happens again.
+    BeginAgain,
+    /// Assign the person to the application.
+    AssignPerson,
     /// Allow the client the authorization code grant.
     AllowCodeFlow,
     /// Have the IdP send the required claims.
@@ -127,19 +131,18 @@ causes! {
     IdpTemporarilyUnavailable = "temporarily_unavailable": IdpRefused, Transient,
         Text("the IdP is overloaded or under maintenance: try again later");
     OtherIdpError = "other_error": IdpRefused, CustomerIdpAdmin,
-        Text("ask the IdP's admin what the error code means");
-    PersonNotAssigned = "person_not_assigned": IdpRefused, CustomerIdpAdmin,
-        Text("assign the person, or a group of theirs, to the application");
+        Text("look the error code up in the IdP's documentation and log");
+    PersonNotAssigned = "person_not_assigned": IdpRefused, CustomerIdpAdmin, AssignPerson;
     ApplicationDisabled = "application_disabled": IdpRefused, CustomerIdpAdmin,
-        Text("enable the application at the IdP");
+        Text(ENABLE_APPLICATION);
+    ApplicationUnknown = "application_unknown": IdpRefused, Support, Text(COMPARE_CLIENT_ID);
     AdminConsentMissing = "admin_consent_missing": IdpRefused, CustomerIdpAdmin,
-        Text("grant admin consent for the application at the IdP");
-    PolicyRefused = "policy_refused": IdpRefused, CustomerIdpAdmin,
-        Text("a policy of the IdP refused the login, such as conditional access: its sign-in log names \
-              the policy");
+        Text(GRANT_CONSENT);
+    PolicyRefused = "policy_refused": IdpRefused, CustomerIdpAdmin, Text(FIND_POLICY);
     PersonOfOtherTenant = "person_of_other_tenant": IdpRefused, CustomerIdpAdmin,
-        Text("the person's account belongs to another tenant or organization: use an account of the \
-              customer, or invite the person as a guest");
+        Text(USE_OWN_ACCOUNT);
+    PkceRefused = "pkce_refused": IdpRefused, CustomerIdpAdmin,
+        Text("allow the client PKCE with the method S256 (RFC 7636)");
     ParRequired = "par_required": IdpRefused, CustomerIdpAdmin,
         Text("the client demands pushed authorization requests (RFC 9126): switch the demand off for the \
               client");
@@ -149,10 +152,13 @@ causes! {
     SecretExpired = "secret_expired": ClientRejected, CustomerIdpAdmin,
         Text("the client secret has expired: create a new one and send it to support");
     ClientUnknown = "client_unknown": ClientRejected, Support,
-        Text("the IdP knows no client with this client id: compare client_id, and the tenant in the \
-              connection's URL");
+        Text(COMPARE_CLIENT_ID);
     ClientDisabled = "client_disabled": ClientRejected, CustomerIdpAdmin,
-        Text("enable the application at the IdP");
+        Text(ENABLE_APPLICATION);
+    ClientPublic = "client_public": ClientRejected, CustomerIdpAdmin,
+        Text("the application is registered as a public client or a single-page application, which has \
+              no secret: register it as a web application");
+    GrantNotAllowed = "grant_not_allowed": ClientRejected, CustomerIdpAdmin, AllowCodeFlow;
     AuthMethodWrong = "auth_method_wrong": ClientRejected, Support,
         Text("set token_endpoint_auth_method to the method that the IdP allows the client");
     ClientAuthUnsupported = "client_auth_unsupported": ClientRejected, CustomerIdpAdmin,
@@ -160,11 +166,21 @@ causes! {
     InvalidClient = "invalid_client": ClientRejected, Support, CompareClient;
     ClientNotAuthorized = "client_not_authorized": ClientRejected, Support, CompareClient;
     TokenHttp401 = "token_http_401": ClientRejected, Support, CompareClient;
-    InvalidGrant = "invalid_grant": CodeRejected, EndUser, RegisterRedirectUri;
+    InvalidGrant = "invalid_grant": CodeRejected, EndUser, BeginAgain;
+    CodeSpent = "code_spent": CodeRejected, EndUser,
+        Text("the code was used before, or too late: begin a new login; if it happens again, look for \
+              what opens the callback a second time, such as a mail scanner");
     TokenRedirectUriUnregistered = "token_redirect_uri_unregistered": CodeRejected, CustomerIdpAdmin,
         RegisterRedirectUri;
+    TokenPersonNotAssigned = "token_person_not_assigned": CodeRejected, CustomerIdpAdmin,
+        AssignPerson;
+    TokenConsentMissing = "token_consent_missing": CodeRejected, CustomerIdpAdmin,
+        Text(GRANT_CONSENT);
+    TokenPolicyRefused = "token_policy_refused": CodeRejected, CustomerIdpAdmin, Text(FIND_POLICY);
+    TokenPersonOfOtherTenant = "token_person_of_other_tenant": CodeRejected, CustomerIdpAdmin,
+        Text(USE_OWN_ACCOUNT);
     TokenOauthError = "token_oauth_error": TokenResponseInvalid, CustomerIdpAdmin,
-        Text("ask the IdP's admin why the token endpoint refuses the request");
+        Text("look in the IdP's log for why the token endpoint refuses the request");
     TokenHttpStatus = "token_http_status": TokenResponseInvalid, CustomerIdpAdmin,
         Text("the URL is not a token endpoint, or something in front of it answers: run a check");
     TokenRedirect = "token_redirect": TokenResponseInvalid, CustomerIdpAdmin,
@@ -302,9 +318,10 @@ causes! {
         Text("send the whole certificate chain; for a private CA the operator sets \
          SSO_ACCOUNT_PROVIDER_CAS");
     TlsChainIncomplete = "tls_chain_incomplete": ProviderUnavailable, CustomerIdpAdmin,
-        Text("the IdP sends its certificate without the intermediate certificate: send the whole chain");
+        Text("the IdP sends its certificate without the intermediate one that issued it: have it send the \
+              whole chain; if its CA is a private one, the operator sets SSO_PROVIDER_CA_FILE");
     TlsNotYetValid = "tls_not_yet_valid": ProviderUnavailable, CustomerIdpAdmin,
-        Text("the IdP's TLS certificate is not valid yet: correct it, or the clock of the IdP");
+        Text("the IdP's TLS certificate is not valid yet: replace it");
     TlsNameMismatch = "tls_name_mismatch": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP's TLS certificate is for another host name");
     Tls = "tls": ProviderUnavailable, CustomerIdpAdmin,
@@ -390,6 +407,16 @@ causes! {
 }
 
 stable_names!(Cause, code);
+
+// The remedies of what an IdP may say in a callback and at its token endpoint.
+const ENABLE_APPLICATION: &str = "enable the application at the IdP";
+const COMPARE_CLIENT_ID: &str = "the IdP knows no application with this client id: compare client_id, \
+                                 and the tenant or realm in the connection's URL";
+const GRANT_CONSENT: &str = "grant admin consent for the application at the IdP";
+const FIND_POLICY: &str = "a policy of the IdP refused the login, such as conditional access: its \
+                           sign-in log names the policy";
+const USE_OWN_ACCOUNT: &str = "the person's account belongs to another tenant or organization: use an \
+                               account of the customer's, or invite the person as a guest";
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use super::redact::Redactor;
 use super::return_to::ReturnTo;
 use super::slug::Slug;
 use super::stable_names;
-use super::text::quotable;
+use super::text::{MAX_DESCRIPTION, quotable, sanitize};
 
 /// The validated request that begins a login.
 #[derive(Debug)]
@@ -125,8 +125,10 @@ pub struct Callback {
 pub struct IdpRefusal {
     /// `error`: a code that is known, or "other".
     pub error: String,
-    /// A code that isn't known, and `error_description`, sanitized; for the log.
+    /// A code that isn't known, and `error_description`, sanitized and cut.
     pub description: Option<String>,
+    /// What the description says, if it is known of a product.
+    pub known: Option<Cause>,
 }
 
 impl IdpRefusal {
@@ -141,17 +143,24 @@ impl IdpRefusal {
         if error.is_empty() {
             return None;
         }
+        let cut = |text: &str| sanitize(text, MAX_DESCRIPTION);
         if REGISTERED_ERRORS.contains(&error) || is_of_product(error) {
-            return Some(Self { error: error.to_owned(), description: description.map(quotable) });
+            let description = description.map(cut);
+            return Some(Self { error: error.to_owned(), description, known: None });
         }
         let words = description.map_or_else(String::new, |text| format!(": {text}"));
-        let description = Some(quotable(&format!("{error}{words}")));
-        Some(Self { error: OTHER_ERROR.to_owned(), description })
+        let description = Some(cut(&format!("{error}{words}")));
+        Some(Self { error: OTHER_ERROR.to_owned(), description, known: None })
     }
 
-    /// The error code's meaning (RFC 6749 4.1.2.1, OIDC Core 3.1.2.6).
+    /// What the description says, or else the error code's meaning (RFC 6749 4.1.2.1, OIDC Core
+    /// 3.1.2.6).
     #[must_use]
     pub fn cause(&self) -> Cause {
+        self.known.unwrap_or_else(|| self.class())
+    }
+
+    fn class(&self) -> Cause {
         match self.error.as_str() {
             "access_denied" => Cause::AccessDenied,
             "login_required" => Cause::LoginRequired,
@@ -168,10 +177,10 @@ impl IdpRefusal {
         }
     }
 
-    /// Removes secrets from the texts.
+    /// Removes secrets and e-mail addresses from the texts.
     pub fn redact(&mut self, redactor: &Redactor) {
         redactor.apply(&mut self.error);
-        self.description.iter_mut().for_each(|text| redactor.apply(text));
+        self.description.iter_mut().for_each(|text| redactor.apply_to_description(text));
     }
 }
 
@@ -320,7 +329,8 @@ mod tests {
             assert_eq!((refusal.error.as_str(), refusal.description.as_deref()), (code, words));
         }
         let refusal = IdpRefusal::of_callback(&long, Some(&long), |_| false).expect("a refusal");
-        assert!(refusal.description.is_some_and(|words| words.chars().count() < 130));
+        let length = refusal.description.map(|words| words.chars().count());
+        assert_eq!(length, Some(MAX_DESCRIPTION + 1));
         assert!(IdpRefusal::of_callback("", Some("words"), |_| true).is_none());
     }
 

@@ -8,7 +8,7 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::secret::ClientSecrets;
-use super::text::sanitize;
+use super::text::{mask_emails, sanitize};
 
 /// The secrets of one connection or one login. Collecting them is cheap; their forms are made when a
 /// text is redacted, which only refusals need.
@@ -69,6 +69,11 @@ impl Redactor {
             rest = &rest[taken..];
         }
         redacted
+    }
+
+    /// [`Self::redact`] in place, and without e-mail addresses: for what an IdP writes about a person.
+    pub fn apply_to_description(&self, text: &mut String) {
+        *text = mask_emails(&self.redact(text));
     }
 
     /// [`Self::redact`] in place.

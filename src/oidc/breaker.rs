@@ -80,8 +80,9 @@ impl CallOutcome {
                 CallError::Unusable { .. } => Self::Answered,
             },
             Err(
-                ExchangeError::ClientRejected { .. }
-                | ExchangeError::CodeRejected { .. }
+                ExchangeError::ClientRejected(_)
+                | ExchangeError::CodeRejected(_)
+                | ExchangeError::RequestRejected(_)
                 | ExchangeError::EndpointGone(_)
                 | ExchangeError::ResponseInvalid(_),
             ) => Self::Answered,

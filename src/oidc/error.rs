@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::idps::{Refuses, known_error};
 use super::refetch::KeysAge;
 use crate::model::cause::Cause;
+use crate::model::reason::Reason;
 use crate::model::redact::Redactor;
 
 /// Which of an IdP's answers a failure is about.
@@ -187,30 +187,32 @@ pub enum ExchangeError {
     /// The call failed.
     #[error(transparent)]
     Call(CallError),
-    /// `invalid_client`, `unauthorized_client`, or an HTTP 401.
-    #[error("the token endpoint refused the client: {idp_error}")]
-    ClientRejected {
-        /// Which of the three.
-        cause: Cause,
-        /// The IdP's error code, sanitized.
-        idp_error: String,
-        /// The IdP's text, sanitized; for the log.
-        description: Option<String>,
-    },
-    /// `invalid_grant`.
-    #[error("the token endpoint refused the code: {idp_error}")]
-    CodeRejected {
-        /// The IdP's error code, sanitized.
-        idp_error: String,
-        /// The IdP's text, sanitized; for the log.
-        description: Option<String>,
-    },
+    /// `invalid_client`, `unauthorized_client`, an HTTP 401, or a description that means one of them.
+    #[error("the token endpoint refused the client: {}", .0.idp_error)]
+    ClientRejected(TokenRefusal),
+    /// `invalid_grant`, or a description that means it.
+    #[error("the token endpoint refused the code: {}", .0.idp_error)]
+    CodeRejected(TokenRefusal),
+    /// Another error code.
+    #[error("the token endpoint refused the request: {}", .0.idp_error)]
+    RequestRejected(TokenRefusal),
     /// HTTP 404, 405 or 410: the endpoint may have moved.
     #[error("the token endpoint is not at its URL: {0}")]
     EndpointGone(Problem),
     /// Any other answer that holds no tokens.
     #[error("the token endpoint's answer cannot be used: {0}")]
     ResponseInvalid(Problem),
+}
+
+/// What a token endpoint says when it refuses (RFC 6749 5.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRefusal {
+    /// What the description says, if it is known of a product; else the error code's meaning.
+    pub cause: Cause,
+    /// The IdP's error code, sanitized.
+    pub idp_error: String,
+    /// The IdP's text, sanitized and cut.
+    pub description: Option<String>,
 }
 
 /// Why an ID token does not prove who logged in.
@@ -233,6 +235,17 @@ pub enum UserInfoError {
 }
 
 impl Document {
+    /// The stable name, such as `keys`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::KeySet => "keys",
+            Self::TokenResponse => "token",
+            Self::UserInfo => "userinfo",
+        }
+    }
+
     /// The name in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -341,6 +354,21 @@ impl ProviderError {
         }
     }
 
+    /// Which document it is about; `None`: the connection's own settings.
+    #[must_use]
+    pub fn document(&self) -> Option<Document> {
+        let problem = match self {
+            Self::Call { document, .. } => return Some(*document),
+            Self::Invalid(problem) => problem,
+        };
+        let is_of_keys = matches!(
+            problem.cause,
+            Cause::KeysStatus | Cause::KeysNotJson | Cause::KeysMalformed | Cause::NoUsableKey
+        );
+        let document = if is_of_keys { Document::KeySet } else { Document::Metadata };
+        (problem.cause != Cause::SettingsIncomplete).then_some(document)
+    }
+
     /// Removes secrets from the texts.
     pub fn redact(&mut self, redactor: &Redactor) {
         match self {
@@ -365,14 +393,28 @@ impl From<Problem> for ExchangeError {
     }
 }
 
+impl From<TokenRefusal> for ExchangeError {
+    fn from(refusal: TokenRefusal) -> Self {
+        let reason = refusal.cause.reason();
+        if reason == Reason::ClientRejected {
+            Self::ClientRejected(refusal)
+        } else if reason == Reason::CodeRejected {
+            Self::CodeRejected(refusal)
+        } else {
+            Self::RequestRejected(refusal)
+        }
+    }
+}
+
 impl ExchangeError {
     /// What exactly happened.
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
             Self::Call(error) => error.cause(Document::TokenResponse),
-            Self::ClientRejected { cause, .. } => *cause,
-            Self::CodeRejected { .. } => Cause::InvalidGrant,
+            Self::ClientRejected(refusal)
+            | Self::CodeRejected(refusal)
+            | Self::RequestRejected(refusal) => refusal.cause,
             Self::EndpointGone(problem) | Self::ResponseInvalid(problem) => problem.cause,
         }
     }
@@ -383,44 +425,59 @@ impl ExchangeError {
         match self {
             Self::EndpointGone(_) => true,
             Self::Call(error) => error.is_redirect(),
-            Self::ClientRejected { .. } | Self::CodeRejected { .. } | Self::ResponseInvalid(_) => {
-                false
-            }
+            Self::ClientRejected(_)
+            | Self::CodeRejected(_)
+            | Self::RequestRejected(_)
+            | Self::ResponseInvalid(_) => false,
         }
     }
 
-    /// Whether the IdP rejects the client's secret. Not every rejection of a client does: it may lack a
-    /// grant, or a gateway may answer in the IdP's place.
+    /// Whether the IdP rejects the client's secret. Not every rejection of a client does: it may be
+    /// unknown, disabled or lack a grant, or a gateway may answer in the IdP's place.
     #[must_use]
     pub fn rejects_secret(&self) -> bool {
-        let Self::ClientRejected { cause, description, .. } = self else { return false };
-        // Keycloak says unauthorized_client, and means the secret by its description.
-        let by_description = || {
-            let known = description.as_deref().and_then(known_error);
-            known.is_some_and(|error| error.refuses == Refuses::Client)
-        };
-        *cause == Cause::InvalidClient || *cause == Cause::ClientNotAuthorized && by_description()
+        matches!(self.cause(), Cause::InvalidClient | Cause::SecretWrong | Cause::SecretExpired)
+    }
+
+    /// Whether the IdP accepts the client, and refuses the code alone.
+    #[must_use]
+    pub fn rejects_code_only(&self) -> bool {
+        matches!(self, Self::CodeRejected(refusal) if refusal.idp_error == "invalid_grant")
+    }
+
+    /// What the IdP says.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&TokenRefusal> {
+        match self {
+            Self::ClientRejected(refusal)
+            | Self::CodeRejected(refusal)
+            | Self::RequestRejected(refusal) => Some(refusal),
+            Self::Call(_) | Self::EndpointGone(_) | Self::ResponseInvalid(_) => None,
+        }
     }
 
     /// The IdP's error code.
     #[must_use]
     pub fn idp_error(&self) -> Option<&str> {
-        match self {
-            Self::ClientRejected { idp_error, .. } | Self::CodeRejected { idp_error, .. } => {
-                Some(idp_error)
-            }
-            Self::Call(_) | Self::EndpointGone(_) | Self::ResponseInvalid(_) => None,
-        }
+        self.refusal().map(|refusal| refusal.idp_error.as_str())
     }
 
-    /// Removes secrets from the texts.
+    /// The IdP's text, sanitized and cut.
+    #[must_use]
+    pub fn idp_description(&self) -> Option<&str> {
+        self.refusal().and_then(|refusal| refusal.description.as_deref())
+    }
+
+    /// Removes secrets from the texts, and e-mail addresses from the description.
     pub fn redact(&mut self, redactor: &Redactor) {
         match self {
             Self::Call(error) => error.redact(redactor),
-            Self::ClientRejected { idp_error, description, .. }
-            | Self::CodeRejected { idp_error, description } => {
-                redactor.apply(idp_error);
-                description.iter_mut().for_each(|text| redactor.apply(text));
+            Self::ClientRejected(refusal)
+            | Self::CodeRejected(refusal)
+            | Self::RequestRejected(refusal) => {
+                redactor.apply(&mut refusal.idp_error);
+                let description = refusal.description.iter_mut();
+                description.for_each(|text| redactor.apply_to_description(text));
             }
             Self::EndpointGone(problem) | Self::ResponseInvalid(problem) => {
                 problem.redact(redactor);

@@ -23,8 +23,19 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     match parsed {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(NOT_AN_OBJECT.to_owned()),
-        Err(error) => Err(describe(&error)),
+        Err(error) => Err(describe_document(bytes, &error)),
     }
+}
+
+/// Whether a document is a page of HTML or XML in place of JSON, whatever its content type says: of a
+/// login, a firewall or a misspelt URL.
+pub(super) fn is_page(bytes: &[u8]) -> bool {
+    without_byte_order_mark(bytes).trim_ascii_start().starts_with(b"<")
+}
+
+/// What is wrong with a document.
+pub(super) fn describe_document(bytes: &[u8], error: &serde_json::Error) -> String {
+    if is_page(bytes) { "it is a page (HTML) and not JSON".to_owned() } else { describe(error) }
 }
 
 /// Some IdPs begin a document with one. A parser may ignore it (RFC 8259 8.1).
@@ -48,7 +59,7 @@ pub(super) fn safe_error<E: Error>(text: fmt::Arguments<'_>) -> E {
 }
 
 /// A parser error without values: serde's messages quote them, those of [`safe_error`] don't.
-pub(super) fn describe(error: &serde_json::Error) -> String {
+fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.strip_prefix(SAFE) {
         Some(safe) => quotable(safe),

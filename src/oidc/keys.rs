@@ -48,7 +48,8 @@ impl KeySet {
     /// Reads a JWKS document. Keys that this service can't use are skipped (RFC 7517 5).
     pub(super) fn parse(document: &[u8]) -> Result<Self, Problem> {
         let malformed = |text| Problem::new(Cause::KeysMalformed, text);
-        let document = json::parse_object(document).map_err(malformed)?;
+        let cause = if json::is_page(document) { Cause::KeysNotJson } else { Cause::KeysMalformed };
+        let document = json::parse_object(document).map_err(|text| Problem::new(cause, text))?;
         let Some(Value::Array(entries)) = document.get("keys") else {
             return Err(malformed("it has no \"keys\" array".to_owned()));
         };

@@ -91,6 +91,11 @@ impl ConnectionCache {
         self.loads.join(slug, async move { cache.load(&wanted).await }).await
     }
 
+    /// The account's connection if it is cached; for texts about it.
+    pub async fn cached(&self, slug: &Slug) -> Option<Arc<Connection>> {
+        self.known.get(slug).await
+    }
+
     /// Drops an account's entry after this replica changed its connection.
     pub async fn forget(&self, slug: &Slug) {
         self.generation.fetch_add(1, Ordering::AcqRel);

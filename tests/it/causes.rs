@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use peerpanda_sso::pb;
+use peerpanda_sso::pb::check_connection_response::Found;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tonic_types::StatusExt;
 
 use crate::fake_idp::{Behaviour, Callback, random};
-use crate::harness::{Service, begin_request, complete_request, refused};
+use crate::harness::{Refused, Service, begin_request, complete_request, refused};
 
 type Adjust = fn(&mut Behaviour);
 
@@ -15,13 +18,28 @@ impl Service {
     /// Completes the login, which is refused; reason and cause, as the refusal and the latest
     /// attempt both have them.
     async fn cause_of(&mut self, callback: &Callback) -> (String, String) {
-        let refusal = refused(self.complete(complete_request(callback)).await);
-        let cause = refusal.metadata["cause"].clone();
+        let (refusal, _) = self.refusal_of(complete_request(callback)).await;
+        (refusal.reason, refusal.metadata["cause"].clone())
+    }
+
+    /// The refusal of a login and its attempt, which have the same cause, owner and remedy.
+    async fn refusal_of(
+        &mut self,
+        request: pb::CompleteLoginRequest,
+    ) -> (Refused, pb::LoginAttempt) {
+        let status = self.complete(request).await.expect_err("refused");
+        let help = status.get_details_help().map(|help| help.links).unwrap_or_default();
+        let refusal = refused(Err::<(), _>(status));
         let attempt = self.attempts().await.attempts.remove(0);
-        assert_eq!((&attempt.reason, &attempt.cause), (&refusal.reason, &cause), "{refusal:?}");
+        let cause = &refusal.metadata["cause"];
+        assert_eq!((&attempt.reason, &attempt.cause), (&refusal.reason, cause), "{refusal:?}");
         assert_eq!(attempt.trace_id, refusal.metadata["trace_id"]);
-        assert!(!attempt.owner.is_empty() && !attempt.remedy.is_empty(), "{attempt:?}");
-        (refusal.reason, cause)
+        assert_eq!(attempt.owner, refusal.owner, "{refusal:?}");
+        assert!(!attempt.remedy.is_empty(), "{attempt:?}");
+        let remedies: Vec<&str> = help.iter().map(|link| link.description.as_str()).collect();
+        let expected = if refusal.owner == "transient" { vec![] } else { vec![&*attempt.remedy] };
+        assert_eq!(remedies, expected, "{refusal:?}");
+        (refusal, attempt)
     }
 
     /// Reads the documents of the IdP again, since the connection's revision changes.
@@ -50,7 +68,7 @@ async fn failures_of_the_token_endpoint_arrive_with_their_causes() {
         (404, "", "TOKEN_RESPONSE_INVALID", "token_http_status"),
         (302, "", "TOKEN_RESPONSE_INVALID", "token_redirect"),
         (200, long.as_str(), "TOKEN_RESPONSE_INVALID", "token_unreadable"),
-        (200, "<html>", "TOKEN_RESPONSE_INVALID", "token_malformed"),
+        (200, "nothing", "TOKEN_RESPONSE_INVALID", "token_malformed"),
         (
             200,
             r#"{"id_token":"x","access_token":"x","error":"invalid_grant"}"#,
@@ -154,7 +172,7 @@ async fn failures_of_the_documents_arrive_with_their_causes() {
         ("/keys", 404, "", "keys_status"),
         ("/keys", 302, "", "keys_redirect"),
         ("/keys", 200, long.as_str(), "keys_unreadable"),
-        ("/keys", 200, "<html>", "keys_malformed"),
+        ("/keys", 200, "nothing", "keys_malformed"),
         ("/keys", 200, r#"{"keys":[]}"#, "no_usable_key"),
     ] {
         let callback = service.approved().await;
@@ -180,6 +198,195 @@ async fn failures_of_the_documents_arrive_with_their_causes() {
         assert_eq!(actual, ("PROVIDER_METADATA_INVALID".to_owned(), cause.to_owned()));
         service.idp.behave().metadata = Value::Null;
         service.forget_documents().await;
+    }
+}
+
+/// A login page, a firewall or a misspelt URL answers with a page, whatever the content type says.
+#[tokio::test]
+async fn html_in_place_of_json_is_said_for_each_document() {
+    const PAGE: &str = "\u{feff}\n <!DOCTYPE html><html>";
+    let mut service = Service::start().await;
+    for (path, document, cause) in [
+        ("/.well-known/openid-configuration", "metadata", "not_json"),
+        ("/keys", "keys", "keys_not_json"),
+        ("/token", "token", "token_not_json"),
+        ("/userinfo", "userinfo", "userinfo_malformed"),
+    ] {
+        let callback = service.approved().await;
+        service.forget_documents().await;
+        service.idp.behave().userinfo = json!({});
+        answer(&mut service.idp.behave(), path, 200, PAGE);
+        let (refusal, _) = service.refusal_of(complete_request(&callback)).await;
+        assert_eq!(refusal.metadata["cause"], cause);
+        assert_eq!(refusal.metadata["document"], document);
+        assert!(refusal.message.contains("a page (HTML)"), "{}", refusal.message);
+        *service.idp.behave() = Behaviour::default();
+        service.forget_documents().await;
+    }
+    let callback = service.approved().await;
+    answer(&mut service.idp.behave(), "/token", 403, PAGE);
+    let (refusal, _) = service.refusal_of(complete_request(&callback)).await;
+    assert_eq!(refusal.metadata["cause"], "token_http_status");
+    assert!(refusal.message.contains("HTTP 403, and a page"), "{}", refusal.message);
+}
+
+/// The table of all codes is beside the products (`oidc/idps/known.rs`).
+#[tokio::test]
+async fn a_description_code_sharpens_owner_and_remedy_wherever_it_comes() {
+    let mut service = Service::start().await;
+    let cases = [
+        (
+            "access_denied",
+            "AADSTS50105: x",
+            "person_not_assigned",
+            "customer_idp_admin",
+            "assign the",
+        ),
+        (
+            "invalid_request",
+            "AADSTS50011: x",
+            "redirect_uri_unregistered",
+            "customer_idp_admin",
+            "add http",
+        ),
+        (
+            "invalid_client",
+            "AADSTS700016: x",
+            "application_unknown",
+            "support",
+            "compare client_id",
+        ),
+        (
+            "invalid_request",
+            "Client disabled.",
+            "application_disabled",
+            "customer_idp_admin",
+            "enable the",
+        ),
+        (
+            "consent_required",
+            "AADSTS65001: x",
+            "admin_consent_missing",
+            "customer_idp_admin",
+            "grant admin",
+        ),
+        ("access_denied", "The user said no", "access_denied", "end_user", "they cancelled"),
+        ("other_one", "x", "other_error", "customer_idp_admin", "look the error code up"),
+    ];
+    for (error, description, cause, owner, remedy) in cases {
+        let approved = service.approved().await;
+        let request = pb::CompleteLoginRequest {
+            code: String::new(),
+            error: Some(error.to_owned()),
+            error_description: Some(description.to_owned()),
+            ..complete_request(&approved)
+        };
+        let (refusal, attempt) = service.refusal_of(request).await;
+        assert_eq!((&*refusal.reason, &*attempt.cause), ("IDP_REFUSED", cause), "{description}");
+        assert_eq!(attempt.owner, owner, "{description}");
+        assert!(attempt.remedy.contains(remedy), "{}", attempt.remedy);
+    }
+    let cases = [
+        (
+            "invalid_client",
+            "AADSTS7000222: x",
+            "secret_expired",
+            "customer_idp_admin",
+            "create a new one",
+        ),
+        (
+            "invalid_client",
+            "AADSTS7000215: x",
+            "secret_wrong",
+            "support",
+            "compare client id, secret",
+        ),
+        (
+            "unauthorized_client",
+            "AADSTS700016: x",
+            "client_unknown",
+            "support",
+            "compare client_id",
+        ),
+        (
+            "invalid_request",
+            "AADSTS9002327: x",
+            "client_public",
+            "customer_idp_admin",
+            "web application",
+        ),
+        (
+            "invalid_grant",
+            "AADSTS50105: x",
+            "token_person_not_assigned",
+            "customer_idp_admin",
+            "assign the",
+        ),
+        ("invalid_grant", "AADSTS54005: x", "code_spent", "end_user", "begin a new login"),
+        (
+            "invalid_request",
+            "AADSTS50011: x",
+            "token_redirect_uri_unregistered",
+            "customer_idp_admin",
+            "add http",
+        ),
+        (
+            "invalid_grant",
+            "The code is bad",
+            "invalid_grant",
+            "end_user",
+            "if it happens again: add http",
+        ),
+    ];
+    for (error, description, cause, owner, remedy) in cases {
+        let approved = service.approved().await;
+        let body = json!({ "error": error, "error_description": description }).to_string();
+        answer(&mut service.idp.behave(), "/token", 400, &body);
+        let (refusal, attempt) = service.refusal_of(complete_request(&approved)).await;
+        assert_eq!((&*attempt.cause, &*attempt.owner), (cause, owner), "{description}");
+        assert_eq!(refusal.metadata["document"], "token");
+        assert_eq!(refusal.metadata["idp_error"], error);
+        assert!(attempt.remedy.contains(remedy), "{}", attempt.remedy);
+    }
+}
+
+#[tokio::test]
+async fn each_cause_has_its_remedy_in_refusal_attempt_and_check() {
+    const METADATA: &str = "/.well-known/openid-configuration";
+    let mut service = Service::start().await;
+    for (path, status, body, cause, document) in [
+        (METADATA, 404, "", "metadata_status", "metadata"),
+        (METADATA, 302, "", "metadata_redirect", "metadata"),
+        (METADATA, 200, "<html>", "not_json", "metadata"),
+        ("/keys", 404, "", "keys_status", "keys"),
+        ("/keys", 302, "", "keys_redirect", "keys"),
+        ("/keys", 200, "<html>", "keys_not_json", "keys"),
+    ] {
+        let callback = service.approved().await;
+        service.forget_documents().await;
+        answer(&mut service.idp.behave(), path, status, body);
+        let (refusal, attempt) = service.refusal_of(complete_request(&callback)).await;
+        assert_eq!(refusal.metadata["cause"], cause);
+        assert_eq!(refusal.metadata["document"], document);
+        let request = pb::CheckConnectionRequest { slug: "acme".to_owned(), ..Default::default() };
+        let mut found =
+            service.admin.check_connection(request).await.expect("a check").into_inner();
+        let mut failures = Vec::new();
+        while let Some(message) = found.message().await.expect("a result") {
+            if let Some(Found::Result(result)) = message.found
+                && result.outcome() == pb::CheckOutcome::Fail
+            {
+                failures.push(result);
+            }
+        }
+        let failure = failures.iter().find(|failure| failure.remedy == attempt.remedy);
+        let failure = failure.unwrap_or_else(|| panic!("{}: {failures:?}", attempt.remedy));
+        let owner = failure.actor().as_str_name().trim_start_matches("PARTY_").to_lowercase();
+        assert_eq!(owner, attempt.owner, "{failure:?}");
+        service.idp.behave().answers.clear();
+        service.forget_documents().await;
+        // A check may be run six times a minute.
+        service.clock.advance(Duration::from_secs(30));
     }
 }
 

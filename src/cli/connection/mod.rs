@@ -114,7 +114,7 @@ enum Verb {
         /// The account's slug; it needn't have a connection yet.
         slug: String,
         /// Print the steps for this IdP. Default: the IdP of the connection.
-        #[arg(long, value_parser = ["entra", "okta", "google", "auth0", "keycloak", "generic"])]
+        #[arg(long, value_parser = IDPS)]
         idp: Option<String>,
         /// Print the note that the connection is ready to test, with what the check has proven.
         #[arg(long, conflicts_with = "idp")]
@@ -395,6 +395,9 @@ async fn check(
     Ok(if summary.outcome() == pb::CheckOutcome::Fail { Outcome::Failed } else { Outcome::Success })
 }
 
+/// The values of IdentityProvider in the contract.
+const IDPS: [&str; 9] =
+    ["entra", "okta", "google", "auth0", "keycloak", "ping", "onelogin", "adfs", "generic"];
 const CREATE_EXAMPLE: &str = "\
 Example:
   peerpanda-sso connection create acme --client-id 0oa1 --client-secret-file secret.txt \\

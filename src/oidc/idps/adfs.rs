@@ -1,6 +1,6 @@
 //! Microsoft AD FS, which customers run on host names of their own.
 
-use super::{Facts, generic};
+use super::{Facts, Fault, KnownError, generic};
 
 pub(super) const FACTS: Facts = Facts {
     name: "Microsoft AD FS",
@@ -24,9 +24,35 @@ pub(super) const FACTS: Facts = Facts {
                     Redirect URI",
     credentials: "AD FS Management > Application Groups > the group > the server application: \
                   Credentials",
+    assign_people: "AD FS Management > Application Groups > the group > the web API > Access control \
+                    policy",
     add_claims: "AD FS: Application Groups > the group > the web API > Issuance Transform Rules: \
                  send email, given_name and family_name, and permit the scope allatclaims",
     claims_help: "https://learn.microsoft.com/windows-server/identity/ad-fs/development/\
                   custom-id-tokens-in-ad-fs",
+    help: "https://learn.microsoft.com/windows-server/identity/ad-fs/development/\
+           ad-fs-openid-connect-oauth-concepts",
+    errors: &[
+        KnownError::new(
+            "MSIS9224",
+            Fault::RedirectUri,
+            "the redirect URI is not registered with the server application",
+            "https://learn.microsoft.com/answers/questions/763044/\
+             an-error-occurs-when-i-configure-the-second-adfs-c",
+        ),
+        KnownError::new(
+            "MSIS9622",
+            Fault::SecretWrong,
+            "the client secret is wrong, or was not sent by a method that AD FS accepts",
+            "https://github.com/AzureAD/microsoft-authentication-library-for-js/issues/6281",
+        ),
+        KnownError::new(
+            "MSIS5007",
+            Fault::PersonNotAssigned,
+            "the access control policy does not permit the person",
+            "https://learn.microsoft.com/answers/questions/366211/\
+             adfs-4-0-third-relying-party-restrict-acces-by-ou",
+        ),
+    ],
     ..generic::FACTS
 };

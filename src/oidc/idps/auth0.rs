@@ -3,7 +3,7 @@
 
 use url::Url;
 
-use super::{Facts, is_in};
+use super::{Facts, Fault, KnownError, is_in};
 use crate::oidc::provider::with_parameters;
 
 pub(super) const FACTS: Facts = Facts {
@@ -26,9 +26,30 @@ pub(super) const FACTS: Facts = Facts {
                   Authentication Method",
     allow_code_flow: "Applications > the application > Settings > Advanced > Grant Types: choose \
                       Authorization Code",
+    assign_people: "Organizations > the organization > Members, or the connection of the application",
     add_claims: "Auth0: complete the user's profile, or add the claims with a post-login Action",
     claims_help: "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
-    errors: &[],
+    help: "https://auth0.com/docs/get-started/applications/application-settings",
+    errors: &[
+        KnownError::new(
+            "Callback URL mismatch",
+            Fault::RedirectUri,
+            "the redirect URI is not among the Allowed Callback URLs",
+            "https://support.auth0.com/center/s/article/Callback-URL-Mismatch-Error-Is-Not-in-the-List-of-Allowed-Callback-URLs",
+        ),
+        KnownError::new(
+            "is not in the list of allowed callback URLs",
+            Fault::RedirectUri,
+            "the redirect URI is not among the Allowed Callback URLs",
+            "https://support.auth0.com/center/s/article/Callback-URL-Mismatch-Error-Is-Not-in-the-List-of-Allowed-Callback-URLs",
+        ),
+        KnownError::new(
+            "Grant type 'authorization_code' not allowed for the client",
+            Fault::GrantNotAllowed,
+            "the grant type Authorization Code is not allowed",
+            "https://auth0.com/docs/get-started/applications/application-grant-types",
+        ),
+    ],
     callback_errors: &["unauthorized"],
     scripted_error: None,
     client_credentials_scope: None,

@@ -27,10 +27,13 @@ pub(super) const FACTS: Facts = Facts {
     credentials: "User pools > the pool > App clients > the client: Client secret",
     allow_code_flow: "User pools > the pool > App clients > the client > Login pages > OAuth grant \
                       types: choose Authorization code grant",
+    assign_people: "User pools > the pool > Users",
     add_claims: "Amazon Cognito: allow the app client to read email, given_name and family_name \
                  (Attribute permissions), and complete the user's attributes",
     claims_help: "https://docs.aws.amazon.com/cognito/latest/developerguide/\
                   user-pool-settings-attributes.html",
+    help: "https://docs.aws.amazon.com/cognito/latest/developerguide/\
+           user-pool-settings-client-apps.html",
     errors: &[],
     callback_errors: &[],
     scripted_error: None,

@@ -12,11 +12,18 @@ mod entra;
 mod generic;
 mod google;
 mod keycloak;
+mod known;
+mod onelogin;
+mod ping;
 
 use url::Url;
 
 use crate::model::cause::Remedy;
-use crate::model::connection::CustomerUris;
+use crate::model::connection::{Connection, CustomerUris, MetadataSource};
+use known::{Fault, KnownError};
+
+pub(super) use known::{Refuses, known_error};
+pub use known::{callback_refusal, explanation};
 
 /// One product's file. Texts are for the product's admin, and name menus as the product does.
 struct Facts {
@@ -34,11 +41,15 @@ struct Facts {
     credentials: &'static str,
     /// How the authorization code grant is allowed.
     allow_code_flow: &'static str,
+    /// Where people are assigned to the application.
+    assign_people: &'static str,
     /// How the required claims are added.
     add_claims: &'static str,
     /// The product's documentation about claims.
     claims_help: &'static str,
-    /// Error texts with their meanings. The first one that is found in a message applies.
+    /// The product's documentation of applications.
+    help: &'static str,
+    /// Error texts with their meanings.
     errors: &'static [KnownError],
     /// Codes of `error` in a callback that the product has in addition to the registered ones.
     callback_errors: &'static [&'static str],
@@ -46,28 +57,6 @@ struct Facts {
     scripted_error: Option<&'static str>,
     /// The scope of a token for the client itself, if the product requires one.
     client_credentials_scope: Option<fn(client_id: &str) -> String>,
-}
-
-/// An error that a product names in a description or on a page.
-#[derive(Debug)]
-pub(super) struct KnownError {
-    /// A code, or a fixed text of a product without codes.
-    code: &'static str,
-    /// What it means for this connection.
-    pub(super) meaning: &'static str,
-    /// What the IdP refuses with it.
-    pub(super) refuses: Refuses,
-}
-
-/// What an IdP refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refuses {
-    /// The client id or its credentials.
-    Client,
-    /// The redirect URI.
-    RedirectUri,
-    /// One person or one login.
-    Login,
 }
 
 macro_rules! products {
@@ -106,6 +95,10 @@ products! {
     Adfs = adfs;
     /// Keycloak.
     Keycloak = keycloak;
+    /// PingOne and PingFederate.
+    Ping = ping;
+    /// OneLogin.
+    OneLogin = onelogin;
     /// Any other product; every URL is recognized as one of it.
     Generic = generic;
 }
@@ -117,6 +110,16 @@ impl IdpProduct {
         let Ok(url) = Url::parse(url) else { return Self::Generic };
         let is_at = |product: &&Self| (product.facts().is_at)(&url);
         Self::ALL.iter().find(is_at).copied().unwrap_or(Self::Generic)
+    }
+
+    /// The product of a connection's IdP.
+    #[must_use]
+    pub fn of_connection(connection: &Connection) -> Self {
+        let source = match &connection.settings.source {
+            MetadataSource::Discovery(url) => url.as_str(),
+            MetadataSource::Manual(endpoints) => endpoints.authorization.as_str(),
+        };
+        Self::of(connection.issuer().map_or(source, |issuer| issuer.as_str()))
     }
 
     /// The product's name, for messages.
@@ -170,10 +173,18 @@ impl IdpProduct {
     }
 }
 
-/// How the admin adds the required claims, and the product's documentation about it.
+/// The product's documentation for a remedy.
 #[must_use]
-pub fn add_claims(product: IdpProduct) -> (&'static str, &'static str) {
-    (product.facts().add_claims, product.facts().claims_help)
+pub fn help(remedy: Remedy, product: IdpProduct) -> &'static str {
+    match remedy {
+        Remedy::AddClaims | Remedy::AddToIdToken => product.facts().claims_help,
+        Remedy::Text(_)
+        | Remedy::CompareClient
+        | Remedy::RegisterRedirectUri
+        | Remedy::BeginAgain
+        | Remedy::AssignPerson
+        | Remedy::AllowCodeFlow => product.facts().help,
+    }
 }
 
 /// A cause's remedy in the words of the IdP's product.
@@ -182,8 +193,14 @@ pub fn remedy(remedy: Remedy, product: IdpProduct, redirect_uri: &str, method: &
     match remedy {
         Remedy::Text(text) => text.to_owned(),
         Remedy::CompareClient => product.compare_client(method),
-        Remedy::RegisterRedirectUri => {
-            format!("if it happens again: {}", product.register_redirect_uri(redirect_uri))
+        Remedy::RegisterRedirectUri => product.register_redirect_uri(redirect_uri),
+        Remedy::BeginAgain => {
+            let register = product.register_redirect_uri(redirect_uri);
+            format!("begin a new login; if it happens again: {register}")
+        }
+        Remedy::AssignPerson => {
+            let place = product.facts().assign_people;
+            format!("assign the person, or a group of theirs, to the application: {place}")
         }
         Remedy::AllowCodeFlow => product.allow_code_flow().to_owned(),
         Remedy::AddClaims => product.add_claims().to_owned(),
@@ -194,17 +211,12 @@ pub fn remedy(remedy: Remedy, product: IdpProduct, redirect_uri: &str, method: &
     }
 }
 
-/// The error that a message or page names, of whichever product: an IdP on a host name of the
-/// customer's own is not recognized by its URL.
-pub(super) fn known_error(text: &str) -> Option<&'static KnownError> {
-    let errors = IdpProduct::ALL.iter().flat_map(|product| product.facts().errors);
-    errors.into_iter().find(|error| text.contains(error.code))
-}
-
 /// Whether a callback's `error` is a code of any product.
 #[must_use]
 pub fn is_callback_error(code: &str) -> bool {
-    IdpProduct::ALL.iter().any(|product| product.facts().callback_errors.contains(&code))
+    IdpProduct::ALL.iter().map(|product| product.facts()).any(|facts| {
+        facts.callback_errors.contains(&code) || facts.errors.iter().any(|known| known.code == code)
+    })
 }
 
 /// What the error codes begin with that error pages hold in a script only.
@@ -236,6 +248,8 @@ mod tests {
             ("https://s3.amazonaws.com/x", IdpProduct::Generic),
             ("https://sts.acme.example/adfs", IdpProduct::Adfs),
             ("https://sso.acme.example/realms/staff", IdpProduct::Keycloak),
+            ("https://auth.pingone.eu/0000/as", IdpProduct::Ping),
+            ("https://acme.onelogin.com/oidc/2", IdpProduct::OneLogin),
             ("https://okta.com.evil.example", IdpProduct::Generic),
             ("https://notokta.com", IdpProduct::Generic),
             ("", IdpProduct::Generic),
@@ -253,23 +267,11 @@ mod tests {
             let registers = |step: &String| step.contains(&format!("`{}`", uris.redirect_uri()));
             assert!(steps.iter().any(registers), "{product:?}: {steps:?}");
             assert!(steps.iter().all(|step| !step.contains("{")), "{product:?}: {steps:?}");
-            let (add_claims, help) = add_claims(*product);
             assert!(product.facts().callback_errors.iter().all(|code| is_callback_error(code)));
-            assert!(!add_claims.is_empty() && help.starts_with("https://"), "{product:?}");
-        }
-    }
-
-    #[test]
-    fn errors_are_known_by_their_codes() {
-        for (text, expected) in [
-            ("AADSTS7000215: Invalid client secret", Some(Refuses::Client)),
-            ("AADSTS50011: The redirect URI is wrong", Some(Refuses::RedirectUri)),
-            ("AADSTS50105", Some(Refuses::Login)),
-            ("Error 400: redirect_uri_mismatch", Some(Refuses::RedirectUri)),
-            ("Invalid client or Invalid client credentials", Some(Refuses::Client)),
-            ("Log in", None),
-        ] {
-            assert_eq!(known_error(text).map(|error| error.refuses), expected, "{text}");
+            for known in [Remedy::AddClaims, Remedy::AssignPerson, Remedy::AllowCodeFlow] {
+                assert!(!remedy(known, *product, "", "").is_empty(), "{product:?}");
+                assert!(help(known, *product).starts_with("https://"), "{product:?}");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use url::Url;
 
-use super::{Facts, is_in};
+use super::{Facts, Fault, KnownError, is_in};
 
 pub(super) const FACTS: Facts = Facts {
     name: "Okta",
@@ -28,10 +28,43 @@ pub(super) const FACTS: Facts = Facts {
     redirect_uris: "Applications > the app > General > LOGIN > Sign-in redirect URIs",
     credentials: "Applications > the app > General > Client Credentials: Client secret",
     allow_code_flow: "Applications > the app > General > Grant type: choose Authorization Code",
+    assign_people: "Applications > the app > Assignments",
     add_claims: "Okta: assign the email and profile scopes to the app, and complete the user's \
                  profile",
     claims_help: "https://developer.okta.com/docs/guides/customize-tokens-returned-from-okta/",
-    errors: &[],
+    help: "https://help.okta.com/oie/en-us/content/topics/apps/apps_app_integration_wizard_oidc.htm",
+    errors: &[
+        KnownError::new(
+            "User is not assigned to the client application",
+            Fault::PersonNotAssigned,
+            "the person is not assigned to the app",
+            "https://support.okta.com/help/s/article/Why-am-I-redirected-back-to-my-app-instead-of-being-shown-the-OktaHosted-Error-Pages-when-my-OpenID-Connect-app-returns-an-error",
+        ),
+        KnownError::new(
+            "Policy evaluation failed for this request",
+            Fault::Policy,
+            "no access policy of the authorization server allows the login",
+            "https://developer.okta.com/docs/guides/configure-access-policy/main/",
+        ),
+        KnownError::new(
+            "The client secret supplied for a confidential client is invalid",
+            Fault::SecretWrong,
+            "the client secret is wrong",
+            "https://developer.okta.com/docs/reference/api/oidc/",
+        ),
+        KnownError::new(
+            "Invalid value for 'client_id' parameter",
+            Fault::ClientUnknown,
+            "no such app exists, or it is inactive: the client id, or the domain in the discovery URL, is wrong",
+            "https://developer.okta.com/docs/reference/api/oidc/",
+        ),
+        KnownError::new(
+            "parameter must be a Login redirect URI in the client app settings",
+            Fault::RedirectUri,
+            "the redirect URI is not registered with the app",
+            "https://developer.okta.com/docs/reference/api/oidc/",
+        ),
+    ],
     callback_errors: &["unsupported_response_mode"],
     scripted_error: None,
     client_credentials_scope: None,

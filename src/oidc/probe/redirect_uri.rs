@@ -7,10 +7,10 @@ use super::browse::{End, is_error_page};
 use super::{Run, Verdict};
 use crate::model::cause::Cause;
 use crate::model::check::CheckId;
-use crate::model::login::{IdpRefusal, LoginHints, Nonce, PkceVerifier, Prompt};
+use crate::model::login::{LoginHints, Nonce, PkceVerifier, Prompt};
 use crate::oidc::error::{CallError, Defect};
 use crate::oidc::http::host_of;
-use crate::oidc::idps::known_error;
+use crate::oidc::idps::{callback_refusal, known_error};
 use crate::oidc::provider::Authorization;
 use crate::oidc::provider::authorization::AuthorizationEndpoint;
 
@@ -65,7 +65,8 @@ impl Run<'_, '_> {
                  prove it"
             ));
         };
-        let cause = IdpRefusal { error, description: None }.cause();
+        let refusal = callback_refusal(&error, None);
+        let cause = refusal.map_or(Cause::OtherIdpError, |refusal| refusal.cause());
         match cause {
             Cause::LoginRequired
             | Cause::InteractionRequired

@@ -10,7 +10,6 @@ use super::token::TokenEndpoint;
 use crate::entropy::Entropy;
 use crate::model::connection::Connection;
 use crate::model::login::{AuthorizationCode, PkceVerifier};
-use crate::oidc::error::ExchangeError;
 
 impl Provider {
     /// Whether the IdP rejects the active secret and accepts the standby secret, by two requests to the
@@ -44,6 +43,6 @@ impl Provider {
         }
         let (made_up, verifier) = code();
         let by_standby = standby.exchange(made_up, verifier, http).await;
-        matches!(by_standby, Err(ExchangeError::CodeRejected { .. }))
+        by_standby.is_err_and(|error| error.rejects_code_only())
     }
 }

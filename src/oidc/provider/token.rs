@@ -19,9 +19,10 @@ use crate::model::cause::Cause;
 use crate::model::connection::TokenEndpointAuthMethod;
 use crate::model::login::{AuthorizationCode, PkceVerifier, RawIdToken, oauth_error};
 use crate::model::redact::Redactor;
-use crate::model::text::quotable;
-use crate::oidc::error::{CallError, Defect, ExchangeError, Problem};
+use crate::model::text::{MAX_DESCRIPTION, quotable, sanitize};
+use crate::oidc::error::{CallError, Defect, ExchangeError, Problem, TokenRefusal};
 use crate::oidc::http::{HttpClient, host_of};
+use crate::oidc::idps::known_error;
 use crate::oidc::json;
 use crate::oidc::verify::MAX_TOKEN;
 
@@ -161,11 +162,15 @@ impl std::fmt::Debug for AccessToken {
 
 /// A token response (RFC 6749 5.1, OIDC Core 3.1.3.3). `expires_in` is not read.
 pub(in crate::oidc) fn read_tokens(body: &[u8]) -> Result<Tokens, ExchangeError> {
-    let read: TokenResponse = serde_json::from_slice(json::without_byte_order_mark(body))
-        .map_err(|error| Problem::new(Cause::TokenMalformed, json::describe(&error)))?;
+    let read: TokenResponse =
+        serde_json::from_slice(json::without_byte_order_mark(body)).map_err(|error| {
+            let is_page = json::is_page(body);
+            let cause = if is_page { Cause::TokenNotJson } else { Cause::TokenMalformed };
+            Problem::new(cause, json::describe_document(body, &error))
+        })?;
     // Some IdPs send an error with HTTP 200. Tokens in the same answer must not be used.
     if let Some(idp_error) = read.error.as_deref().and_then(oauth_error) {
-        return Err(refusal(StatusCode::OK, Some(idp_error), read.description));
+        return Err(refusal(StatusCode::OK, Some(idp_error), read.description.as_deref()));
     }
     // RFC 6749 7.1: a token of a type that the client doesn't know must not be used.
     let is_other = |kind: &String| !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer");
@@ -210,7 +215,7 @@ impl<'de> Deserialize<'de> for TokenResponse {
         let id_token = text("id_token")?.map(RawIdToken::new);
         let access_token = text("access_token")?.map(AccessToken);
         let (token_type, error) = (text("token_type")?, text("error")?);
-        let description = text("error_description")?.as_deref().map(quotable);
+        let description = text("error_description")?;
         Ok(Self { access_token, id_token, token_type, error, description })
     }
 }
@@ -220,45 +225,47 @@ pub(in crate::oidc) fn token_error(status: StatusCode, body: &[u8]) -> ExchangeE
     let document = json::parse_object(body).unwrap_or_default();
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let idp_error = text("error").and_then(oauth_error);
-    refusal(status, idp_error, text("error_description").map(quotable))
+    if idp_error.is_none() && json::is_page(body) {
+        return status_error(status, ", and a page in place of JSON");
+    }
+    refusal(status, idp_error, text("error_description"))
 }
 
+/// A description that is known of a product says more than the error code, which differs between IdPs.
 fn refusal(
     status: StatusCode,
     idp_error: Option<String>,
-    description: Option<String>,
+    description: Option<&str>,
 ) -> ExchangeError {
-    let rejected = |cause, idp_error, description| ExchangeError::ClientRejected {
-        cause,
-        idp_error,
-        description,
+    let class = match (idp_error.as_deref(), status) {
+        (Some("invalid_client"), _) => Cause::InvalidClient,
+        (Some("unauthorized_client"), _) => Cause::ClientNotAuthorized,
+        (Some("invalid_grant"), _) => Cause::InvalidGrant,
+        (_, StatusCode::UNAUTHORIZED) => Cause::TokenHttp401,
+        (_, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE)
+        | (None, _) => return status_error(status, ""),
+        (Some(_), _) => Cause::TokenOauthError,
     };
-    match (idp_error, status) {
-        (Some(idp_error), _) if idp_error == "invalid_client" => {
-            rejected(Cause::InvalidClient, idp_error, description)
-        }
-        (Some(idp_error), _) if idp_error == "unauthorized_client" => {
-            rejected(Cause::ClientNotAuthorized, idp_error, description)
-        }
-        (Some(idp_error), _) if idp_error == "invalid_grant" => {
-            ExchangeError::CodeRejected { idp_error, description }
-        }
-        (idp_error, StatusCode::UNAUTHORIZED) => {
-            let idp_error = idp_error.unwrap_or_else(|| "HTTP 401".to_owned());
-            rejected(Cause::TokenHttp401, idp_error, description)
-        }
-        (_, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE) => {
-            let text = format!("HTTP {}", status.as_u16());
+    let known = description.and_then(known_error).and_then(|error| error.token);
+    ExchangeError::from(TokenRefusal {
+        cause: known.unwrap_or(class),
+        idp_error: idp_error.unwrap_or_else(|| format!("HTTP {}", status.as_u16())),
+        description: description.map(|text| sanitize(text, MAX_DESCRIPTION)),
+    })
+}
+
+fn status_error(status: StatusCode, and: &str) -> ExchangeError {
+    let text = format!("HTTP {}{and}", status.as_u16());
+    match status {
+        StatusCode::UNAUTHORIZED => ExchangeError::ClientRejected(TokenRefusal {
+            cause: Cause::TokenHttp401,
+            idp_error: text,
+            description: None,
+        }),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
             ExchangeError::EndpointGone(Problem::new(Cause::TokenHttpStatus, text))
         }
-        (Some(idp_error), _) => {
-            let text = format!("error {idp_error:?}");
-            ExchangeError::ResponseInvalid(Problem::new(Cause::TokenOauthError, text))
-        }
-        (None, status) => {
-            let text = format!("HTTP {}", status.as_u16());
-            ExchangeError::ResponseInvalid(Problem::new(Cause::TokenHttpStatus, text))
-        }
+        _ => ExchangeError::ResponseInvalid(Problem::new(Cause::TokenHttpStatus, text)),
     }
 }
 
@@ -285,6 +292,27 @@ mod tests {
             (404, r#"{"error":"Not Found"}"#, Cause::TokenHttpStatus),
             (404, r#"{"error":"invalid_grant"}"#, Cause::InvalidGrant),
             (400, r#"{"errorCode":"E0000011"}"#, Cause::TokenHttpStatus),
+            (403, "<html>", Cause::TokenHttpStatus),
+            (
+                400,
+                r#"{"error":"invalid_request","error_description":"AADSTS90002: Tenant 'x' not found"}"#,
+                Cause::ClientUnknown,
+            ),
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"AADSTS7000222: expired"}"#,
+                Cause::SecretExpired,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"AADSTS50105: not assigned"}"#,
+                Cause::TokenPersonNotAssigned,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"Not of any product"}"#,
+                Cause::InvalidGrant,
+            ),
             (400, r#"{"error":""}"#, Cause::TokenHttpStatus),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
@@ -309,6 +337,7 @@ mod tests {
     fn each_defect_of_a_token_response_has_its_cause() {
         for (body, expected) in [
             ("", Some(Cause::TokenMalformed)),
+            ("\u{feff} \n<!doctype html>", Some(Cause::TokenNotJson)),
             ("[]", Some(Cause::TokenMalformed)),
             (r#"{"access_token":"a","id_token":"b","id_token":"c"}"#, Some(Cause::TokenMalformed)),
             (r#"{"access_token":7,"id_token":"b"}"#, Some(Cause::TokenMalformed)),

@@ -12,7 +12,7 @@ use crate::login::{Completion, Login, LoginError};
 use crate::model::login::{Callback, LoginRequest};
 use crate::pb;
 use crate::pb::login_service_server::LoginService;
-use crate::telemetry;
+use crate::telemetry::{self, call};
 
 pub(in crate::server) struct LoginRpc {
     login: Arc<Login>,
@@ -26,6 +26,16 @@ impl LoginRpc {
     ) -> Self {
         Self { login, identity_tokens }
     }
+
+    /// [`reject`] with the remedy in the terms of the account.
+    async fn refuse(&self, refusal: impl Into<Refusal>) -> Status {
+        let refusal = refusal.into();
+        let account = call::current(|call| call.account().cloned()).flatten();
+        match account {
+            Some(slug) => reject(refusal.in_terms(self.login.remedy_terms(&slug).await)),
+            None => reject(refusal),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -36,7 +46,10 @@ impl LoginService for LoginRpc {
     ) -> Result<Response<pb::BeginLoginResponse>, Status> {
         let request = LoginRequest::parse(request.into_inner()).map_err(reject)?;
         let slug = request.slug.clone();
-        let begun = self.login.begin(request).await.map_err(reject)?;
+        let begun = match self.login.begin(request).await {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.refuse(error).await),
+        };
         telemetry::login_begun(slug.as_str());
         Ok(Response::new(begun.into()))
     }
@@ -50,9 +63,10 @@ impl LoginService for LoginRpc {
         if let Some(tokens) = &self.identity_tokens {
             tokens.ready().map_err(reject)?;
         }
-        let mut completed = match self.login.complete(callback).await.map_err(reject)? {
-            Completion::Finished(completed) => completed,
-            Completion::Again(answer) => {
+        let mut completed = match self.login.complete(callback).await {
+            Err(error) => return Err(self.refuse(error).await),
+            Ok(Completion::Finished(completed)) => completed,
+            Ok(Completion::Again(answer)) => {
                 let answer = pb::CompleteLoginResponse::decode(&*answer);
                 tracing::info!("login answered again");
                 // Another version may have kept it, in a form that this one can't read.
@@ -80,7 +94,10 @@ impl LoginService for LoginRpc {
         request: Request<pb::LogoutUrlRequest>,
     ) -> Result<Response<pb::LogoutUrlResponse>, Status> {
         let request = convert::logout_request(request.into_inner()).map_err(reject)?;
-        let target = self.login.logout_url(request).await.map_err(reject)?;
+        let target = match self.login.logout_url(request).await {
+            Ok(target) => target,
+            Err(error) => return Err(self.refuse(error).await),
+        };
         Ok(Response::new(pb::LogoutUrlResponse {
             redirect_url: target.redirect_url,
             ends_idp_session: target.ends_idp_session,

@@ -11,14 +11,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::status::code;
 use crate::connections::ConnectionError;
 use crate::identity_token::IdentityTokenError;
-use crate::login::{CompleteError, LoginError};
+use crate::login::{CompleteError, LoginError, RemedyTerms};
 use crate::model::Violation;
-use crate::model::cause::Cause;
+use crate::model::cause::{Cause, Remedy};
 use crate::model::reason::{Owner, Reason, Retry};
 use crate::model::slug::Slug;
 use crate::model::text::{quotable, truncate};
 use crate::oidc::claims::ClaimsError;
-use crate::oidc::error::ExchangeError;
 use crate::oidc::idps::{self, IdpProduct};
 use crate::store::StoreError;
 use crate::telemetry::call::{self, Call};
@@ -30,7 +29,10 @@ pub(in crate::server) struct Refusal {
     text: String,
     violations: Vec<Violation>,
     metadata: Vec<(&'static str, String)>,
-    help: Option<(&'static str, &'static str)>,
+    /// In whose terms the remedy is.
+    terms: Option<RemedyTerms>,
+    /// The page that explains what the IdP says.
+    explanation: Option<&'static str>,
     /// The login's state is spent, so repeating the call can't help.
     is_spent: bool,
     /// `None`: the reason's.
@@ -49,7 +51,8 @@ impl Refusal {
             text: text.into(),
             violations: Vec::new(),
             metadata: Vec::new(),
-            help: None,
+            terms: None,
+            explanation: None,
             is_spent: false,
             retry: None,
             retry_after: None,
@@ -65,6 +68,11 @@ impl Refusal {
     /// After the state was spent: the same call never succeeds.
     pub(in crate::server) fn of_spent_login(error: impl Into<Self>) -> Self {
         Self { is_spent: true, ..error.into() }
+    }
+
+    /// Has the remedy name the product of the account's IdP, and the account's values.
+    pub(super) fn in_terms(self, terms: RemedyTerms) -> Self {
+        Self { terms: Some(terms), ..self }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -155,8 +163,8 @@ impl Refusal {
     }
 
     fn into_status(self, account: Option<&Slug>, trace_id: String) -> Status {
-        let Self { cause, text, violations, metadata, help, is_spent, retry, retry_after, .. } =
-            self;
+        let help = self.help();
+        let Self { cause, text, violations, metadata, is_spent, retry, retry_after, .. } = self;
         let (reason, owner) = (cause.reason(), cause.owner());
         let retry = match retry.unwrap_or(reason.retry()) {
             Retry::Call if is_spent => Retry::Login,
@@ -190,11 +198,29 @@ impl Refusal {
         if retry == Retry::Call {
             details.set_retry_info(Some(retry_after.unwrap_or(RETRY_DELAY)));
         }
-        if let Some((description, url)) = help {
-            details.add_help_link(description, url);
+        if let Some((remedy, url)) = help {
+            details.add_help_link(truncate(&remedy, MAX_TEXT), url);
         }
         let text = truncate(&text, MAX_TEXT);
         Status::with_error_details(code(reason, retry), text, details)
+    }
+
+    /// What its owner does about it, and where that is documented, if anywhere. A problem that passes by
+    /// itself has no owner, and violations say themselves what to do.
+    fn help(&self) -> Option<(String, &'static str)> {
+        let (owner, remedy) = (self.cause.owner(), self.cause.remedy());
+        if owner == Owner::Transient || !self.violations.is_empty() {
+            return None;
+        }
+        let product = self.terms.as_ref().map_or(IdpProduct::Generic, |terms| terms.product);
+        let (redirect_uri, method) = match &self.terms {
+            Some(terms) => (terms.redirect_uri.as_str(), terms.auth_method),
+            None => ("the account's redirect URI", "token_endpoint_auth_method"),
+        };
+        let text = idps::remedy(remedy, product, redirect_uri, method);
+        let is_at_idp = owner == Owner::CustomerIdpAdmin || !matches!(remedy, Remedy::Text(_));
+        let page = is_at_idp.then(|| idps::help(remedy, product));
+        Some((text, self.explanation.or(page).unwrap_or_default()))
     }
 }
 
@@ -232,6 +258,18 @@ impl From<LoginError> for Refusal {
             Some(idp_error) => refusal.with("idp_error", idp_error),
             None => refusal,
         };
+        let refusal = match error.document() {
+            Some(document) => refusal.with("document", document.code()),
+            None => refusal,
+        };
+        let refusal = match error.idp_description() {
+            Some(description) => Self {
+                detail: Some(description.to_owned()),
+                explanation: idps::explanation(description),
+                ..refusal
+            },
+            None => refusal,
+        };
         // RetryInfo is of a call that may be repeated; a new login learns it from the metadata.
         let refusal = match error.retry_after() {
             Some(wait) => Self {
@@ -242,18 +280,10 @@ impl From<LoginError> for Refusal {
         };
         match error {
             LoginError::BadRequest(violations) => Self::violations(violations),
-            LoginError::IdpRefused(idp) => Self { detail: idp.description, ..refusal },
-            LoginError::SecretSwitch(ExchangeError::ClientRejected { description, .. }) => {
-                Self { detail: description, retry: Some(Retry::Login), ..refusal }
-            }
-            LoginError::Exchange(
-                ExchangeError::ClientRejected { description, .. }
-                | ExchangeError::CodeRejected { description, .. },
-            ) => Self { detail: description, ..refusal },
-            LoginError::Claims { error: ClaimsError::Missing(missing), issuer } => {
+            LoginError::SecretSwitch(_) => Self { retry: Some(Retry::Login), ..refusal },
+            LoginError::Claims { error: ClaimsError::Missing(missing), .. } => {
                 let names: Vec<_> = missing.iter().map(|claim| claim.names.join(" or ")).collect();
-                let help = Some(idps::add_claims(IdpProduct::of(&issuer)));
-                Self { help, ..refusal.with("claim", names.join(", ")) }
+                refusal.with("claim", names.join(", "))
             }
             LoginError::Claims { error: ClaimsError::NotAllowed { claim, .. }, .. } => {
                 refusal.with("claim", claim)

@@ -146,12 +146,10 @@ pub(in crate::server) fn guide_request(
         Ok(pb::IdentityProvider::Google) => Some(IdpProduct::Google),
         Ok(pb::IdentityProvider::Auth0) => Some(IdpProduct::Auth0),
         Ok(pb::IdentityProvider::Keycloak) => Some(IdpProduct::Keycloak),
+        Ok(pb::IdentityProvider::Ping) => Some(IdpProduct::Ping),
+        Ok(pb::IdentityProvider::Onelogin) => Some(IdpProduct::OneLogin),
+        Ok(pb::IdentityProvider::Adfs) => Some(IdpProduct::Adfs),
         Ok(pb::IdentityProvider::Generic) => Some(IdpProduct::Generic),
-        Ok(
-            pb::IdentityProvider::Ping
-            | pb::IdentityProvider::Onelogin
-            | pb::IdentityProvider::Adfs,
-        ) => Some(IdpProduct::Generic),
         Err(_) => {
             form.violation("idp", unknown_enum("IdentityProvider", message.idp));
             None

@@ -6,8 +6,8 @@ use super::connection_view::state_to_pb;
 use super::{Checked, Form, Parsed, timestamp};
 use crate::login::{BegunLogin, CompletedLogin, LogoutRequest};
 use crate::model::login::{
-    AuthorizationCode, BrowserBinding, Callback, IdpRefusal, LoginHints, LoginRequest,
-    NONE_AT_AGE_0, Prompt, RawIdToken, StateParameter, UncheckedReturnTo,
+    AuthorizationCode, BrowserBinding, Callback, LoginHints, LoginRequest, NONE_AT_AGE_0, Prompt,
+    RawIdToken, StateParameter, UncheckedReturnTo,
 };
 use crate::oidc::idps;
 use crate::pb;
@@ -83,7 +83,7 @@ impl Parsed<pb::CompleteLoginRequest> for Callback {
         }
         let error = message.error.as_deref().unwrap_or_default();
         let description = message.error_description.as_deref();
-        let refusal = IdpRefusal::of_callback(error, description, idps::is_callback_error);
+        let refusal = idps::callback_refusal(error, description);
         let answer = match refusal {
             Some(refusal) => {
                 if !message.code.is_empty() {
