@@ -340,7 +340,9 @@ impl LoginError {
     pub fn document(&self) -> Option<Document> {
         match self {
             Self::Provider(error) => error.document(),
-            Self::Exchange(_) | Self::SecretSwitch(_) => Some(Document::TokenResponse),
+            Self::Exchange(_) | Self::SecretSwitch(_) | Self::IdToken(_) => {
+                Some(Document::TokenResponse)
+            }
             Self::UserInfo(_) => Some(Document::UserInfo),
             _ => None,
         }

@@ -319,7 +319,7 @@ causes! {
          SSO_ACCOUNT_PROVIDER_CAS");
     TlsChainIncomplete = "tls_chain_incomplete": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP sends its certificate without the intermediate one that issued it: have it send the \
-              whole chain; if its CA is a private one, the operator sets SSO_PROVIDER_CA_FILE");
+              whole chain; if its CA is a private one, the operator sets SSO_ACCOUNT_PROVIDER_CAS");
     TlsNotYetValid = "tls_not_yet_valid": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP's TLS certificate is not valid yet: replace it");
     TlsNameMismatch = "tls_name_mismatch": ProviderUnavailable, CustomerIdpAdmin,

@@ -94,8 +94,10 @@ impl CallOutcome {
             Outage::Dns
             | Outage::DnsNoAnswer
             | Outage::Connect
-            | Outage::CertificateExpired
+            | Outage::CertificateExpired(_)
+            | Outage::CertificateNotYetValid(_)
             | Outage::CertificateUntrusted(_)
+            | Outage::ChainIncomplete
             | Outage::CertificateNameMismatch
             | Outage::Tls(_)
             | Outage::Proxy(_)

@@ -7,6 +7,7 @@ use super::refetch::KeysAge;
 use crate::model::cause::Cause;
 use crate::model::reason::Reason;
 use crate::model::redact::Redactor;
+use crate::model::time::{UnixMillis, UnixSeconds};
 
 /// Which of an IdP's answers a failure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +92,20 @@ pub enum Outage {
     /// The connection was refused, or no route leads there.
     #[error("it does not accept connections")]
     Connect,
-    /// Its certificate has expired.
-    #[error("its TLS certificate has expired")]
-    CertificateExpired,
+    /// Its certificate has expired, at this time if it is known.
+    #[error("its TLS certificate {}", dated("has expired", "expired on", *.0))]
+    CertificateExpired(Option<UnixSeconds>),
+    /// Its certificate is not valid yet, before this time if it is known.
+    #[error("its TLS certificate {}", dated("is not valid yet", "is not valid before", *.0))]
+    CertificateNotYetValid(Option<UnixSeconds>),
     /// Its certificate is not by a trusted CA, or is not one of a server.
     #[error("its TLS certificate is not trusted: {0}")]
     CertificateUntrusted(&'static str),
+    /// Its certificate may be by a trusted CA, but what links the two is missing.
+    #[error(
+        "its TLS certificate is not trusted: it does not send the intermediate certificate that issued it"
+    )]
+    ChainIncomplete,
     /// Its certificate names other hosts.
     #[error("its TLS certificate is for another host name")]
     CertificateNameMismatch,
@@ -316,6 +325,13 @@ impl CallError {
     }
 }
 
+/// For a message: `when` with the day, if it is known.
+fn dated(otherwise: &str, when: &str, time: Option<UnixSeconds>) -> String {
+    let text = time.map(|time| UnixMillis::from(time).to_string());
+    let day = text.as_deref().and_then(|text| text.split_once('T'));
+    day.map_or_else(|| otherwise.to_owned(), |(day, _)| format!("{when} {day}"))
+}
+
 /// For a message.
 fn wait(wait: Option<Duration>) -> String {
     wait.map(|wait| format!(": not before {wait:?} have passed")).unwrap_or_default()
@@ -327,8 +343,10 @@ impl Outage {
             Self::Dns => Cause::Dns,
             Self::DnsNoAnswer => Cause::DnsNoAnswer,
             Self::Connect => Cause::Connect,
-            Self::CertificateExpired => Cause::TlsCertificateExpired,
+            Self::CertificateExpired(_) => Cause::TlsCertificateExpired,
+            Self::CertificateNotYetValid(_) => Cause::TlsNotYetValid,
             Self::CertificateUntrusted(_) => Cause::TlsUntrusted,
+            Self::ChainIncomplete => Cause::TlsChainIncomplete,
             Self::CertificateNameMismatch => Cause::TlsNameMismatch,
             Self::Tls(_) => Cause::Tls,
             // The proxy could not connect to the IdP.
@@ -593,8 +611,10 @@ mod tests {
             Outage::Dns,
             Outage::DnsNoAnswer,
             Outage::Connect,
-            Outage::CertificateExpired,
+            Outage::CertificateExpired(None),
+            Outage::CertificateNotYetValid(None),
             Outage::CertificateUntrusted(""),
+            Outage::ChainIncomplete,
             Outage::CertificateNameMismatch,
             Outage::Tls(""),
             Outage::Proxy(ProxyError::Unreachable),

@@ -2,6 +2,7 @@
 //! the operator's, bounded bodies and deadlines. Every call of this module goes through it; its connector is the
 //! address guard in `oidc/address.rs`.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -21,8 +22,9 @@ use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
@@ -32,9 +34,12 @@ use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector, ProxyUnreacha
 use super::dns::{NameResolver, Unresolved};
 use super::error::{CallError, Defect, Outage, ProxyError};
 use super::proxy::Proxy;
+use super::tls::{self, CertificateVerifier, Presented};
 use crate::model::address::AddressPolicy;
 use crate::model::text::quotable;
 use crate::telemetry::traces;
+
+pub use super::tls::PresentedCertificate;
 
 /// Which IdPs may be called, and how.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +65,9 @@ pub struct HttpClient {
     /// For a connection outside the pool; see [`HttpClient::certificate_expiry`].
     connector: GuardedConnector,
     tls: Arc<ClientConfig>,
+    /// `None`: no CA is trusted.
+    verifier: Option<CertificateVerifier>,
+    presented: Option<Arc<Presented>>,
 }
 
 /// An answer whose body was read completely.
@@ -99,42 +107,49 @@ impl Answer {
 
 impl HttpClient {
     /// A client that trusts `roots` and resolves `names`, with a pool of its own.
-    #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
     pub(super) fn new(
         policy: &CallPolicy,
         roots: RootCertStore,
         names: NameResolver,
     ) -> Result<Self, String> {
-        let tls = ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::aws_lc_rs::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        let (tls, verifier) = tls::client_config(roots)?;
         let addresses = Arc::new(policy.addresses.clone());
         let connector = GuardedConnector::new(Arc::clone(&addresses), names, policy.proxy.clone());
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
-        let builder =
-            if addresses.allow_insecure { builder.https_or_http() } else { builder.https_only() };
-        let inner = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(32)
-            // RFC 9112 5.1 and 5.2: a client replaces or drops what is obsolete in headers. Only a
-            // server or proxy has to refuse it.
-            .http1_allow_obsolete_multiline_headers_in_responses(true)
-            .http1_allow_spaces_after_header_name_in_responses(true)
-            .http1_max_headers(MAX_HEADERS)
-            .http1_max_buf_size(MAX_HEADER_BYTES)
-            .build(builder.enable_http1().wrap_connector(connector.clone()));
+        let inner = pool(&connector, &tls, addresses.allow_insecure);
         Ok(Self {
             inner,
             addresses,
             propagate_trace_context: policy.propagate_trace_context,
             connector,
             tls: Arc::new(tls),
+            verifier,
+            presented: None,
         })
+    }
+
+    /// A client like this one, with connections of its own, which keeps the certificates that hosts
+    /// present; for a check.
+    #[must_use]
+    pub fn recording(&self) -> Self {
+        let Some(verifier) = &self.verifier else { return self.clone() };
+        let presented = Arc::default();
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.dangerous().set_certificate_verifier(Arc::new(verifier.recording(&presented)));
+        // A resumed session presents no certificate.
+        tls.resumption = Resumption::disabled();
+        Self {
+            inner: pool(&self.connector, &tls, self.addresses.allow_insecure),
+            tls: Arc::new(tls),
+            presented: Some(presented),
+            ..self.clone()
+        }
+    }
+
+    /// The certificates that hosts presented to a [`Self::recording`] client, trusted or not, by host; the
+    /// host's own first.
+    #[must_use]
+    pub fn presented(&self) -> BTreeMap<String, Vec<PresentedCertificate>> {
+        self.presented.as_ref().map(|presented| presented.by_host()).unwrap_or_default()
     }
 
     /// Which addresses may be called.
@@ -229,6 +244,28 @@ impl HttpClient {
         leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp())
             .ok_or(Failure::Outage(Outage::Tls("its certificate cannot be read")))
     }
+}
+
+/// An empty pool of connections.
+#[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
+fn pool(
+    connector: &GuardedConnector,
+    tls: &ClientConfig,
+    allow_insecure: bool,
+) -> Client<HttpsConnector<GuardedConnector>, Full<Bytes>> {
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
+    let builder = if allow_insecure { builder.https_or_http() } else { builder.https_only() };
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(32)
+        // RFC 9112 5.1 and 5.2: a client replaces or drops what is obsolete in headers. Only a
+        // server or proxy has to refuse it.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_max_headers(MAX_HEADERS)
+        .http1_max_buf_size(MAX_HEADER_BYTES)
+        .build(builder.enable_http1().wrap_connector(connector.clone()))
 }
 
 impl fmt::Debug for HttpClient {
@@ -361,7 +398,7 @@ fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
             Unresolved::OutOfResources(resource) => return Failure::OutOfResources(resource),
         }
     } else if let Some(error) = find::<rustls::Error>(error) {
-        tls_outage(error)
+        tls::outage(error)
     } else if is_connecting && is_timeout() {
         Outage::ConnectTimeout(CONNECT_TIMEOUT)
     } else if is_connecting {
@@ -369,35 +406,6 @@ fn failure(error: &(dyn Error + 'static), is_connecting: bool) -> Failure {
     } else {
         Outage::ConnectionLost
     })
-}
-
-fn tls_outage(error: &rustls::Error) -> Outage {
-    use CertificateError as Certificate;
-    match error {
-        rustls::Error::InvalidCertificate(error) => match error {
-            Certificate::Expired | Certificate::ExpiredContext { .. } => Outage::CertificateExpired,
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                Outage::CertificateNameMismatch
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                Outage::Tls("its certificate is not valid yet")
-            }
-            Certificate::BadEncoding => Outage::Tls("its certificate is malformed"),
-            Certificate::Revoked => Outage::CertificateUntrusted("it was revoked"),
-            Certificate::UnknownIssuer => {
-                Outage::CertificateUntrusted("no trusted CA issued it, or the chain is incomplete")
-            }
-            // A self-signed certificate, which is its own CA, ends here, among others.
-            _ => Outage::CertificateUntrusted("it is not acceptable as a server's certificate"),
-        },
-        rustls::Error::NoCertificatesPresented => Outage::Tls("it presents no certificate"),
-        rustls::Error::InvalidMessage(_) => Outage::Tls("it does not speak TLS on this port"),
-        rustls::Error::AlertReceived(_) => Outage::Tls("it refused the handshake with an alert"),
-        rustls::Error::PeerIncompatible(_) => {
-            Outage::Tls("it offers no protocol version or cipher suite that is accepted")
-        }
-        _ => Outage::Tls("the handshake failed"),
-    }
 }
 
 /// One request, from the connection attempt to the last byte of the body.
@@ -420,44 +428,7 @@ const UNKNOWN_HOST: &str = "the IdP";
 
 #[cfg(test)]
 mod tests {
-    use rustls::{InvalidMessage, OtherError};
-
     use super::*;
-
-    /// As hyper-rustls wraps what rustls reports.
-    fn wrapped(error: rustls::Error) -> io::Error {
-        io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-
-    #[test]
-    fn tls_errors_become_causes_and_sentences() {
-        let other = CertificateError::Other(OtherError(Arc::new(io::Error::other("SomeRustType"))));
-        for (error, expected) in [
-            (
-                rustls::Error::InvalidCertificate(CertificateError::Expired),
-                "its TLS certificate has expired",
-            ),
-            (
-                rustls::Error::InvalidCertificate(CertificateError::NotValidForName),
-                "its TLS certificate is for another host name",
-            ),
-            (
-                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
-                "its TLS certificate is not trusted: no trusted CA issued it, or the chain is incomplete",
-            ),
-            (
-                rustls::Error::InvalidCertificate(other),
-                "its TLS certificate is not trusted: it is not acceptable as a server's certificate",
-            ),
-            (
-                rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
-                "TLS failed: it does not speak TLS on this port",
-            ),
-        ] {
-            let Failure::Outage(outage) = failure(&wrapped(error), true) else { panic!("outage") };
-            assert_eq!(outage.to_string(), expected);
-        }
-    }
 
     #[test]
     fn other_failures_are_told_apart_by_what_is_wrapped() {
@@ -475,6 +446,10 @@ mod tests {
         {
             assert_eq!(outage(&io::Error::other(unresolved), true), expected);
         }
+        // As hyper-rustls wraps what rustls reports.
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let expired = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, expired));
+        assert_eq!(outage(&expired, true), Outage::CertificateExpired(None));
         let forbidden = io::Error::other(Forbidden("loopback"));
         assert!(matches!(failure(&forbidden, true), Failure::Forbidden("loopback")));
     }

@@ -21,4 +21,5 @@ pub mod provider;
 pub mod providers;
 pub mod proxy;
 pub mod refetch;
+mod tls;
 pub mod verify;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use peerpanda_sso::clock::SystemClock;
 use peerpanda_sso::pb;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,16 +31,19 @@ pub(crate) async fn idp_over_tls(host: &str, name: &str, is_expired: bool) -> (S
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     }
     let certificate = params.signed_by(&key, &ca).expect("signed");
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    (ca.pem(), serve_over_tls(host, chain, &key).await)
+}
+
+/// A fake IdP at https://`host` that presents `chain`.
+async fn serve_over_tls(host: &str, chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> FakeIdp {
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(
         rustls::crypto::aws_lc_rs::default_provider(),
     ))
     .with_safe_default_protocol_versions()
     .expect("versions")
     .with_no_client_auth()
-    .with_single_cert(
-        vec![CertificateDer::from(certificate.der().to_vec())],
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-    )
+    .with_single_cert(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
     .expect("a certificate with its key");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -65,7 +68,7 @@ pub(crate) async fn idp_over_tls(host: &str, name: &str, is_expired: bool) -> (S
             });
         }
     });
-    (ca.pem(), idp)
+    idp
 }
 
 /// OIDC Core 16.17: TLS.
@@ -117,4 +120,70 @@ async fn a_ca_of_one_account_vouches_for_no_other() {
     let request = pb::BeginLoginRequest { slug: "globex".to_owned(), ..begin_request() };
     let refused = refused(program.login.begin_login(request).await);
     assert_eq!(refused.metadata["cause"], "tls_untrusted", "{refused:?}");
+}
+
+/// The cause and the message of a login at an IdP with this chain, if it is refused.
+async fn refusal_at(idp: &FakeIdp, ca: &str) -> Option<(String, String)> {
+    let data = tempfile::tempdir().expect("a directory");
+    let ca_file = data.path().join("ca.pem");
+    std::fs::write(&ca_file, ca).expect("written");
+    let setting = [("SSO_PROVIDER_CA_FILE", ca_file.to_str().expect("UTF-8"))];
+    let mut program = Program::serve(data.path(), &setting).await;
+    program.set_up(idp).await;
+    let status = program.log_in(idp).await.err()?;
+    let refusal = refused(Err::<(), _>(status));
+    Some((refusal.metadata["cause"].clone(), refusal.message))
+}
+
+fn named(name: &str, is_ca: bool) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name.push(DnType::OrganizationName, "Acme Trust");
+    if is_ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    params
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_its_intermediate_is_told_from_an_unknown_ca() {
+    let new_key = || KeyPair::generate().expect("a key");
+    let root = CertifiedIssuer::self_signed(named("Root", true), new_key()).expect("a CA");
+    let intermediate = CertifiedIssuer::signed_by(named("Intermediate", true), new_key(), &root);
+    let intermediate = intermediate.expect("a CA");
+    let unknown = CertifiedIssuer::self_signed(named("Unknown", true), new_key()).expect("a CA");
+    let key = new_key();
+    let leaf = |issuer: &CertifiedIssuer<'static, KeyPair>| {
+        let leaf = named("localhost", false).signed_by(&key, issuer).expect("signed");
+        leaf.der().clone()
+    };
+    let (of_intermediate, of_unknown) = (leaf(&intermediate), leaf(&unknown));
+    for (chain, cause) in [
+        (vec![of_intermediate.clone(), intermediate.der().clone()], None),
+        (vec![of_intermediate], Some("tls_chain_incomplete")),
+        (vec![of_unknown, unknown.der().clone()], Some("tls_untrusted")),
+    ] {
+        let idp = serve_over_tls("localhost", chain, &key).await;
+        let refused = refusal_at(&idp, &root.pem()).await;
+        assert_eq!(refused.as_ref().map(|(cause, _)| cause.as_str()), cause, "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_named_with_its_date() {
+    let ca = private_ca();
+    let key = KeyPair::generate().expect("a key");
+    for (from, until, cause, words) in [
+        (2019, 2020, "tls_certificate_expired", "its TLS certificate expired on 2020-01-02"),
+        (2999, 3000, "tls_not_yet_valid", "its TLS certificate is not valid before 2999-01-02"),
+    ] {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        params.not_before = rcgen::date_time_ymd(from, 1, 2);
+        params.not_after = rcgen::date_time_ymd(until, 1, 2);
+        let chain = vec![params.signed_by(&key, &ca).expect("signed").der().clone()];
+        let idp = serve_over_tls("localhost", chain, &key).await;
+        let (actual, message) = refusal_at(&idp, &ca.pem()).await.expect("refused");
+        assert_eq!(actual, cause);
+        assert!(message.contains(words), "{message}");
+    }
 }
