@@ -323,7 +323,8 @@ causes! {
     TlsNotYetValid = "tls_not_yet_valid": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP's TLS certificate is not valid yet: replace it");
     TlsNameMismatch = "tls_name_mismatch": ProviderUnavailable, CustomerIdpAdmin,
-        Text("the IdP's TLS certificate is for another host name");
+        Text("the IdP's TLS certificate is for another host name: have it name the host of the URL, or \
+         correct the URL");
     Tls = "tls": ProviderUnavailable, CustomerIdpAdmin,
         Text("the IdP must offer TLS 1.2 or 1.3 with a valid certificate");
     Proxy = "proxy": ProviderUnavailable, Operator,

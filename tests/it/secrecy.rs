@@ -160,6 +160,7 @@ async fn what_an_idp_repeats_reaches_no_log_status_attempt_or_check() {
     let of_client =
         [idp.client_secret.clone(), form(&idp.client_secret), BASE64_STANDARD.encode(&pair)];
     let mut canaries = of_client.to_vec();
+    canaries.push(PERSON.to_owned());
     let mut texts = Vec::new();
     let mut refused = 0;
 
@@ -188,10 +189,12 @@ async fn what_an_idp_repeats_reaches_no_log_status_attempt_or_check() {
                 "callback" => {
                     request.code = String::new();
                     request.error = Some(secret.clone());
-                    request.error_description = Some(long.clone());
+                    // The secret at the cut.
+                    let words = format!("{} {PERSON} {secret}", "x".repeat(260));
+                    request.error_description = Some(words);
                 }
                 "description" => {
-                    let description = format!("{secret} {{code_verifier}} {long}");
+                    let description = format!("{secret} {{code_verifier}} {PERSON} {long}");
                     let body =
                         json!({ "error": "invalid_grant", "error_description": description });
                     idp.behave().token_answer = Some((400, body.to_string()));
@@ -280,6 +283,9 @@ async fn what_an_idp_repeats_reaches_no_log_status_attempt_or_check() {
     let beginnings = canaries.iter().map(|canary| canary.chars().take(12).collect::<String>());
     assert_hold_no(&beginnings.collect::<Vec<_>>(), &texts);
 }
+
+/// Whom an IdP names.
+const PERSON: &str = "ada.canary@example.com";
 
 /// Panics at the first text that holds one of the canaries in a form in which it may be shown.
 fn assert_hold_no(canaries: &[String], texts: &[String]) {

@@ -19,8 +19,8 @@ pub(super) const FACTS: Facts = Facts {
     redirect_uris: "the client's redirect URIs",
     credentials: "the client's settings at the IdP",
     allow_code_flow: "allow the client the authorization code grant",
-    assign_people: "in the application's settings at the IdP",
-    add_claims: "Have the IdP put email, given_name and family_name into the ID token or UserInfo \
+    assign_people: "the application's settings at the IdP",
+    add_claims: "have the IdP put email, given_name and family_name into the ID token or UserInfo \
                  for the scopes email and profile",
     claims_help: "https://openid.net/specs/openid-connect-core-1_0.html#ScopeClaims",
     help: "https://openid.net/specs/openid-connect-core-1_0.html",
