@@ -21,7 +21,7 @@ async fn all_violations_of_a_malformed_connection_are_reported_at_once() {
         service
             .create(pb::Connection {
                 slug: "new".to_owned(),
-                discovery_url: "https://idp.example.com/".to_owned(),
+                discovery_url: "https://idp.example.com/login".to_owned(),
                 state: 77,
                 client_secret: "CANARYsecret\u{0}".to_owned(),
                 ..pb::Connection::default()

@@ -11,7 +11,7 @@ use crate::model::connection::{
     ClaimMapping, ConnectionSettings, Endpoints, Issuer, MetadataSource, RequiredClaim,
     TENANT_PLACEHOLDER,
 };
-use crate::model::draft::{Draft, DraftEndpoints};
+use crate::model::draft::{Draft, DraftEndpoints, discovery};
 use crate::model::endpoint_url::{
     EndpointUrlError, WELL_KNOWN, check_endpoint_url, is_reserved_parameter, smuggled_parameter,
 };
@@ -124,7 +124,14 @@ impl FieldChecks<'_> {
     }
 
     fn discovery(&mut self, text: &str) -> Option<MetadataSource> {
-        let url = self.url("discovery_url", text)?;
+        let found = match discovery::read(text) {
+            Ok(found) => found,
+            Err(rule) => {
+                self.violate("discovery_url", rule);
+                return None;
+            }
+        };
+        let url = self.url("discovery_url", &found.url)?;
         if url.path().ends_with(WELL_KNOWN) {
             return Some(MetadataSource::Discovery(url));
         }

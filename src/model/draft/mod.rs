@@ -1,6 +1,7 @@
 //! A connection as support enters it: plain text that is trimmed, checked and completed with defaults
 //! here, with all violations reported at once. Must never depend on DNS or on an IdP being up.
 
+pub mod discovery;
 mod fields;
 
 use std::collections::BTreeMap;
@@ -305,7 +306,10 @@ mod tests {
             (Draft { display_name: "a\u{202e}b".to_owned(), ..draft() }, "display_name"),
             (Draft { issuer: "https://a.example/?x".to_owned(), ..draft() }, "issuer"),
             (Draft { issuer: template, ..draft() }, "allowed_tenant_ids"),
-            (Draft { discovery_url: "https://a.example/".to_owned(), ..draft() }, "discovery_url"),
+            (
+                Draft { discovery_url: "https://a.example/login".to_owned(), ..draft() },
+                "discovery_url",
+            ),
             (Draft { scopes: list(&["openid", "a b"]), ..draft() }, "scopes"),
             (Draft { mapped_email: list(&[""]), ..draft() }, "claim_mapping.email"),
             (Draft { mapped_groups: "x".repeat(257), ..draft() }, "claim_mapping.groups"),

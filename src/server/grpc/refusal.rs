@@ -188,7 +188,7 @@ impl Refusal {
         let mut room = MAX_VIOLATIONS;
         for violation in violations {
             let field = truncate(&violation.field, 64);
-            let description = truncate(&violation.description, 120);
+            let description = truncate(&violation.description, MAX_DESCRIPTION);
             room = room.saturating_sub(field.len() + description.len() + 8);
             if room == 0 {
                 break;
@@ -336,6 +336,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_TEXT: usize = 400;
 const MAX_METADATA: usize = 160;
 const MAX_VIOLATIONS: usize = 1200;
+const MAX_DESCRIPTION: usize = 320;
 
 #[cfg(test)]
 mod tests {
