@@ -201,15 +201,15 @@ pub enum ConnectionError {
         current: u64,
     },
     /// Only an activation makes a connection ACTIVE.
-    #[error("a connection becomes ACTIVE only by ActivateConnection")]
+    #[error("a connection becomes ACTIVE only by peerpanda-sso connection activate")]
     ActivationRequired,
     /// A check or a test login is missing.
     #[error("missing: {0}")]
     ProofMissing(MissingProof),
     /// An update of an ACTIVE connection whose settings have not passed a check.
     #[error(
-        "{0}; check the change first (CheckConnection with the proposal), set the state to TESTING \
-         with it, or use force"
+        "{0}; check the change first (peerpanda-sso connection check with the same flags), set the state \
+         to TESTING with it (--state testing), or use --force"
     )]
     ChangeUnproven(changes::Effect),
     /// Too many checks.
@@ -227,13 +227,16 @@ pub enum ConnectionError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MissingProof {
     /// A check.
-    #[error("a check of these settings in which nothing fails")]
+    #[error("a check of these settings in which nothing fails (peerpanda-sso connection check)")]
     Check,
     /// A test login.
     #[error("a test login with these settings")]
     TestLogin,
     /// Both.
-    #[error("a check of these settings in which nothing fails, and a test login with them")]
+    #[error(
+        "a check of these settings in which nothing fails (peerpanda-sso connection check), and a test \
+         login with them"
+    )]
     Both,
 }
 
