@@ -3,72 +3,26 @@
 
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use clap_complete::Shell;
 use peerpanda_sso::app::{App, Environment};
-use peerpanda_sso::cli::connection::ConnectionCommand;
-use peerpanda_sso::cli::health::Health;
-use peerpanda_sso::cli::keys::Keys;
-use peerpanda_sso::cli::settings::ListSettings;
-use peerpanda_sso::cli::tokens::Tokens;
-use peerpanda_sso::cli::{Failure, Outcome, Output, print_line};
+use peerpanda_sso::cli::command::{self, Command};
+use peerpanda_sso::cli::{Failure, Outcome};
 use peerpanda_sso::config::{self, ConfigErrors, Settings};
 use peerpanda_sso::{process, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Log the customers of PeerPanda in through their own OpenID Provider, over gRPC.
-#[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
-struct CommandLine {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the service until SIGTERM or SIGINT. Every setting is a flag and an environment
-    /// variable.
-    ///
-    /// The first signal lets the calls in flight finish, at most SSO_DRAIN_TIMEOUT; a second one
-    /// ends the process at once.
-    Serve(Box<Settings>),
-    /// Set up, check and repair the customers' connections.
-    Connection(Box<ConnectionCommand>),
-    /// Ask a running service for its health. Exits with 0 if it answers SERVING, with 1 if it
-    /// answers anything else, and with 3 if it doesn't answer.
-    Health(Health),
-    /// List every setting of `serve` with its variable, flag and default.
-    Settings(ListSettings),
-    /// Manage the keys that encrypt client secrets and pending logins.
-    #[command(subcommand)]
-    Keys(Keys),
-    /// Manage the bearer tokens of the programs that call the service.
-    #[command(subcommand)]
-    Tokens(Tokens),
-    /// Print shell completions, e.g. `peerpanda-sso completions bash
-    /// >/etc/bash_completion.d/peerpanda-sso`.
-    Completions {
-        /// Complete for this shell.
-        shell: Shell,
-    },
-}
-
 fn main() -> ExitCode {
-    let mut command_line = config::without_empty_variables(CommandLine::command());
-    let matches = command_line.get_matches_mut();
-    if let Some(error) = config::secret_flag(&command_line, &matches) {
-        command_line.error(ErrorKind::ArgumentConflict, error).exit();
-    }
-    let command = match CommandLine::from_arg_matches(&matches) {
-        Ok(parsed) => parsed.command,
-        Err(error) => error.format(&mut command_line).exit(),
+    let (command, definition) = match command::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => match error.render() {
+            Some(text) => {
+                print_error(&text);
+                return ExitCode::from(USAGE);
+            }
+            None => error.exit(),
+        },
     };
-    let variables = config::refuse_unknown_variables(&command_line);
-    let output = match &command {
-        Command::Connection(command) => command.output(),
-        _ => Output::Text,
-    };
+    let variables = config::refuse_unknown_variables(&definition);
+    let output = command.output();
     let result = match command {
         Command::Serve(settings) => serve(&settings, variables),
         Command::Connection(command) => block_on(command.run()),
@@ -78,7 +32,8 @@ fn main() -> ExitCode {
             variables.map_err(Failure::other).and_then(|()| block_on(keys.run()))
         }
         Command::Tokens(tokens) => tokens.run(),
-        Command::Completions { shell } => print_completions(shell),
+        Command::Completions(completions) => completions.run(),
+        Command::Complete(words) => block_on(words.run()),
     };
     match result {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
@@ -95,14 +50,6 @@ async fn block_on(
     command: impl Future<Output = Result<Outcome, Failure>>,
 ) -> Result<Outcome, Failure> {
     command.await
-}
-
-/// Into a buffer first: clap_complete panics where its writer fails, as for a closed pipe.
-fn print_completions(shell: Shell) -> Result<Outcome, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "peerpanda-sso", &mut script);
-    print_line(String::from_utf8_lossy(&script).trim_end())?;
-    Ok(Outcome::Success)
 }
 
 #[expect(clippy::print_stderr, reason = "logging may not be set up yet")]
@@ -164,3 +111,6 @@ impl StopSignals {
         }
     }
 }
+
+/// The exit code of a command line that can't be used, as clap's own.
+const USAGE: u8 = 2;

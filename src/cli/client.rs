@@ -13,7 +13,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-use super::Failure;
+use super::{Failure, listener};
 use crate::model::address::is_loopback_host;
 use crate::pb::connection_service_client::ConnectionServiceClient;
 
@@ -43,14 +43,14 @@ pub struct EndpointArgs {
     /// Read the private key of the client's certificate from this PEM file.
     #[arg(long, global = true, help_heading = HEADING, env = "SSO_CLIENT_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Wait this long for an answer.
+    /// Wait this long for an answer; a number alone is seconds.
     #[arg(
         long,
         global = true,
         help_heading = HEADING,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = humantime::parse_duration
+        value_parser = parse_timeout
     )]
     timeout: Duration,
 }
@@ -99,6 +99,11 @@ impl Interceptor for Credentials {
 }
 
 impl ClientArgs {
+    /// See [`EndpointArgs::explain`].
+    pub(super) async fn explain(&self, failure: Failure) -> Failure {
+        self.endpoint.explain(failure).await
+    }
+
     /// Connects to ConnectionService.
     ///
     /// # Errors
@@ -142,7 +147,7 @@ impl EndpointArgs {
     /// # Errors
     /// A file can't be read, the URL is invalid, or the service doesn't answer.
     pub async fn connect(&self) -> Result<Channel, Failure> {
-        let failed = |error: tonic::transport::Error| self.no_answer(root_cause(&error));
+        let failed = |error: tonic::transport::Error| Failure::NoAnswer(root_cause(&error));
         let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(failed)?;
         let endpoint = if self.endpoint.starts_with("https://") {
             endpoint.tls_config(self.tls()?).map_err(failed)?
@@ -163,8 +168,14 @@ impl EndpointArgs {
         self.endpoint.starts_with("https://") || self.endpoint.parse().is_ok_and(is_local)
     }
 
-    /// The failure of a call that the service didn't answer.
-    pub(super) fn no_answer(&self, cause: impl std::fmt::Display) -> Failure {
+    /// Adds to a failure for want of an answer who was asked, and what answers there instead.
+    pub(super) async fn explain(&self, failure: Failure) -> Failure {
+        let Failure::NoAnswer(cause) = failure else { return failure };
+        let found = match self.endpoint.parse() {
+            Ok(url) => listener::probe(&url).await,
+            Err(_) => None,
+        };
+        let cause = found.unwrap_or(cause);
         Failure::NoAnswer(format!("no answer from {}: {cause}", self.endpoint))
     }
 
@@ -195,8 +206,13 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         .map_err(|error| Failure::Usage(format!("can't read {}: {error}", file.display())))
 }
 
+/// As `5s`; a number alone is seconds.
+fn parse_timeout(text: &str) -> Result<Duration, humantime::DurationError> {
+    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
+}
+
 /// The innermost source, since tonic's own text is only "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut current = error;
     while let Some(source) = current.source() {
         current = source;
@@ -212,7 +228,7 @@ fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 
-const HEADING: &str = "Service options";
+const HEADING: &str = "Service";
 /// Enough for a page of 1000 connections with every text at its limit.
 const MAX_MESSAGE_SIZE: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

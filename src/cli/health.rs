@@ -8,7 +8,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::client::EndpointArgs;
-use super::{Failure, Outcome, print_line};
+use super::{Failure, Outcome, listener, print_line};
 
 /// The command's options.
 #[derive(Args)]
@@ -26,14 +26,23 @@ impl Health {
     /// # Errors
     /// The service doesn't answer.
     pub async fn run(&self) -> Result<Outcome, Failure> {
+        match self.ask().await {
+            Ok(status) => {
+                print_line(status.as_str_name())?;
+                let is_serving = status == ServingStatus::Serving;
+                Ok(if is_serving { Outcome::Success } else { Outcome::Failed })
+            }
+            Err(failure) => Err(self.endpoint.explain(failure).await),
+        }
+    }
+
+    async fn ask(&self) -> Result<ServingStatus, Failure> {
         let mut client = HealthClient::new(self.endpoint.connect().await?);
         let answer = client.check(HealthCheckRequest { service: self.service.clone() }).await;
-        let status = match answer {
-            Ok(answer) => answer.into_inner().status(),
-            Err(status) if status.code() == Code::NotFound => ServingStatus::ServiceUnknown,
-            Err(status) => return Err(self.endpoint.no_answer(status.message())),
-        };
-        print_line(status.as_str_name())?;
-        Ok(if status == ServingStatus::Serving { Outcome::Success } else { Outcome::Failed })
+        match answer {
+            Ok(answer) => Ok(answer.into_inner().status()),
+            Err(status) if status.code() == Code::NotFound => Ok(ServingStatus::ServiceUnknown),
+            Err(status) => Err(Failure::NoAnswer(listener::words(&status))),
+        }
     }
 }

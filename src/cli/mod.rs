@@ -3,18 +3,23 @@
 //! for scripts. No secret is taken from an argument, and none is printed except a new key or token.
 
 pub mod client;
+pub mod command;
+mod completion;
 pub mod connection;
 pub mod health;
 pub mod keys;
+mod layout;
+mod listener;
 mod reflection;
 pub mod settings;
 pub mod tokens;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tonic::Status;
 use tonic_types::StatusExt;
 
@@ -63,12 +68,10 @@ impl Failure {
     /// The error for standard error: text, or one JSON object `{"error": …}`.
     #[must_use]
     pub fn render(&self, output: Output) -> String {
-        match (output, self) {
-            (Output::Text, _) => format!("peerpanda-sso: {self}"),
-            (Output::Json, Self::Refused(refusal)) => {
-                serde_json::json!({ "error": refusal }).to_string()
-            }
-            (Output::Json, _) => {
+        match self {
+            _ if !output.is_data() => format!("peerpanda-sso: {self}"),
+            Self::Refused(refusal) => serde_json::json!({ "error": refusal }).to_string(),
+            Self::Other(_) | Self::Usage(_) | Self::NoAnswer(_) => {
                 serde_json::json!({ "error": { "message": self.to_string() } }).to_string()
             }
         }
@@ -92,9 +95,13 @@ impl From<Status> for Failure {
 pub struct Refusal {
     reason: String,
     cause: String,
+    owner: String,
     message: String,
     trace_id: String,
     violations: Vec<FieldViolation>,
+    /// How long to wait before the same call can succeed.
+    #[serde(rename = "retry_after_seconds", serialize_with = "whole_seconds")]
+    retry_after: Option<Duration>,
 }
 
 /// What is wrong with one field, or with the whole where `field` is empty. Never quotes a secret.
@@ -107,16 +114,18 @@ struct FieldViolation {
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
         let Some(mut info) = status.get_details_error_info() else {
-            let message = format!("no answer: {}", status.message());
-            return Self { message, ..Self::default() };
+            return Self { message: listener::words(&status), ..Self::default() };
         };
         let mut metadata = |name: &str| info.metadata.remove(name).unwrap_or_default();
-        let (cause, trace_id) = (metadata("cause"), metadata("trace_id"));
+        let [cause, owner, trace_id] = ["cause", "owner", "trace_id"].map(&mut metadata);
+        let retry = status.get_details_retry_info();
         let violations = status.get_details_bad_request().map(|details| details.field_violations);
         let violations = violations.into_iter().flatten();
         Self {
             reason: info.reason,
             cause,
+            owner,
+            retry_after: retry.and_then(|info| info.retry_delay),
             message: status.message().to_owned(),
             trace_id,
             violations: violations
@@ -148,14 +157,33 @@ impl fmt::Display for Refusal {
     }
 }
 
+fn whole_seconds<S: Serializer>(wait: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    wait.map(|wait| wait.as_secs_f64().ceil() as u64).serialize(to)
+}
+
 /// The format of a command's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Tables and sentences for people.
+    /// Tables and sentences for people, as wide as the terminal.
     #[default]
     Text,
+    /// The same with every column, however wide.
+    Wide,
     /// JSON for scripts.
     Json,
+    /// YAML for scripts.
+    Yaml,
+}
+
+impl Output {
+    /// Whether it is for scripts. Errors of such a command are JSON, which is YAML, too.
+    #[must_use]
+    pub fn is_data(self) -> bool {
+        match self {
+            Self::Text | Self::Wide => false,
+            Self::Json | Self::Yaml => true,
+        }
+    }
 }
 
 /// Writes a line to standard output, in colour only on a terminal without `NO_COLOR`. A reader that
@@ -172,6 +200,18 @@ pub fn print_line(line: &str) -> Result<(), Failure> {
     }
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    print_line(&serde_json::to_string_pretty(value).map_err(Failure::other)?)
+/// For scripts.
+fn print_data(output: Output, value: &impl Serialize) -> Result<(), Failure> {
+    let text = match output {
+        Output::Yaml => serde_saphyr::to_string(value).map_err(Failure::other)?,
+        Output::Text | Output::Wide | Output::Json => {
+            serde_json::to_string_pretty(value).map_err(Failure::other)?
+        }
+    };
+    print_line(text.trim_end())
+}
+
+/// To a person, on standard error.
+fn print_note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

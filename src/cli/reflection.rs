@@ -11,7 +11,7 @@ use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value as Json;
 
-use super::{Failure, print_json};
+use super::{Failure, Output, print_data};
 use crate::pb;
 
 /// The descriptor of a generated message.
@@ -39,8 +39,8 @@ impl Serialize for Mapped {
     }
 }
 
-pub(super) fn print_message<T: Message + Name>(message: &T) -> Result<(), Failure> {
-    print_json(&Mapped(reflect(message)))
+pub(super) fn print_message<T: Message + Name>(output: Output, message: &T) -> Result<(), Failure> {
+    print_data(output, &Mapped(reflect(message)))
 }
 
 /// The values of an enum except the unspecified one: full name, short name for people

@@ -4,18 +4,23 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Outcome, Output, print_json, print_line};
+use super::{Failure, Outcome, Output, print_data, print_line};
 use crate::config::Setting;
 
 /// The command's options.
 #[derive(Args)]
 pub struct ListSettings {
     /// Set the output format.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
 impl ListSettings {
+    /// The format of the output and of errors.
+    pub(super) fn output(&self) -> Output {
+        self.output
+    }
+
     /// Prints the settings.
     ///
     /// # Errors
@@ -23,14 +28,15 @@ impl ListSettings {
     pub fn run(&self) -> Result<Outcome, Failure> {
         let settings = Setting::all();
         match self.output {
-            Output::Json => {
+            Output::Json | Output::Yaml => {
                 let to_json = |setting: Setting| {
                     let Setting { variable, flag, default, help } = setting;
                     json!({ "variable": variable, "flag": flag, "default": default, "help": help })
                 };
-                print_json(&settings.into_iter().map(to_json).collect::<Vec<_>>())?;
+                let settings: Vec<_> = settings.into_iter().map(to_json).collect();
+                print_data(self.output, &settings)?;
             }
-            Output::Text => {
+            Output::Text | Output::Wide => {
                 for Setting { variable, flag, default, help } in settings {
                     let default =
                         default.map_or_else(String::new, |text| format!(" (default: {text})"));

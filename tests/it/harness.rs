@@ -112,6 +112,10 @@ impl Service {
         format!("http://{}", self.app.login_addr())
     }
 
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", self.app.admin_addr())
+    }
+
     pub(crate) fn metrics_port(&self) -> u16 {
         self.app.metrics_addr().expect("SSO_METRICS_LISTEN is set").port()
     }

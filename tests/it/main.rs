@@ -13,6 +13,7 @@ mod call_budgets;
 mod callers;
 mod causes;
 mod checks;
+mod cli;
 mod complete_login;
 mod conformance;
 mod connections;

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use peerpanda_sso::cli::command;
 use peerpanda_sso::config::Setting;
 use peerpanda_sso::model::cause::Cause;
 use peerpanda_sso::model::reason::Reason;
 use peerpanda_sso::oidc::idps::{self, IdpProduct};
 
+const COMMANDS: &str = include_str!("../../docs/reference/cli.md");
 const REASONS: &str = include_str!("../../docs/reference/reasons.md");
 const SETTINGS: &str = include_str!("../../docs/reference/settings.md");
 const PROTO: &str = include_str!("../../proto/peerpanda/sso/v1/login.proto");
@@ -60,6 +62,11 @@ fn the_table_of_settings_is_the_programs() {
     });
     let head = "| variable | flag | default | meaning |\n|---|---|---|---|\n";
     compare(SETTINGS, "settings", &(head.to_owned() + &rows.collect::<String>()));
+}
+
+#[test]
+fn the_reference_of_commands_is_the_programs() {
+    compare(COMMANDS, "commands", &format!("\n{}", command::reference()));
 }
 
 fn compare(document: &str, name: &str, expected: &str) {

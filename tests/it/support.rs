@@ -17,43 +17,47 @@ use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{begin_request, complete_request, eventually, key, postgres_url, reason};
 
 /// A command's exit code and output.
-struct CommandOutput {
-    code: i32,
-    text: String,
-    errors: String,
+pub(crate) struct CommandOutput {
+    pub(crate) code: i32,
+    pub(crate) text: String,
+    pub(crate) errors: String,
 }
 
 impl CommandOutput {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.text, self.errors))
     }
 }
 
 /// Support's terminal: a folder and the service's address.
-struct Terminal {
-    folder: TempDir,
+pub(crate) struct Terminal {
+    pub(crate) folder: TempDir,
     endpoint: String,
     /// The commands and their output, as docs/support.md shows them.
     transcript: Mutex<String>,
 }
 
 impl Terminal {
-    fn at(program: &Program) -> Self {
+    pub(crate) fn at(program: &Program) -> Self {
+        Self::to(&program.admin_url)
+    }
+
+    pub(crate) fn to(endpoint: &str) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a directory"),
-            endpoint: program.admin_url.clone(),
+            endpoint: endpoint.to_owned(),
             transcript: Mutex::default(),
         }
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         std::fs::write(self.folder.path().join(name), text).expect("written");
         name.to_owned()
     }
 
     /// Runs `peerpanda-sso connection …` with this standard input.
-    async fn run_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
+    pub(crate) async fn run_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let mut command = command(self.folder.path());
         command
             .arg("connection")
@@ -97,18 +101,18 @@ impl Terminal {
         output
     }
 
-    async fn run(&self, arguments: &[&str]) -> CommandOutput {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> CommandOutput {
         self.run_with(arguments, "").await
     }
 
-    async fn succeed(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert_eq!(output.code, 0, "{arguments:?}: {} {}", output.text, output.errors);
         output.text
     }
 }
 
-async fn program(data: &Path) -> Program {
+pub(crate) async fn program(data: &Path) -> Program {
     Program::serve(data, &[("SSO_PUBLIC_URL", "https://getpeerpanda.example")]).await
 }
 
@@ -384,8 +388,10 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
             &format!("connections: [{bad}, {{ slug: manual, display_name: M }}]"),
         );
         let output = terminal.run(&["apply", "-f", "bad.yaml"]).await;
+        // Lines are broken to fit a page.
+        let text = output.text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            output.code == 1 && output.text.contains(words) && output.text.contains("1 failed"),
+            output.code == 1 && text.contains(words) && text.contains("1 failed"),
             "{bad}: {}",
             output.text
         );
@@ -398,7 +404,9 @@ async fn a_file_is_applied_idempotently_and_past_what_is_wrong_in_it() {
     assert!(terminal.succeed(&["apply", "-f", "moved.yaml"]).await.contains("1 updated"));
     assert!(terminal.succeed(&["apply", "-f", "moved.yaml"]).await.contains("1 unchanged"));
     terminal.succeed(&["update", "manual", "--email-claims", "mail,email"]).await;
-    let mapped = terminal.succeed(&["update", "manual", "--groups-claim", "roles"]).await;
+    let updated = terminal.succeed(&["update", "manual", "--groups-claim", "roles"]).await;
+    assert!(updated.contains("claim_mapping.groups: not set -> roles"), "{updated}");
+    let mapped = terminal.succeed(&["get", "manual"]).await;
     assert!(mapped.contains("email: mail, email") && mapped.contains("groups: roles"), "{mapped}");
     for (bad, words) in [
         ("connections: [{ slug: acme, client_secret: CANARY ]", "invalid YAML at line 1"),
@@ -575,7 +583,7 @@ async fn the_commands_have_help_and_completions_and_identify_the_caller() {
     };
     for verb in [
         "create", "get", "list", "update", "delete", "check", "activate", "guide", "attempts",
-        "changes", "apply", "export",
+        "changes", "restore", "apply", "export",
     ] {
         let help = stdout_of(&["connection", verb, "--help"]);
         assert!(
@@ -583,9 +591,16 @@ async fn the_commands_have_help_and_completions_and_identify_the_caller() {
             "{verb}: {help}"
         );
         assert!(!help.contains("--client-secret <"), "no secret by an argument: {help}");
+        let lines = help.lines().count();
+        assert!(lines < 100 && help.contains("\nService:\n"), "{verb}: {lines} lines {help}");
     }
+    let help = stdout_of(&["connection", "check", "--help"]);
+    for heading in ["IdP:", "Client:", "Claims and policy:", "Secrets:", "Output:", "Service:"] {
+        assert!(help.contains(&format!("\n{heading}\n")), "{heading} {help}");
+    }
+    assert!(!help.contains("--display-name") && !help.contains("--state"), "{help}");
     for shell in ["bash", "zsh", "fish"] {
-        assert!(stdout_of(&["completions", shell]).contains("attempts"), "{shell}");
+        assert!(stdout_of(&["completions", shell]).contains("peerpanda-sso"), "{shell}");
     }
     // A caller with a token, by the callers file.
     let token = stdout_of(&["tokens", "generate"]);

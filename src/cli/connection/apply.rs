@@ -11,10 +11,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::client::Admin;
-use super::super::{Failure, Outcome, Output, Refusal, print_json, print_line};
+use super::super::layout::print_text;
+use super::super::{Failure, Outcome, Output, Refusal, print_data};
 use super::document::Entry;
 use super::edit::{SECRET_FIELDS, mask};
 use super::list_all;
+use crate::model::cause::Cause;
+use crate::model::reason::Reason;
 use crate::model::secret::ClientSecret;
 use crate::pb;
 
@@ -146,19 +149,23 @@ async fn send(
         }
     };
     if activate && current.state() != pb::ConnectionState::Active {
-        if !options.dry_run {
-            let (slug, revision) = (entry.slug.clone(), current.revision);
-            let force = options.force;
-            let request =
-                pb::ActivateConnectionRequest { slug, revision, force, validate_only: false };
+        if options.dry_run && verdict != Verdict::Unchanged {
+            // What would be activated isn't stored, but the answer says what has proven it.
+            if !options.force && !is_proven(&current) {
+                return Err(unproven());
+            }
+        } else {
+            let request = pb::ActivateConnectionRequest {
+                slug: entry.slug.clone(),
+                revision: current.revision,
+                force: options.force,
+                validate_only: options.dry_run,
+            };
             admin.activate_connection(request).await.map_err(|status| {
                 let refusal = Refusal::from(status);
                 match verdict {
                     Verdict::Unchanged => refusal,
-                    _ => Refusal {
-                        message: format!("saved, but not activated: {}", refusal.message),
-                        ..refusal
-                    },
+                    _ => Refusal { message: format!("{SAVED}: {}", refusal.message), ..refusal },
                 }
             })?;
         }
@@ -168,6 +175,26 @@ async fn send(
         }
     }
     Ok((verdict, changed))
+}
+
+/// Whether what a dry run would store has been proven before.
+fn is_proven(connection: &pb::Connection) -> bool {
+    let check = connection.last_check.as_ref();
+    check.is_some_and(|check| check.is_current && check.failed.is_empty())
+        && connection.test_login_time.is_some()
+}
+
+fn unproven() -> Refusal {
+    Refusal {
+        reason: Reason::CheckRequired.name().to_owned(),
+        cause: Cause::ProofMissing.code().to_owned(),
+        owner: Cause::ProofMissing.owner().name().to_owned(),
+        message: format!(
+            "{SAVED}: missing: a check of these settings in which nothing fails, and a test login with \
+             them"
+        ),
+        ..Refusal::default()
+    }
 }
 
 /// Drops the fields whose value the service holds already, though in another place than an update
@@ -204,32 +231,40 @@ fn report(applied: &[Applied], options: Options) -> Result<Outcome, Failure> {
         [Verdict::Created, Verdict::Updated, Verdict::Unchanged, Verdict::Failed].map(count);
     let changes = applied.iter().filter(|one| one.result != Verdict::Unchanged);
     match options.output {
-        Output::Json => print_json(&json!({
-            "dry_run": options.dry_run, "created": created, "updated": updated,
-            "unchanged": unchanged, "failed": failed, "connections": changes.collect::<Vec<_>>(),
-        }))?,
-        Output::Text => {
+        Output::Json | Output::Yaml => {
+            let summary = json!({
+                "dry_run": options.dry_run, "created": created, "updated": updated,
+                "unchanged": unchanged, "failed": failed, "connections": changes.collect::<Vec<_>>(),
+            });
+            print_data(options.output, &summary)?;
+        }
+        Output::Text | Output::Wide => {
             for one in changes {
                 let fields = one.fields.join(", ");
                 match (one.result, &one.error) {
-                    (_, Some(error)) => print_line(&format!("failed    {}: {error}", one.label))?,
+                    (_, Some(error)) => {
+                        print_text(0, &format!("failed    {}: {error}", one.label))?
+                    }
                     // A long list is only useful in a dry run.
                     _ if !options.dry_run && applied.len() > MAX_LINES => {}
                     (Verdict::Created, _) => {
-                        print_line(&format!("created   {}: {fields}", one.slug))?
+                        print_text(0, &format!("created   {}: {fields}", one.slug))?;
                     }
-                    _ => print_line(&format!("updated   {}: {fields}", one.slug))?,
+                    _ => print_text(0, &format!("updated   {}: {fields}", one.slug))?,
                 }
             }
             let dry_run = if options.dry_run { "dry run: " } else { "" };
-            print_line(&format!(
+            let text = format!(
                 "{dry_run}{created} created, {updated} updated, {unchanged} unchanged, {failed} failed"
-            ))?;
+            );
+            print_text(0, &text)?;
         }
     }
     Ok(if failed == 0 { Outcome::Success } else { Outcome::Failed })
 }
 
+/// Of an entry whose settings are proven by nothing yet.
+const SAVED: &str = "saved, but not activated";
 const CONCURRENT_CALLS: usize = 16;
 /// Entries up to which a run prints a line for each change.
 const MAX_LINES: usize = 50;

@@ -11,13 +11,19 @@ use serde_json::{Map, Value as Json, json};
 use super::super::reflection::{Mapped, descriptor, enum_names, is_timestamp, reflect};
 use super::super::{Failure, FieldViolation};
 use super::edit::{Edit, parse_time};
+use super::groups::heading;
 use crate::pb;
 
 /// Path of the field, name of the value, help.
 const FLAGS: [(&str, &str, &str); 26] = [
     ("display_name", "TEXT", "Set the name that people read"),
     ("state", "STATE", "Set the state; `activate` makes a connection ACTIVE"),
-    ("discovery_url", "URL", "Set the URL of the IdP's metadata document"),
+    (
+        "discovery_url",
+        "URL",
+        "Set the URL of the IdP's metadata document, or one from which it follows: the issuer, its \
+         domain, the authorization endpoint, the URL of a known console",
+    ),
     (
         "issuer",
         "URL",
@@ -30,7 +36,7 @@ const FLAGS: [(&str, &str, &str); 26] = [
     ("endpoints.end_session_endpoint", "URL", "Set the logout endpoint"),
     ("client_id", "ID", "Set the client's identifier at the IdP"),
     ("token_endpoint_auth_method", "METHOD", "Authenticate at the token endpoint in this way"),
-    ("scopes", "SCOPE,...", "Ask for these scopes, openid among them"),
+    ("scopes", "SCOPE,...", "Ask for these scopes, openid among them; spaces separate, too"),
     ("claim_mapping.email", "CLAIM,...", "Read the e-mail from the first of these that is present"),
     ("claim_mapping.given_name", "CLAIM,...", "Read the given name in the same way"),
     ("claim_mapping.family_name", "CLAIM,...", "Read the family name in the same way"),
@@ -102,6 +108,45 @@ impl Fields {
     }
 }
 
+/// The fields that a check can be asked to judge.
+#[derive(Clone, Default)]
+pub(super) struct CheckFields(Fields);
+
+impl std::ops::Deref for CheckFields {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+impl CheckFields {
+    pub(super) fn edit(self, mapping: Option<pb::ClaimMapping>) -> Result<Edit, Failure> {
+        self.0.edit(mapping)
+    }
+}
+
+impl Args for CheckFields {
+    fn augment_args(command: Command) -> Command {
+        let is_judged = |(path, ..): &(&str, _, _)| !matches!(*path, "display_name" | "state");
+        command.args(FLAGS.into_iter().filter(is_judged).map(arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for CheckFields {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Fields::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
 impl Args for Fields {
     fn augment_args(command: Command) -> Command {
         command.args(FLAGS.into_iter().map(arg))
@@ -116,7 +161,9 @@ impl FromArgMatches for Fields {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut fields = Map::new();
         for (path, ..) in FLAGS {
-            let Some(value) = matches.get_one::<Json>(&flag(path)).cloned() else { continue };
+            // A check has fewer flags than an update.
+            let Ok(Some(value)) = matches.try_get_one::<Json>(&flag(path)) else { continue };
+            let value = value.clone();
             match path.split_once('.') {
                 None => fields.insert(path.to_owned(), value),
                 Some((outer, inner)) => {
@@ -143,6 +190,7 @@ fn arg((path, value_name, help): (&str, &'static str, &'static str)) -> Arg {
     let flag = flag(path);
     let alias = ALIASES.iter().find(|(name, _)| *name == flag).map(|(_, alias)| *alias);
     let mut arg = Arg::new(flag.clone()).long(flag).value_name(value_name).help(help);
+    arg = arg.help_heading(heading(outer));
     arg = arg.visible_aliases(alias).value_parser(parser(&field));
     match (field.kind(), inner) {
         (Kind::Bool, _) => arg.num_args(0..=1).default_missing_value("true"),
@@ -165,6 +213,9 @@ fn parser(field: &FieldDescriptor) -> ValueParser {
             let claims = pairs(text)?.into_iter();
             Ok(claims.map(|(name, values)| (name, values.split('|').collect::<Json>())).collect())
         }),
+        _ if field.is_list() && is_spaced(field.name()) => {
+            by(|text| Ok(text.split_whitespace().flat_map(items).collect()))
+        }
         _ if field.is_list() => by(|text| Ok(items(text).collect())),
         Kind::Enum(descriptor) => {
             // An update can't make a connection ACTIVE.
@@ -175,6 +226,14 @@ fn parser(field: &FieldDescriptor) -> ValueParser {
         Kind::Bool => PossibleValuesParser::new(["true", "false"]).map(Json::from).into(),
         _ => by(|text| Ok(Json::from(text))),
     }
+}
+
+/// Whether no item of the field has spaces, so that they separate items as commas do.
+fn is_spaced(field: &str) -> bool {
+    matches!(
+        field,
+        "scopes" | "allowed_email_domains" | "id_token_signing_algs" | "allowed_tenant_ids"
+    )
 }
 
 fn items(text: &str) -> impl Iterator<Item = &str> {
@@ -213,7 +272,7 @@ mod tests {
             |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let time = |text: &str| Some(text.parse().expect("a time"));
         type Set = fn(&mut pb::Connection);
-        let cases: [(&[&str], Set); 13] = [
+        let cases: [(&[&str], Set); 14] = [
             (&["--display-name", "Acme"], |it| it.display_name = "Acme".to_owned()),
             (&["--state", "disabled"], |it| it.state = pb::ConnectionState::Disabled.into()),
             (&["--issuer="], |it| it.issuer = String::new()),
@@ -228,6 +287,9 @@ mod tests {
             }),
             (&["--scopes", "openid, email,"], |it| {
                 it.scopes = vec!["openid".to_owned(), "email".to_owned()];
+            }),
+            (&["--scopes", "openid email,  profile"], |it| {
+                it.scopes = ["openid", "email", "profile"].map(str::to_owned).to_vec();
             }),
             (&["--allowed-email-domains", ""], |it| it.allowed_email_domains = Vec::new()),
             (&["--require-verified-email"], |it| it.require_verified_email = true),

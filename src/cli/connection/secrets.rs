@@ -11,6 +11,7 @@ use crate::model::text::without_byte_order_mark;
 
 /// Flags that say where the secrets are.
 #[derive(Args)]
+#[command(next_help_heading = "Secrets")]
 pub(super) struct SecretArgs {
     /// Read the client secret from this file; - is standard input. Needed again if --client-id or the
     /// origin of the IdP's URL changes.
@@ -29,6 +30,12 @@ pub(super) struct SecretArgs {
 pub(super) type Secrets = Vec<(&'static str, SecretString)>;
 
 impl SecretArgs {
+    /// Whether no flag names a secret.
+    pub(super) fn is_empty(&self) -> bool {
+        let files = [&self.client_secret_file, &self.standby_client_secret_file];
+        files.into_iter().all(Option::is_none) && !self.ask_client_secret
+    }
+
     /// `is_required`: prompt for the client secret if no flag names one.
     pub(super) fn read(self, is_required: bool) -> Result<Secrets, Failure> {
         let read = |file: &Path| read_file(file).map_err(Failure::Usage);

@@ -1,45 +1,74 @@
-//! The verbs' text for people. JSON for scripts is the response message itself and isn't made here.
+//! The text of a connection and of lists of them for people. JSON for scripts is the response message
+//! itself and isn't made here.
 
-use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use anstyle::Style;
+use clap::ValueEnum;
+use prost_reflect::ReflectMessage;
+use prost_types::Timestamp;
 
+use super::super::layout::{Table, print_text, width, wrap};
 use super::super::reflection::{Mapped, reflect, text, time_text};
-use super::super::{Failure, print_line};
+use super::super::{Failure, Output, print_line};
+use super::groups::GROUPS;
 use crate::clock::{Clock, SystemClock};
 use crate::model::secret::EXPIRES_SOON;
-use crate::model::text::sanitize;
 use crate::pb;
 
-/// Every field that is set, by its name in the proto.
+/// Every field that is set, by its name in the proto, below the name of its group.
 pub(super) fn connection(connection: &Option<pb::Connection>) -> Result<(), Failure> {
     let connection = connection.clone().unwrap_or_default();
-    let message = Mapped(reflect(&connection));
-    let json = serde_json::to_value(&message).map_err(Failure::other)?;
-    let mut table = table();
-    for (field, _) in message.0.fields() {
-        let value = match field.name() {
-            "last_check" => connection.last_check.as_ref().map(check_text).unwrap_or_default(),
-            "logins" => connection.logins.as_ref().map(summary_text).unwrap_or_default(),
-            "required_claims" => {
-                let claims = connection.required_claims.iter();
-                let lines = claims.map(|it| format!("{}: {}", it.name, it.values.join(", ")));
-                lines.collect::<Vec<_>>().join("\n")
+    let of_group = |names: &'static [&'static str]| {
+        let fields = names.iter().map(|name| (*name, field_text(&connection, name)));
+        fields.filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>()
+    };
+    let groups = GROUPS.map(|(heading, names)| (heading, of_group(names)));
+    let names = groups.iter().flat_map(|(_, fields)| fields.iter().map(|(name, _)| name.len()));
+    let indent = names.max().unwrap_or_default() + 2;
+    let room = width().saturating_sub(indent + 2).max(MIN_VALUE);
+    for (heading, fields) in groups {
+        if !fields.is_empty() {
+            let bold = Style::new().bold();
+            print_line(&format!("{bold}{heading}{bold:#}"))?;
+        }
+        for (name, value) in fields {
+            for (number, line) in wrap(&value, room).iter().enumerate() {
+                let name = if number == 0 { name } else { "" };
+                print_line(&format!("  {name:<indent$}{line}"))?;
             }
-            name => text(&field.kind(), &json[name]),
-        };
-        table.add_row([field.name(), &value]);
+        }
     }
-    if connection.last_check.is_none() {
-        table.add_row(["last_check", "none"]);
+    Ok(())
+}
+
+/// A field as people read it; empty if it isn't set.
+pub(super) fn field_text(connection: &pb::Connection, name: &str) -> String {
+    let none = |text: &str| text.to_owned();
+    match name {
+        "last_check" => connection.last_check.as_ref().map_or_else(|| none("none"), check_text),
+        "test_login_time" if connection.test_login_time.is_none() => {
+            none("none with the present settings")
+        }
+        "logins" => connection.logins.as_ref().map(summary_text).unwrap_or_default(),
+        // Only their fingerprints are known.
+        "client_secret" | "standby_client_secret" => String::new(),
+        "required_claims" => {
+            let claims = connection.required_claims.iter();
+            let lines = claims.map(|it| format!("{}: {}", it.name, it.values.join(", ")));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        name => {
+            let message = reflect(connection);
+            let Some(field) = message.descriptor().get_field_by_name(name) else {
+                return String::new();
+            };
+            let json = serde_json::to_value(Mapped(message)).unwrap_or_default();
+            json.get(name).map(|value| text(&field.kind(), value)).unwrap_or_default()
+        }
     }
-    if connection.test_login_time.is_none() {
-        table.add_row(["test_login_time", "none with the present settings"]);
-    }
-    print_table(&table)
 }
 
 /// The earliest time at which a secret of the connection expires.
-fn earliest_expiry(connection: &pb::Connection) -> Option<prost_types::Timestamp> {
+fn earliest_expiry(connection: &pb::Connection) -> Option<Timestamp> {
     let times =
         [connection.client_secret_expire_time, connection.standby_client_secret_expire_time];
     times.into_iter().flatten().min_by_key(|time| time.seconds)
@@ -51,18 +80,59 @@ pub(super) fn is_expiring(connection: &pb::Connection) -> bool {
     earliest_expiry(connection).is_some_and(|time| time.seconds < soon.cast_signed())
 }
 
-pub(super) fn list(connections: &[pb::Connection]) -> Result<(), Failure> {
-    let mut table = table();
-    table.set_header([
-        "SLUG",
-        "STATE",
-        "IDP",
-        "CLIENT ID",
-        "CHECK",
-        "LAST LOGIN",
-        "FAILED 24 H",
-        "SECRET EXPIRES",
-    ]);
+/// Whether people can't log in now, as far as their logins and the last check tell.
+pub(super) fn is_failing(connection: &pb::Connection) -> bool {
+    let logins = connection.logins.clone().unwrap_or_default();
+    let check = connection.last_check.as_ref().filter(|check| check.is_current);
+    failed_logins(&logins) > 0
+        || logins.suspicion.is_some()
+        || !connection.unreadable.is_empty()
+        || check.is_some_and(|check| check.outcome() == pb::CheckOutcome::Fail)
+}
+
+/// Of the last 24 hours.
+fn failed_logins(summary: &pb::LoginSummary) -> u32 {
+    summary.refused_24h.max(summary.failures.values().sum())
+}
+
+/// What a list of connections is sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum SortBy {
+    /// The slug.
+    #[default]
+    Slug,
+    /// Failed logins, most first.
+    Failed,
+    /// When the secret expires, soonest first.
+    Expires,
+    /// The last login, longest ago first.
+    Login,
+}
+
+pub(super) fn sort(connections: &mut [pb::Connection], by: SortBy) {
+    let seconds = |time: Option<Timestamp>, none| time.map_or(none, |time| time.seconds);
+    let logins = |connection: &pb::Connection| connection.logins.clone().unwrap_or_default();
+    // The service sorts by slug.
+    match by {
+        SortBy::Slug => {}
+        SortBy::Failed => connections.sort_by_key(|it| {
+            let logins = logins(it);
+            std::cmp::Reverse((failed_logins(&logins), logins.suspicion.is_some()))
+        }),
+        SortBy::Expires => {
+            connections.sort_by_key(|it| seconds(earliest_expiry(it), i64::MAX));
+        }
+        SortBy::Login => {
+            connections.sort_by_key(|it| seconds(logins(it).last_success_time, i64::MIN));
+        }
+    }
+}
+
+pub(super) fn list(connections: &[pb::Connection], output: Output) -> Result<(), Failure> {
+    let is_wide = output == Output::Wide;
+    let header = ["SLUG", "STATE", "IDP", "CHECK", "LAST LOGIN", "FAILED", "EXPIRES"];
+    let more: &[&str] = if is_wide { &["CLIENT ID", "NAME"] } else { &[] };
+    let mut table = Table::new(&[&header[..], more].concat());
     for connection in connections {
         let idp = if connection.issuer.is_empty() {
             &connection.discovery_url
@@ -75,8 +145,14 @@ pub(super) fn list(connections: &[pb::Connection]) -> Result<(), Failure> {
             false => "outdated",
         });
         let logins = connection.logins.clone().unwrap_or_default();
+        let lost = if logins.suspicion.is_some() { ", none came back" } else { "" };
         let soon = if is_expiring(connection) { " (soon)" } else { "" };
-        table.add_row([
+        // To the minute and to the day: more tells nobody anything in a list.
+        let short = |time: Option<Timestamp>, length: usize| {
+            let text = time_text(time.as_ref());
+            if is_wide { text } else { text.chars().take(length).collect() }
+        };
+        let cells = [
             connection.slug.clone(),
             if connection.unreadable.is_empty() {
                 state_name(connection.state())
@@ -84,119 +160,25 @@ pub(super) fn list(connections: &[pb::Connection]) -> Result<(), Failure> {
                 connection.unreadable.clone()
             },
             idp.trim_end_matches("/.well-known/openid-configuration").to_owned(),
-            connection.client_id.clone(),
             check.to_owned(),
-            time_text(logins.last_success_time.as_ref()),
-            logins.failures.values().sum::<u32>().to_string(),
-            format!("{}{soon}", time_text(earliest_expiry(connection).as_ref())),
-        ]);
-    }
-    print_table(&table)?;
-    print_line(&format!("{} connections", connections.len()))
-}
-
-/// A result of a check, and below it what to do.
-pub(super) fn check_result(result: &pb::CheckResult) -> Result<(), Failure> {
-    let colour = match result.outcome() {
-        pb::CheckOutcome::Pass => AnsiColor::Green,
-        pb::CheckOutcome::Warn => AnsiColor::Yellow,
-        pb::CheckOutcome::Fail => AnsiColor::Red,
-        pb::CheckOutcome::Inconclusive
-        | pb::CheckOutcome::Skipped
-        | pb::CheckOutcome::Unspecified => AnsiColor::Cyan,
-    };
-    let style = Style::new().bold().fg_color(Some(colour.into()));
-    let mut text = format!(
-        "{style}{:<12}{style:#} {:<22} expected: {}\n{:36}found:    {}",
-        outcome_name(result.outcome()),
-        result.id,
-        result.expected,
-        "",
-        result.found
-    );
-    if !result.remedy.is_empty() {
-        let party = match result.actor() {
-            pb::Party::CustomerIdpAdmin => "the customer's IdP admin",
-            pb::Party::EndUser => "the person",
-            pb::Party::Operator => "the operator",
-            pb::Party::Transient => "try again",
-            pb::Party::Support | pb::Party::Unspecified => "support",
-        };
-        text.push_str(&format!("\n{:36}{party}: {}", "", result.remedy));
-    }
-    print_line(&text)
-}
-
-pub(super) fn check_summary(
-    results: &[pb::CheckResult],
-    summary: &pb::CheckSummary,
-) -> Result<(), Failure> {
-    let count = |outcome| results.iter().filter(|result| result.outcome() == outcome).count();
-    use pb::CheckOutcome::{Fail, Inconclusive, Pass, Warn};
-    print_line(&format!(
-        "{}: {} passed, {} warned, {} failed, {} inconclusive",
-        outcome_name(summary.outcome()),
-        count(Pass),
-        count(Warn),
-        count(Fail),
-        count(Inconclusive)
-    ))
-}
-
-pub(super) fn attempts(list: &pb::ListLoginAttemptsResponse) -> Result<(), Failure> {
-    let mut table = table();
-    table.set_header(["TIME", "OUTCOME", "CAUSE", "WHO CAN ACT", "WHAT TO DO", "TOOK", "TRACE"]);
-    for attempt in &list.attempts {
-        let mut outcome =
-            if attempt.reason.is_empty() { "completed".to_owned() } else { attempt.reason.clone() };
-        if !attempt.idp_error.is_empty() {
-            outcome.push_str(&format!(" ({})", attempt.idp_error));
+            short(logins.last_success_time, 16).replace('T', if is_wide { "T" } else { " " }),
+            format!("{}{lost}", failed_logins(&logins)),
+            format!("{}{soon}", short(earliest_expiry(connection), 10)),
+        ];
+        if is_wide {
+            let [slug, state, idp, check, login, failed, expires] = cells;
+            let (client, name) = (connection.client_id.clone(), connection.display_name.clone());
+            table.row([slug, state, idp, check, login, failed, expires, client, name]);
+        } else {
+            table.row(cells);
         }
-        if !attempt.claims_missing.is_empty() {
-            outcome.push_str(&format!(": missing {}", attempt.claims_missing.join(", ")));
-        }
-        if attempt.is_test {
-            outcome.push_str(" [test]");
-        }
-        let durations = attempt.phases.iter().filter_map(|phase| phase.duration.as_ref());
-        let millis: f64 =
-            durations.map(|took| took.seconds as f64 * 1e3 + f64::from(took.nanos) / 1e6).sum();
-        table.add_row([
-            time_text(attempt.time.as_ref()),
-            outcome,
-            attempt.cause.clone(),
-            attempt.owner.replace('_', " "),
-            attempt.remedy.clone(),
-            format!("{millis:.0} ms"),
-            attempt.trace_id.clone(),
-        ]);
     }
-    print_table(&table)?;
-    print_line(&list.summary.as_ref().map(summary_text).unwrap_or_default())
+    table.print(if is_wide { 0 } else { width() })?;
+    print_text(0, &format!("{} connections", connections.len()))
 }
 
-pub(super) fn changes(changes: &[pb::ConnectionChange]) -> Result<(), Failure> {
-    let mut table = table();
-    table.set_header(["TIME", "WHO", "WHAT", "FIELDS"]);
-    for change in changes {
-        let fields = change.fields.iter();
-        let fields = fields.map(|it| format!("{}: {:?} -> {:?}", it.field, it.before, it.after));
-        let forced = if change.is_forced { " (forced)" } else { "" };
-        let hosts = match change.hosts.as_slice() {
-            [] => String::new(),
-            hosts => format!(" at {}", hosts.join(", ")),
-        };
-        table.add_row([
-            time_text(change.time.as_ref()),
-            change.actor.clone(),
-            format!("{}{forced}{hosts}", change.action),
-            fields.collect::<Vec<_>>().join("\n"),
-        ]);
-    }
-    print_table(&table)
-}
-
-fn summary_text(summary: &pb::LoginSummary) -> String {
+/// What the account's logins, or those of all accounts, tell together.
+pub(super) fn summary_text(summary: &pb::LoginSummary) -> String {
     let last = summary.last_success_time.as_ref();
     let last = last.map_or_else(|| "none yet".to_owned(), |time| time_text(Some(time)));
     let failures = summary.failures.iter();
@@ -204,7 +186,17 @@ fn summary_text(summary: &pb::LoginSummary) -> String {
         failures.map(|(reason, count)| format!("{count} {reason}")).collect();
     failures.sort();
     let failures = if failures.is_empty() { "none".to_owned() } else { failures.join(", ") };
-    format!("last success: {last}; failed in 24 h: {failures}")
+    let mut text = format!("last success: {last}; failed in 24 h: {failures}");
+    let pb::LoginSummary { begun_24h, returned_24h, completed_24h, .. } = summary;
+    if *begun_24h > 0 {
+        text.push_str(&format!(
+            "; of {begun_24h} begun, {returned_24h} came back and {completed_24h} were completed"
+        ));
+    }
+    if let Some(suspicion) = &summary.suspicion {
+        text.push_str(&format!("\nnote: {}", suspicion.text));
+    }
+    text
 }
 
 fn check_text(check: &pb::CheckSummary) -> String {
@@ -217,7 +209,7 @@ fn check_text(check: &pb::CheckSummary) -> String {
     format!("{}{failed}, {time}{outdated}", outcome_name(check.outcome()))
 }
 
-fn outcome_name(outcome: pb::CheckOutcome) -> &'static str {
+pub(super) fn outcome_name(outcome: pb::CheckOutcome) -> &'static str {
     outcome.as_str_name().trim_start_matches("CHECK_OUTCOME_")
 }
 
@@ -225,14 +217,5 @@ fn state_name(state: pb::ConnectionState) -> String {
     state.as_str_name().trim_start_matches("CONNECTION_STATE_").to_ascii_lowercase()
 }
 
-fn table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table
-}
-
-fn print_table(table: &Table) -> Result<(), Failure> {
-    let text = table.to_string();
-    // What was stored before hidden characters were refused must not change what the terminal shows.
-    text.lines().try_for_each(|line| print_line(&sanitize(line.trim_end(), usize::MAX)))
-}
+/// Columns; a narrower value is harder to read than one that the terminal breaks.
+const MIN_VALUE: usize = 24;
