@@ -48,7 +48,11 @@ impl Program {
 
     /// The same, until it listens: for a program that only answers over TLS.
     pub(crate) async fn start(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = command(data);
+        Self::run(command(data), settings).await
+    }
+
+    /// The same, of what runs the program with the arguments and variables that are added.
+    pub(crate) async fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
         command
             .arg("serve")
             .env("SSO_LISTEN", "127.0.0.1:0")

@@ -31,33 +31,41 @@ use crate::harness::{
     Service, begin_request, channel, complete_request, eventually, logged_port, reason,
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const CHECK: &str = "/grpc.health.v1.Health/Check";
-const WATCH: &str = "/grpc.health.v1.Health/Watch";
-const GET_IDENTITY: &str = "/peerpanda.sso.v1.IdentityService/GetIdentity";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";
+pub(crate) const WATCH: &str = "/grpc.health.v1.Health/Watch";
+pub(crate) const GET_IDENTITY: &str = "/peerpanda.sso.v1.IdentityService/GetIdentity";
 const BEGIN: &str = "/peerpanda.sso.v1.LoginService/BeginLogin";
 
 /// A connection of raw HTTP/2.
-struct Raw {
+pub(crate) struct Raw {
     sender: SendRequest<Bytes>,
     address: String,
     connection: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
 
-type Opened = (ResponseFuture, SendStream<Bytes>);
+pub(crate) type Opened = (ResponseFuture, SendStream<Bytes>);
 
 impl Raw {
-    async fn connect(address: &str) -> Self {
+    pub(crate) async fn connect(address: &str) -> Self {
         Self::over(TcpStream::connect(address).await.expect("connected"), address).await
     }
 
-    async fn over(stream: TcpStream, address: &str) -> Self {
+    pub(crate) async fn over(stream: TcpStream, address: &str) -> Self {
         let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
         Self { sender, address: address.to_owned(), connection: tokio::spawn(connection) }
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        !self.connection.is_finished()
+    }
+
     /// Sends a call's headers, and no message.
-    async fn open(&mut self, path: &str, token: Option<&str>) -> Result<Opened, h2::Error> {
+    pub(crate) async fn open(
+        &mut self,
+        path: &str,
+        token: Option<&str>,
+    ) -> Result<Opened, h2::Error> {
         let mut request = http::Request::post(format!("http://{}{path}", self.address))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -69,7 +77,7 @@ impl Raw {
     }
 
     /// Makes a whole call. Gives gRPC's status code.
-    async fn call(
+    pub(crate) async fn call(
         &mut self,
         path: &str,
         token: Option<&str>,
@@ -103,7 +111,7 @@ fn address(url: &str) -> String {
 }
 
 /// Bytes of memory that the program uses.
-fn resident(program: &Program) -> usize {
+pub(crate) fn resident(program: &Program) -> usize {
     let file = format!("/proc/{}/statm", program.process.0.id());
     let text = std::fs::read_to_string(file).expect("it runs");
     let pages: usize = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
@@ -111,7 +119,7 @@ fn resident(program: &Program) -> usize {
 }
 
 /// Connects from another address of loopback: another network, as the service counts.
-async fn connect_from(from: [u8; 4], to: &str) -> TcpStream {
+pub(crate) async fn connect_from(from: [u8; 4], to: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from((from, 0))).expect("bound");
     socket.connect(to.parse().expect("an address")).await.expect("connected")

@@ -17,6 +17,7 @@ mod cli;
 mod complete_login;
 mod conformance;
 mod connections;
+mod costs;
 mod dns;
 mod fake_idp;
 mod faults;
