@@ -346,7 +346,52 @@ mod tests {
     async fn a_status_stays_small_whatever_is_in_it() {
         let long = |field: &str| Violation::new(field.repeat(500), "\u{1f43c}".repeat(500));
         let violations = (0..100).map(|_| long("ü")).collect();
-        let refusal = Refusal::violations(violations).with("claim", "ü".repeat(5000));
+        let violated = Refusal::violations(violations).with("claim", "ü".repeat(5000));
+        let redirect_uri = format!("https://{}/", "x".repeat(5000));
+        let of_login = Refusal::new(Cause::RedirectUriUnregistered, "\u{1f43c}".repeat(500))
+            .with("idp_error", "ü".repeat(5000))
+            .with("document", "userinfo")
+            .with("retry_after_seconds", "3600")
+            .in_terms(RemedyTerms { product: IdpProduct::Ping, redirect_uri, auth_method: "" });
+        for refusal in [violated, of_login] {
+            assert_is_small(refusal).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_can_act_gets_the_remedy_in_the_accounts_terms() {
+        let terms = || RemedyTerms {
+            product: IdpProduct::Entra,
+            redirect_uri: "https://sp.example/callback/".to_owned(),
+            auth_method: "client_secret_basic",
+        };
+        let links = |refusal: Refusal| {
+            let status = refusal.into_status(None, String::new());
+            status.get_details_help().map(|help| help.links).unwrap_or_default()
+        };
+        for (cause, words, page) in [
+            (Cause::PersonNotAssigned, "Users and groups", "https://learn.microsoft.com/"),
+            (Cause::RedirectUriUnregistered, "add https://sp.example/", "https://learn."),
+            (Cause::SecretWrong, "(client_secret_basic)", "https://learn.microsoft.com/"),
+            (Cause::SecretUnreadable, "SSO_ENCRYPTION_KEYS", ""),
+            (Cause::StateExpired, "begin a new login", ""),
+        ] {
+            let links = links(Refusal::new(cause, "").in_terms(terms()));
+            assert_eq!(links.len(), 1, "{cause}");
+            assert!(links[0].description.contains(words), "{cause}: {links:?}");
+            assert!(links[0].url.starts_with(page) && page.is_empty() == links[0].url.is_empty());
+        }
+        let known = Refusal {
+            explanation: Some("https://page.example"),
+            ..Refusal::new(Cause::SecretExpired, "")
+        };
+        assert_eq!(links(known)[0].url, "https://page.example");
+        for passing in [Cause::Http429, Cause::StoreUnavailable] {
+            assert!(links(Refusal::new(passing, "")).is_empty(), "{passing}");
+        }
+    }
+
+    async fn assert_is_small(refusal: Refusal) {
         let slug = Slug::parse(&"x".repeat(63)).expect("a slug");
         let call = Call::start(&http::HeaderMap::new(), "Test");
         let status = call.run(async {
