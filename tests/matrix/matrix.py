@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "idps.md"
 PUBLIC = "http://localhost:8080"
 SECRET = "Xo2r9-secret-of-the-matrix-4711"
-MAX_TEXT = 600
+MAX_TEXT = 1000
 # Of a table, before its first row.
 HEAD_LINES = 4
 
@@ -27,17 +27,18 @@ HEAD_LINES = 4
 def clients():
     """What the customer's IdP admin registers. One client has the URIs of the accounts with something wrong, too."""
 
-    def client(slug, secret, method, *others, without_logout=()):
-        homes = [f"{PUBLIC}/app/accounts/oidc/{name}/login/" for name in (slug, *others, *without_logout)]
-        kept = homes[: len(homes) - len(without_logout)]
-        return Client(slug, secret, method, [f"{home}callback/" for home in homes], kept)
+    def home(slug):
+        return f"{PUBLIC}/app/accounts/oidc/{slug}/login/"
 
-    return [
-        client("by-basic", f"{SECRET}-b", "client_secret_basic", "wrong-secret", "wrong-method", "wrong-issuer",
-               without_logout=["wrong-logout-uri"]),
-        client("by-post", f"{SECRET}-p", "client_secret_post"),
-        client("odd", ODD_SECRET, "client_secret_basic"),
-    ]
+    def client(slug, secret, method, *others):
+        homes = [home(name) for name in (slug, *others)]
+        return Client(slug, secret, method, [f"{uri}callback/" for uri in homes], homes)
+
+    wrong = ["wrong-secret", "wrong-method", "wrong-issuer", "wrong-redirect-uri", "wrong-logout-uri"]
+    by_basic = client("by-basic", f"{SECRET}-b", "client_secret_basic", *wrong)
+    by_basic.redirect_uris.remove(f"{home('wrong-redirect-uri')}callback/")
+    by_basic.post_logout_uris.remove(home("wrong-logout-uri"))
+    return [by_basic, client("by-post", f"{SECRET}-p", "client_secret_post"), client("odd", ODD_SECRET, "client_secret_basic")]
 
 
 def load(name):

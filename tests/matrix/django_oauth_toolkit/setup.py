@@ -10,8 +10,6 @@ VERSION = "3.4.1"
 TITLE = f"django-oauth-toolkit {VERSION}"
 # It accepts basic and post from every client.
 ENFORCES_METHOD = False
-# It answers prompt=none with HTTP 500 where the URI is registered, unless the project implements silent logins.
-UNDECIDED = {"client.redirect_uri": "if right"}
 
 
 def install(ground):

@@ -7,8 +7,8 @@ import shutil
 from idp import PERSON
 
 TITLE = "Spring Authorization Server 7.0.6"
-# Without a session it shows its login page for every request, right or wrong.
-UNDECIDED = {"client.redirect_uri": "always", "logout.endpoint": "always"}
+# Without a session it shows its login page in place of every error that it can't send to a registered redirect URI.
+UNDECIDED = {"client.redirect_uri": "if wrong", "logout.endpoint": "always"}
 SOURCES = ("pom.xml", "src/main/java/matrix/Server.java")
 
 
