@@ -10,8 +10,8 @@ WRONG_SECRET = "a-wrong-secret-of-the-matrix"
 # Form encoding changes these characters, and HTTP Basic asks for it (RFC 6749 2.3.1).
 ODD_SECRET = "s3cret with: odd +%/= characters"
 DECISIVE = ("client.credentials", "client.redirect_uri", "logout.endpoint")
-# Why an IdP's setup leaves a check undecided: for every set-up, or only where it is right or wrong.
-ALWAYS, IF_RIGHT, IF_WRONG = "always", "if right", "if wrong"
+# When an IdP leaves a check undecided (UNDECIDED of its setup): for every set-up, or only for one that is wrong.
+ALWAYS, IF_WRONG = "always", "if wrong"
 
 
 @dataclass
@@ -85,8 +85,7 @@ class Matrix:
     def right_outcomes(self):
         outcomes = {}
         for check in DECISIVE:
-            undecided = self.undecided.get(check) in (ALWAYS, IF_RIGHT)
-            outcomes[check] = ["INCONCLUSIVE"] if undecided else ["PASS"]
+            outcomes[check] = ["INCONCLUSIVE"] if self.undecided.get(check) == ALWAYS else ["PASS"]
         if not self.has_logout:
             outcomes["logout.endpoint"] = ["SKIPPED"]
         return outcomes
@@ -104,7 +103,9 @@ class Matrix:
         texts = [f"{counts['PASS']} passed"] + [f"{counts['SKIPPED']} skipped"] * bool(counts["SKIPPED"])
         told = [result for result in others if outcome(result) != "SKIPPED" or result["id"] in DECISIVE]
         texts += [f"{outcome(result)} {result['id']}: {said(result)}" for result in told]
-        worst = next((name for name in ("FAIL", "WARN") if any(outcome(result) == name for result in others)), "PASS")
+        # Like the summary of a check: only a decisive one makes it INCONCLUSIVE.
+        weighty = {outcome(result) for result in others if outcome(result) != "INCONCLUSIVE" or result["id"] in DECISIVE}
+        worst = next((name for name in ("FAIL", "WARN", "INCONCLUSIVE") if name in weighty), "PASS")
         text = "; ".join(texts)
         shown, self.shown = ("as before" if text == self.shown else text), text
         return Row(title, "check", worst, "", shown, "; ".join(faults))
