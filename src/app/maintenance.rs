@@ -1,5 +1,5 @@
-//! Periodic work that no call waits for: deletes old login attempts and what is left of deleted
-//! connections, and counts client secrets that expire soon.
+//! Periodic work that no call waits for: deletes old login attempts and counters and what is left of
+//! deleted connections, and counts client secrets that expire soon.
 
 use std::sync::Arc;
 use std::time::Duration;

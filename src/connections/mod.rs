@@ -32,7 +32,7 @@ use crate::store::{
     ChangeDetails, ChangeError, Connections, DeferredStore, LoginAttempts, StoreError, StoredChange,
 };
 
-pub use attempts::AttemptList;
+pub use attempts::{AttemptList, ListedAttempt, Logins, Suspicion};
 pub use automatic::AutomaticChanges;
 pub use check::{CheckRequest, CheckTarget, Proposal};
 pub use create::NewConnection;

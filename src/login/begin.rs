@@ -1,20 +1,22 @@
 //! BeginLogin: where to send the browser. One write to the store; no call to the IdP once its metadata
-//! is known.
+//! is known. Counts a login that began, and records one that was refused, also if the caller cancels.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use super::progress::{LoginProgress, RecordOnDrop};
 use super::state::{client_tag, relying_party};
 use super::{Login, LoginError, RateLimitedBy, within_deadline};
 use crate::model::Violation;
+use crate::model::attempt::LoginStage;
 use crate::model::login::{LoginRequest, Nonce, PendingLogin, PkceVerifier, StateParameter};
 use crate::model::return_to::ReturnTo;
 use crate::model::text::quotable;
 use crate::model::time::UnixSeconds;
 use crate::oidc::provider::Authorization;
-use crate::telemetry::Phases;
 
 /// A login that has begun.
 #[derive(Debug)]
@@ -33,22 +35,35 @@ impl Login {
     /// # Errors
     /// See [`LoginError`].
     pub async fn begin(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
-        within_deadline(self.begin_login(request)).await
+        let mut guard = RecordOnDrop::new(self, request.slug.clone(), LoginStage::Begin);
+        let begun = within_deadline(self.begin_login(request, &mut guard.progress)).await;
+        if begun.is_ok() {
+            guard.begun();
+        }
+        begun.map_err(|error| guard.refused(error))
     }
 
-    async fn begin_login(&self, request: LoginRequest) -> Result<BegunLogin, LoginError> {
+    async fn begin_login(
+        &self,
+        request: LoginRequest,
+        progress: &mut LoginProgress,
+    ) -> Result<BegunLogin, LoginError> {
         let return_to = self.check(&request)?;
         let limited =
             |by, limit| move |wait| LoginError::RateLimited { by, limit, retry_after: wait };
         let (per_client, per_account) = (self.policy.begin_rate_per_client, self.policy.begin_rate);
         let client = self.limits.admit_client(request.client_key.as_deref());
         client.map_err(limited(RateLimitedBy::Client, per_client))?;
-        let mut phases = Phases::default();
-        let connection = self.connection(&request.slug).await?;
+        let connection = self.connection(&request.slug).await;
+        progress.is_of_account =
+            connection.as_ref().map_or_else(LoginError::is_of_account, |_| true);
+        let connection = connection?;
+        progress.connection = Some(Arc::clone(&connection));
         // Before it waits for the IdP.
         let account = self.limits.admit_account(&request.slug);
         account.map_err(limited(RateLimitedBy::Account, per_account))?;
-        let (connection, provider) = self.provider_of(connection, &mut phases).await?;
+        let (connection, provider) = self.provider_of(connection, &mut progress.phases).await?;
+        progress.issuer = Some(provider.issuer().to_string());
         if let Some(iss) = &request.iss
             && !provider.admits_callback_issuer(Some(iss))
         {
@@ -72,7 +87,7 @@ impl Login {
         let value = ticket.seal(&request.slug, &pending);
         let ttl = self.policy.state_ttl + STORE_GRACE;
         let put = self.pending.put(&request.slug, &ticket.key, &value, ttl);
-        phases.timed("store", put).await?;
+        progress.phases.timed("store", put).await?;
         let redirect_url = provider.authorization_url(&Authorization {
             state: state.expose(),
             nonce: &pending.nonce,

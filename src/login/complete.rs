@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempts::Ending;
+use super::progress::{LoginProgress, RecordOnDrop};
 use super::state::relying_party;
 use super::{AnswerKeeper, Login, LoginError, RPC_DEADLINE, StateError, within_deadline};
+use crate::model::attempt::LoginStage;
 use crate::model::cause::Cause;
 use crate::model::connection::{Connection, ConnectionState, CustomerUris};
-use crate::model::identity::{Identity, IdentityClaim};
+use crate::model::identity::Identity;
 use crate::model::login::{Callback, PendingLogin, RawIdToken};
-use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnTo;
 use crate::model::slug::Slug;
 use crate::model::text::quotable;
@@ -21,7 +21,7 @@ use crate::oidc::error::{ExchangeError, IdTokenError};
 use crate::oidc::provider::{Provider, Tokens};
 use crate::oidc::verify::VerifiedClaims;
 use crate::telemetry::call::within_current;
-use crate::telemetry::{BackgroundTask, Phases, secret_switched};
+use crate::telemetry::{BackgroundTask, secret_switched};
 
 /// What a callback leads to.
 #[derive(Debug)]
@@ -56,83 +56,21 @@ pub struct CompleteError {
     pub is_spent: bool,
 }
 
-/// How far a login went, whatever its end.
-#[derive(Debug, Default)]
-pub(super) struct LoginProgress {
-    /// Whether the state is spent.
-    is_spent: bool,
-    /// Whether the state was issued here.
-    pub(super) is_ours: bool,
-    /// The account's.
-    pub(super) connection: Option<Arc<Connection>>,
-    /// The IdP's.
-    pub(super) issuer: Option<String>,
-    /// The required claims that were missing; `None`: the claims were not reached.
-    pub(super) claims_missing: Option<Vec<IdentityClaim>>,
-    /// How long each phase took.
-    pub(super) phases: Phases,
-    /// Knows what the IdP was sent and has issued, which its texts may repeat.
-    redactor: Redactor,
-}
-
-impl LoginProgress {
-    fn redact(&mut self, error: &mut LoginError) {
-        if let Some(connection) = &self.connection {
-            self.redactor.add_client(&connection.settings.client_id, &connection.secrets);
-        }
-        error.redact(&self.redactor);
-    }
-}
-
-/// Records a login when it is dropped: a caller that cancels drops the call's future in the middle,
-/// with the state spent.
-struct RecordOnDrop<'a> {
-    login: &'a Login,
-    slug: Slug,
-    progress: LoginProgress,
-    is_recorded: bool,
-}
-
-impl RecordOnDrop<'_> {
-    fn record(&mut self, ending: &Ending<'_>) {
-        self.is_recorded = true;
-        self.login.attempts.record(&self.slug, &self.progress, ending);
-    }
-}
-
-impl Drop for RecordOnDrop<'_> {
-    fn drop(&mut self) {
-        if !self.is_recorded && self.progress.is_ours {
-            let cause = if std::thread::panicking() { Cause::Defect } else { Cause::Canceled };
-            self.record(&Ending { cause: Some(cause), idp_error: None });
-        }
-    }
-}
-
 impl Login {
     /// Finishes a login.
     ///
     /// # Errors
     /// See [`LoginError`]. From the moment at which the state is taken it is spent, whatever happens.
     pub async fn complete(&self, callback: Callback) -> Result<Completion, CompleteError> {
-        let (slug, progress) = (callback.slug.clone(), LoginProgress::default());
-        let mut guard = RecordOnDrop { login: self, slug, progress, is_recorded: false };
+        let mut guard = RecordOnDrop::new(self, callback.slug.clone(), LoginStage::Complete);
         let completed = within_deadline(self.complete_login(callback, &mut guard.progress)).await;
-        let completed = completed.map_err(|mut error| {
-            guard.progress.redact(&mut error);
-            error
-        });
-        let error = completed.as_ref().err();
-        if matches!(completed, Ok(Completion::Again(_))) {
-            guard.is_recorded = true;
-        } else {
-            guard.record(&Ending {
-                cause: error.map(LoginError::cause),
-                idp_error: error.and_then(LoginError::idp_error),
-            });
-        }
         let is_spent = guard.progress.is_spent;
-        completed.map_err(|error| CompleteError { error, is_spent })
+        match &completed {
+            Ok(Completion::Finished(_)) => guard.completed(),
+            Ok(Completion::Again(_)) => guard.answered_again(),
+            Err(_) => {}
+        }
+        completed.map_err(|error| CompleteError { error: guard.refused(error), is_spent })
     }
 
     async fn complete_login(
@@ -147,7 +85,7 @@ impl Login {
         }
         let now = self.clock.unix_seconds();
         let admitted = self.state_keys.admit(&state, &slug, browser_binding.as_ref(), now);
-        progress.is_ours = !matches!(admitted, Err(StateError::Invalid));
+        progress.is_of_account = !matches!(admitted, Err(StateError::Invalid));
         let ticket = admitted?;
         let (connection, provider) = self.resolve(&slug, &mut progress.phases).await?;
         progress.connection = Some(Arc::clone(&connection));

@@ -16,6 +16,7 @@ mod complete;
 pub mod fuzzing;
 mod limits;
 mod logout;
+mod progress;
 mod remedy;
 mod repeated;
 mod state;
@@ -36,6 +37,7 @@ use crate::model::rate::Rate;
 use crate::model::redact::Redactor;
 use crate::model::return_to::ReturnRule;
 use crate::model::slug::Slug;
+use crate::model::text::{mask_emails, sanitize};
 use crate::oidc::claims::ClaimsError;
 use crate::oidc::error::{Document, ExchangeError, IdTokenError, ProviderError, UserInfoError};
 use crate::oidc::provider::Provider;
@@ -348,6 +350,26 @@ impl LoginError {
         }
     }
 
+    /// What was expected and what was received, to be kept with the attempt. `None`: the text could hold the
+    /// value of a claim, or something of the service's own stores.
+    pub(super) fn detail(&self) -> Option<String> {
+        let text = match self {
+            Self::Claims { .. } | Self::BadRequest(_) => return None,
+            Self::Store(StoreError::ConnectionUnreadable { why, .. }) => why.to_string(),
+            Self::Store(_) => return None,
+            _ => self.to_string(),
+        };
+        Some(mask_emails(&sanitize(&text, MAX_DETAIL)))
+    }
+
+    /// Whether only an account with a connection is refused for this when its connection is looked up.
+    fn is_of_account(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionDisabled | Self::Store(StoreError::ConnectionUnreadable { .. })
+        )
+    }
+
     /// Removes secrets from the texts of the IdP.
     pub(super) fn redact(&mut self, redactor: &Redactor) {
         match self {
@@ -373,5 +395,7 @@ impl LoginError {
     }
 }
 
+/// Characters of a refusal's text that are kept with the attempt.
+const MAX_DETAIL: usize = 300;
 /// Each call, whatever the IdP and the stores do.
 pub const RPC_DEADLINE: Duration = Duration::from_secs(20);

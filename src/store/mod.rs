@@ -3,6 +3,7 @@
 //! holds can't be read. Each trait states the law that `tests/it/store_suite.rs` proves on every
 //! implementation; `app` chooses the implementation. Must never import a layer above it.
 
+mod attempts;
 pub mod cache;
 mod documents;
 mod history;
@@ -12,7 +13,6 @@ pub mod redis;
 pub mod seal;
 pub mod sql;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +20,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use crate::model::attempt::{Attempt, LoginSummary, TestLogin};
 use crate::model::cause::Cause;
 use crate::model::change::{ChangeRecord, FieldChange};
 use crate::model::check::CheckRecord;
@@ -31,6 +30,10 @@ use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::model::unreadable::{StoredConnection, Unreadable, UnreadableConnection};
 use crate::telemetry::store_failed;
 
+pub use attempts::{
+    ATTEMPTS_KEPT, AccountAttempt, AttemptBatch, LoginAttempts, ProvenLogin, REFUSALS_KEPT,
+    TRACES_KEPT,
+};
 pub use documents::KeptDocuments;
 pub use history::{Changes, Position, SlugChange};
 
@@ -259,81 +262,10 @@ pub struct StoredSigningKey {
     pub pkcs8: Zeroizing<Vec<u8>>,
 }
 
-/// Stores the outcome of each account's logins.
-///
-/// Law: at least the latest [`ATTEMPTS_KEPT`] attempts of each account can be read, except that of each reason
-/// at least the latest [`REFUSALS_KEPT`] refusals count.
-#[async_trait]
-pub trait LoginAttempts: Send + Sync {
-    /// Adds a batch and deletes what exceeds [`ATTEMPTS_KEPT`].
-    ///
-    /// # Errors
-    /// The store is unavailable; then nothing of the batch is stored.
-    async fn add_attempts(&self, batch: &AttemptBatch) -> Result<(), StoreError>;
-
-    /// At most `limit` attempts of an account, newest first.
-    async fn attempts(&self, slug: &Slug, limit: u32) -> Result<Vec<Attempt>, StoreError>;
-
-    /// Summaries of the logins at the accounts from `first` to `last`, with the failures since `since`. An
-    /// account without logins has no entry.
-    async fn login_summaries(
-        &self,
-        first: &Slug,
-        last: &Slug,
-        since: UnixMillis,
-    ) -> Result<HashMap<Slug, LoginSummary>, StoreError>;
-
-    /// Deletes the attempts that ended before this time.
-    async fn forget_attempts_before(&self, time: UnixMillis) -> Result<(), StoreError>;
-}
-
-/// The outcomes of logins, written together.
-#[derive(Debug, Default)]
-pub struct AttemptBatch {
-    /// Logins that were completed or refused.
-    pub attempts: Vec<AccountAttempt>,
-    /// The number of callbacks per account with a state that was not issued here.
-    pub unrecognized: HashMap<Slug, u64>,
-    /// Completed test logins.
-    pub tested: Vec<ProvenLogin>,
-}
-
-/// A login of an account that was completed or refused.
-#[derive(Debug)]
-pub struct AccountAttempt {
-    /// The account.
-    pub slug: Slug,
-    /// The outcome.
-    pub attempt: Attempt,
-}
-
-/// A completed test login, to be stored with the connection that it proves.
-#[derive(Debug)]
-pub struct ProvenLogin {
-    /// The account.
-    pub slug: Slug,
-    /// The connection's incarnation.
-    pub incarnation: u64,
-    /// What the login proves, and when it was completed.
-    pub test_login: TestLogin,
-}
-
-impl AttemptBatch {
-    /// Whether the batch has no entry.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.attempts.is_empty() && self.unrecognized.is_empty() && self.tested.is_empty()
-    }
-}
-
 /// How many earlier revisions of each connection are kept.
 pub const REVISIONS_KEPT: u32 = 20;
 /// How many checks of each account stay among its recorded changes.
 pub const CHECKS_KEPT: u32 = 50;
-/// How many attempts of each account are kept.
-pub const ATTEMPTS_KEPT: u32 = 200;
-/// How many refused ones for one reason.
-pub const REFUSALS_KEPT: u32 = 50;
 
 /// What is recorded of a change. The store adds time and revision.
 #[derive(Clone, Debug)]

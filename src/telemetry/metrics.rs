@@ -439,7 +439,8 @@ fn begin_at_zero() {
 fn describe() {
     describe_counter!(
         ATTEMPTS_DROPPED,
-        "login attempts that were dropped because SQL was unavailable or too slow"
+        "login attempts that were dropped because SQL was unavailable or too slow, or because their \
+         account had its share of the queue"
     );
     describe_counter!(
         SECRETS_SWITCHED,

@@ -18,6 +18,8 @@ impl Service {
     /// Completes the login, which is refused; reason and cause, as the refusal and the latest
     /// attempt both have them.
     async fn cause_of(&mut self, callback: &Callback) -> (String, String) {
+        // The latest is the first, also of attempts that fold with others.
+        self.clock.advance(Duration::from_millis(1));
         let (refusal, _) = self.refusal_of(complete_request(callback)).await;
         (refusal.reason, refusal.metadata["cause"].clone())
     }

@@ -683,8 +683,10 @@ async fn attempts_show_the_outcome_of_each_login_and_no_values() {
     assert_eq!(refusal.reason, "CLAIM_MISSING");
     service.idp.behave().claims = serde_json::json!({});
     service.idp.behave().userinfo = serde_json::Value::Null;
-    service.idp.behave().token_answer =
-        Some((400, r#"{"error":"invalid_grant","error_description":"CANARY"}"#.to_owned()));
+    service.idp.behave().token_answer = Some((
+        400,
+        r#"{"error":"invalid_grant","error_description":"of alice@b.example"}"#.to_owned(),
+    ));
     assert_eq!(reason(service.log_in().await), "CODE_REJECTED");
     service.idp.behave().token_answer = None;
     // A state that was not issued here is counted, and does not replace an attempt.
@@ -706,6 +708,7 @@ async fn attempts_show_the_outcome_of_each_login_and_no_values() {
         "{}",
         rejected.remedy
     );
+    assert_eq!(rejected.idp_error_description, "of [e-mail]");
     assert_eq!(missing.trace_id, refusal.metadata["trace_id"]);
     assert!(missing.claims_missing.iter().any(|name| name == "given_name"), "{missing:?}");
     assert!(good.is_test && good.claims_present.len() == 3 && good.issuer == service.idp.issuer);
@@ -748,7 +751,7 @@ async fn attempts_show_the_outcome_of_each_login_and_no_values() {
     })
     .await;
 
-    // The number of attempts that are kept is limited.
+    // Equal refusals are one attempt, and push no other out.
     for _ in 0..210 {
         let state = service.approved().await;
         let request = pb::CompleteLoginRequest {
@@ -758,12 +761,12 @@ async fn attempts_show_the_outcome_of_each_login_and_no_values() {
         assert_eq!(reason(service.complete(request).await), "ISSUER_MISMATCH");
     }
     let listed = service.attempts().await;
-    assert_eq!(listed.attempts.len(), 200);
-    assert!(listed.attempts.iter().all(|attempt| attempt.reason == "ISSUER_MISMATCH"));
-    assert!(
-        listed.summary.expect("a summary").last_success_time.is_some(),
-        "remembered though its attempt is no longer kept"
-    );
+    let latest = &listed.attempts[0];
+    assert_eq!((latest.reason.as_str(), latest.count), ("ISSUER_MISMATCH", 210), "folded");
+    assert_eq!(listed.attempts.len(), 5, "{listed:?}");
+    let summary = listed.summary.expect("a summary");
+    assert_eq!((summary.failures["ISSUER_MISMATCH"], summary.returned_24h), (210, 214));
+    assert!(summary.last_success_time.is_some());
 }
 
 #[tokio::test]

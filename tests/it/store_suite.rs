@@ -6,7 +6,10 @@ use std::time::Duration;
 use peerpanda_sso::clock::{Clock, ManualClock, SystemClock};
 use peerpanda_sso::entropy::SystemEntropy;
 use peerpanda_sso::model::address::AddressPolicy;
-use peerpanda_sso::model::attempt::TestLogin;
+use peerpanda_sso::model::attempt::{
+    Attempt, AttemptQuery, LoginCounts, LoginEnd, LoginStage, LoginTally, TestLogin, Unreturned,
+};
+use peerpanda_sso::model::cause::Cause;
 use peerpanda_sso::model::check::{CheckOutcome, CheckRecord};
 use peerpanda_sso::model::connection::{Connection, ConnectionSettings, Issuer};
 use peerpanda_sso::model::draft::Draft;
@@ -22,9 +25,9 @@ use peerpanda_sso::store::sql::postgres::{PostgresConnections, PostgresUrl};
 use peerpanda_sso::store::sql::rows::RowCodec;
 use peerpanda_sso::store::sql::sqlite::SqliteConnections;
 use peerpanda_sso::store::{
-    AttemptBatch, ChangeDetails, ChangeError, Changes, ConnectionChange, Connections,
-    LoginAttempts, PendingKey, PendingLogins, Position, ProvenLogin, Reseal, SigningKeyEntry,
-    SigningKeys, SlugChange, StoreError, StoredSigningKey,
+    AccountAttempt, AttemptBatch, ChangeDetails, ChangeError, Changes, ConnectionChange,
+    Connections, LoginAttempts, PendingKey, PendingLogins, Position, ProvenLogin, Reseal,
+    SigningKeyEntry, SigningKeys, SlugChange, StoreError, StoredSigningKey,
 };
 
 use sqlx::Connection as _;
@@ -538,4 +541,280 @@ async fn checks_are_recorded_among_the_changes_and_push_none_out() {
     assert_eq!(changes.len(), 51);
     assert_eq!(changes[0].record.hosts, ["idp-59.example"]);
     assert_eq!(changes[50].record.action, "test", "the creation is kept");
+}
+
+/// `cause: None`: completed. Attempts with the same `words` fold.
+fn attempt(slug: &Slug, time: u64, cause: Option<Cause>, words: &str) -> AccountAttempt {
+    let attempt = Attempt {
+        time: UnixMillis(time),
+        stage: Some(LoginStage::Complete),
+        reason: cause.map(Cause::reason),
+        cause,
+        trace_id: format!("{time:032x}"),
+        idp_error: None,
+        idp_error_description: Some(words.to_owned()),
+        document: None,
+        detail: None,
+        claims_present: None,
+        issuer: None,
+        phases: Vec::new(),
+        is_test: false,
+    };
+    AccountAttempt { slug: slug.clone(), attempt }
+}
+
+fn batch(attempts: Vec<AccountAttempt>) -> AttemptBatch {
+    let mut batch = AttemptBatch { attempts, ..AttemptBatch::default() };
+    for AccountAttempt { slug, attempt } in &batch.attempts {
+        let tally: &mut LoginTally = batch.tallies.entry(slug.clone()).or_default();
+        let end = if attempt.reason.is_none() { LoginEnd::Completed } else { LoginEnd::Refused };
+        tally.count_end(attempt.time, end);
+    }
+    batch
+}
+
+async fn attempts_obey_their_law<S: Connections + LoginAttempts>(store: S) {
+    const HOUR: u64 = 3_600_000;
+    let (acme, beta, nobody) = (account("acme"), account("beta"), account("nobody"));
+    for slug in [&acme, &beta] {
+        store.create(slug, &settings("c"), &secrets("s"), &details()).await.expect("created");
+    }
+    let of = |slug: &Slug| AttemptQuery {
+        slug: Some(slug.clone()),
+        limit: 1000,
+        ..AttemptQuery::default()
+    };
+    let with_trace = |time: u64| AttemptQuery {
+        trace_id: Some(format!("{time:032x}")),
+        limit: 1000,
+        ..AttemptQuery::default()
+    };
+    let read = async |query: AttemptQuery| store.attempts(&query).await.expect("read");
+    let denied = Some(Cause::AccessDenied);
+
+    // Refusals of one kind fold, within a batch and over batches, and each is found by its trace id.
+    let first = [1, 2, 3].map(|time| attempt(&acme, HOUR + time, denied, "a"));
+    store.add_attempts(&batch(first.into())).await.expect("added");
+    let second = [attempt(&acme, HOUR + 4, denied, "a"), attempt(&nobody, HOUR, denied, "a")];
+    store.add_attempts(&batch(second.into())).await.expect("added");
+    let all = AttemptQuery { limit: 1000, ..AttemptQuery::default() };
+    let listed = read(all.clone()).await;
+    let [folded] = &*listed else { panic!("one, and none of an unknown account: {listed:?}") };
+    assert_eq!((folded.count, folded.first_time.0, folded.last_time.0), (4, HOUR + 1, HOUR + 4));
+    assert_eq!(folded.attempt, attempt(&acme, HOUR + 4, denied, "a").attempt, "the latest");
+    for time in 1..=4 {
+        let found = read(with_trace(HOUR + time)).await;
+        assert_eq!(found.len(), 1, "{time}");
+        assert_eq!(found[0].attempt.trace_id, format!("{:032x}", HOUR + time));
+    }
+    store.add_attempts(&batch(vec![attempt(&acme, 2 * HOUR, denied, "a")])).await.expect("added");
+    let since = AttemptQuery { since: Some(UnixMillis(HOUR + 4)), ..of(&acme) };
+    assert_eq!(read(since).await.len(), 2, "of another hour");
+    let since = AttemptQuery { since: Some(UnixMillis(HOUR + 5)), ..all.clone() };
+    assert_eq!(read(since).await.len(), 1);
+
+    // What is kept is bounded: of each reason, and of all, but the last success is remembered.
+    let success = vec![attempt(&acme, 3 * HOUR, None, ""), attempt(&beta, 3 * HOUR, None, "")];
+    store.add_attempts(&batch(success)).await.expect("added");
+    let causes = [
+        Cause::AccessDenied,
+        Cause::InvalidClient,
+        Cause::InvalidGrant,
+        Cause::Nonce,
+        Cause::ClaimMissing,
+    ];
+    for (at, cause) in (1..).zip(causes) {
+        for place in 0..60 {
+            let time = 3 * HOUR + at * 1600 + place * 16;
+            let words = "!".repeat(usize::try_from(place).expect("small"));
+            let added = batch(vec![attempt(&acme, time, Some(cause), &words)]);
+            store.add_attempts(&added).await.expect("added");
+        }
+    }
+    let kept = read(of(&acme)).await;
+    assert_eq!(kept.len(), 200);
+    assert!(kept.is_sorted_by_key(|kept| std::cmp::Reverse(kept.last_time)));
+    let missing = kept.iter().filter(|kept| kept.attempt.cause == Some(Cause::ClaimMissing));
+    assert_eq!(missing.count(), 50, "the fair share of a reason");
+    assert!(kept.iter().all(|kept| kept.attempt.reason.is_some()));
+    assert_eq!(read(of(&beta)).await.len(), 1, "another account's stay");
+    let flood: Vec<_> =
+        (0..300).map(|at| attempt(&beta, 4 * HOUR + at * 16, denied, "a")).collect();
+    for part in flood.chunks(100) {
+        let part = part.iter().map(|it| attempt(&beta, it.attempt.time.0, denied, "a")).collect();
+        store.add_attempts(&batch(part)).await.expect("added");
+    }
+    let found = async |at: u64| read(with_trace(4 * HOUR + at * 16)).await.len();
+    assert_eq!((found(0).await, found(50).await, found(150).await, found(299).await), (1, 0, 1, 1));
+
+    // Counters of 24 hours, of each account and of all.
+    let now = UnixMillis(26 * HOUR);
+    let summaries = store.login_summaries(&acme, &beta, now).await.expect("read");
+    let (of_acme, of_beta) = (&summaries[&acme], &summaries[&beta]);
+    assert_eq!(of_acme.last_success, Some(UnixMillis(3 * HOUR)));
+    // That of two o'clock is the first, at 26 o'clock.
+    let counts = |completed, refused| LoginCounts {
+        begun: 0,
+        returned: completed + refused,
+        completed,
+        refused,
+    };
+    assert_eq!((of_acme.day, of_beta.day), (counts(1, 301), counts(1, 300)));
+    assert_eq!(of_beta.failures.values().copied().collect::<Vec<_>>(), [300]);
+    let totals = store.login_totals(now).await.expect("read");
+    assert_eq!(totals.day, counts(2, 601));
+    assert_eq!(totals.failures.values().sum::<u32>(), 500);
+    let later = store.login_totals(UnixMillis(29 * HOUR)).await.expect("read");
+    assert_eq!((later.day, later.failures.len()), (counts(0, 0), 0));
+    assert!(later.last_success.is_some());
+
+    // A replica that writes a begin after the return of that login raises no count.
+    let begun = |times: &[u64]| {
+        let mut tally = LoginTally::default();
+        times.iter().for_each(|time| tally.count_begun(UnixMillis(*time)));
+        AttemptBatch { tallies: [(acme.clone(), tally)].into(), ..AttemptBatch::default() }
+    };
+    let unreturned = async || {
+        let summaries = store.login_summaries(&acme, &acme, now).await.expect("read");
+        summaries[&acme].unreturned
+    };
+    let (later, since) =
+        (5 * HOUR, |count, since| Some(Unreturned { count, since: UnixMillis(since) }));
+    store.add_attempts(&begun(&[later, later + 1])).await.expect("added");
+    store.add_attempts(&begun(&[later + 2])).await.expect("added");
+    assert_eq!(unreturned().await, since(3, later));
+    let returned = batch(vec![attempt(&acme, later + 10, None, "")]);
+    store.add_attempts(&returned).await.expect("added");
+    assert_eq!(unreturned().await, None);
+    store.add_attempts(&begun(&[later + 9])).await.expect("added");
+    assert_eq!(unreturned().await, None);
+    store.add_attempts(&begun(&[later + 20])).await.expect("added");
+    let returned = batch(vec![attempt(&acme, later + 15, None, "")]);
+    store.add_attempts(&returned).await.expect("added");
+    assert_eq!(unreturned().await, since(1, later + 20), "it began after that return");
+
+    // What is old is deleted, and all of an account with its connection.
+    let forget = store.forget_attempts_before(UnixMillis(4 * HOUR), UnixMillis(5 * HOUR));
+    forget.await.expect("forgotten");
+    assert_eq!((read(of(&acme)).await.len(), read(of(&beta)).await.len()), (2, 1));
+    assert_eq!(
+        store.login_totals(now).await.expect("read").day,
+        LoginCounts { begun: 5, ..counts(2, 0) }
+    );
+    let revision = stored(&store, &beta).await.revision;
+    store.delete(&beta, revision, &details()).await.expect("deleted");
+    assert_eq!((read(of(&beta)).await.len(), found(299).await), (0, 0));
+    let summaries = store.login_summaries(&acme, &beta, now).await.expect("read");
+    assert!(!summaries.contains_key(&beta), "{summaries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_obeys_the_law_of_attempts() {
+    let data = tempfile::tempdir().expect("a directory");
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = SqliteConnections::open(&data.path().join("sso.db"), codec(&keyring))
+        .await
+        .expect("opened");
+    attempts_obey_their_law(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_obeys_the_law_of_attempts() {
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = PostgresConnections::open(options(&postgres_url().await), codec(&keyring))
+        .await
+        .expect("opened");
+    attempts_obey_their_law(store).await;
+}
+
+/// Several replicas fold the same refusals, in different orders, while one of the accounts is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_several_replicas_wait_for_no_deadlock() {
+    let url = postgres_url().await;
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = PostgresConnections::open(options(&url), codec(&keyring)).await.expect("opened");
+    let store = Arc::new(store);
+    let accounts: Vec<Slug> = (0..4).map(|number| account(&format!("a{number}"))).collect();
+    for slug in &accounts {
+        store.create(slug, &settings("c"), &secrets("s"), &details()).await.expect("created");
+    }
+    let writers = (0..4).map(|writer| {
+        let (store, accounts) = (Arc::clone(&store), accounts.clone());
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let mut attempts: Vec<_> = accounts
+                    .iter()
+                    .flat_map(|slug| ["a", "b", "c"].map(|words| (slug, words)))
+                    .map(|(slug, words)| attempt(slug, 16, Some(Cause::AccessDenied), words))
+                    .collect();
+                attempts.rotate_left((writer * 5 + round) % 12);
+                if writer % 2 == 0 {
+                    attempts.reverse();
+                }
+                store.add_attempts(&batch(attempts)).await.expect("added, without a deadlock");
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let revision = stored(store.as_ref(), &accounts[3]).await.revision;
+    store.delete(&accounts[3], revision, &details()).await.expect("deleted");
+    for writer in writers {
+        writer.await.expect("ended");
+    }
+    let query = AttemptQuery { limit: 100, ..AttemptQuery::default() };
+    let listed = store.attempts(&query).await.expect("read");
+    let of_kept = listed.iter().filter(|it| it.slug != accounts[3]).map(|it| it.count);
+    assert_eq!(of_kept.collect::<Vec<_>>(), [80; 9]);
+}
+
+/// Rows as the version before wrote them, and writes while both versions run.
+#[tokio::test]
+async fn rows_of_the_version_before_are_read() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("sso.db");
+    let keyring = Arc::new(Keyring::new(vec![key()]).expect("a key"));
+    let store = SqliteConnections::open(&file, codec(&keyring)).await.expect("opened");
+    let acme = account("acme");
+    store.create(&acme, &settings("c"), &secrets("s"), &details()).await.expect("created");
+    let pool =
+        sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.expect("opened");
+    let trace_id = "0af7651916cd43dd8448eb211c80319c";
+    sqlx::query("INSERT INTO login_attempts (slug, time, reason, attempt) VALUES ($1, $2, $3, $4)")
+        .bind("acme")
+        .bind(7)
+        .bind("IDP_REFUSED")
+        .bind(format!(
+            r#"{{"time":7,"reason":"IDP_REFUSED","cause":"access_denied","trace_id":"{trace_id}",
+                "idp_error":"access_denied","claims_present":null,"issuer":null,"phases":[],
+                "is_test":false}}"#
+        ))
+        .execute(&pool)
+        .await
+        .expect("inserted");
+    let count = "INSERT INTO login_counts (slug, last_success, foreign_callbacks)
+                     SELECT slug, $2, $3 FROM connections WHERE slug = $1
+                     ON CONFLICT (slug) DO UPDATE SET last_success = excluded.last_success";
+    sqlx::query(count).bind("acme").bind(9).bind(0).execute(&pool).await.expect("counted");
+    let query =
+        AttemptQuery { trace_id: Some(trace_id.to_owned()), limit: 10, ..AttemptQuery::default() };
+    let found = store.attempts(&query).await.expect("read");
+    let [old] = &*found else { panic!("one: {found:?}") };
+    assert_eq!((old.count, old.first_time, old.last_time), (1, UnixMillis(7), UnixMillis(7)));
+    assert_eq!((old.attempt.stage, old.attempt.cause), (None, Some(Cause::AccessDenied)));
+    // The newer version folds none of its own into it, and the other deletes what it knows.
+    let new = attempt(&acme, 8, Some(Cause::AccessDenied), "");
+    store.add_attempts(&batch(vec![new])).await.expect("added");
+    let repeated = attempt(&acme, 9, Some(Cause::AccessDenied), "");
+    store.add_attempts(&batch(vec![repeated])).await.expect("added");
+    let summaries = store.login_summaries(&acme, &acme, UnixMillis(10)).await.expect("read");
+    let summary = &summaries[&acme];
+    assert_eq!(summary.last_success, Some(UnixMillis(9)));
+    assert_eq!(summary.failures.values().copied().collect::<Vec<_>>(), [3]);
+    let delete = "DELETE FROM login_attempts WHERE slug = 'acme'";
+    sqlx::query(delete).execute(&pool).await.expect("deleted");
+    let traces: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM attempt_traces")
+        .fetch_one(&pool)
+        .await
+        .expect("counted");
+    assert_eq!(traces, 0, "trace ids go with their attempt");
 }

@@ -142,6 +142,15 @@ impl IdpProduct {
         self.facts().discovery_url
     }
 
+    /// The codes that the product's error pages show most often.
+    pub fn page_errors(self) -> impl Iterator<Item = &'static str> {
+        let of = move |refused| {
+            let errors = self.facts().errors.iter().filter(move |error| error.refuses == refused);
+            errors.take(1).map(|error| error.code)
+        };
+        of(Refuses::RedirectUri).chain(of(Refuses::Login))
+    }
+
     /// How the admin registers a redirect URI.
     pub(super) fn register_redirect_uri(self, redirect_uri: &str) -> String {
         let place = self.facts().redirect_uris;

@@ -12,12 +12,11 @@ use super::refusal::{log_change, reject};
 use crate::connections::{ConnectionAdmin, ConnectionError};
 use crate::login::attempts::AttemptLog;
 use crate::model::check::CheckResult;
-use crate::model::connection::{Connection, CustomerUris};
+use crate::model::connection::Connection;
 use crate::model::unreadable::{StoredConnection, slug_of};
 use crate::pb;
 use crate::pb::check_connection_response::Found;
 use crate::pb::connection_service_server::ConnectionService;
-use crate::store::ATTEMPTS_KEPT;
 use crate::tasks::Tasks;
 use crate::telemetry::{BackgroundTask, call};
 
@@ -42,19 +41,17 @@ impl ConnectionRpc {
         convert::connection_to_pb(connection, &self.public_origin)
     }
 
-    /// With the summaries of their logins.
+    /// With the summaries of their logins, of which this replica's latest are written first.
     async fn stored_to_pb(
         &self,
         stored: &[StoredConnection],
     ) -> Result<Vec<pb::Connection>, ConnectionError> {
-        let (Some(first), Some(last)) = (stored.first(), stored.last()) else {
-            return Ok(Vec::new());
-        };
-        let mut summaries = self.admin.summaries(slug_of(first), slug_of(last)).await?;
+        self.attempts.flush().await;
+        let mut logins = self.admin.logins(stored).await?;
         let to_pb = |stored: &StoredConnection| {
-            let summary = summaries.remove(slug_of(stored)).unwrap_or_default();
+            let logins = logins.remove(slug_of(stored)).unwrap_or_default();
             let connection = convert::stored_to_pb(stored, &self.public_origin);
-            pb::Connection { logins: Some(summary.into()), ..connection }
+            pb::Connection { logins: Some(logins.into()), ..connection }
         };
         Ok(stored.iter().map(to_pb).collect())
     }
@@ -205,18 +202,13 @@ impl ConnectionService for ConnectionRpc {
         request: Request<pb::ListLoginAttemptsRequest>,
     ) -> Result<Response<pb::ListLoginAttemptsResponse>, Status> {
         let request = request.into_inner();
-        let parsed =
-            convert::slug_and_size(&request.slug, request.page_size, ATTEMPTS_KEPT, ATTEMPTS_KEPT);
-        let (slug, limit) = parsed.map_err(reject)?;
+        let query = convert::attempts_request(&request).map_err(reject)?;
         self.attempts.flush().await;
-        let list = self.admin.attempts(&slug, limit).await.map_err(reject)?;
-        let redirect_uri = CustomerUris::new(&self.public_origin, &slug).redirect_uri();
-        let attempts = list.attempts.into_iter();
+        let list = self.admin.attempts(&query).await.map_err(reject)?;
+        let attempt_to_pb = |attempt| convert::attempt_to_pb(attempt, &self.public_origin);
         Ok(Response::new(pb::ListLoginAttemptsResponse {
-            attempts: attempts
-                .map(|attempt| convert::attempt_to_pb(attempt, &redirect_uri, list.auth_method))
-                .collect(),
-            summary: Some(list.summary.into()),
+            attempts: list.attempts.into_iter().map(attempt_to_pb).collect(),
+            summary: Some(list.logins.into()),
         }))
     }
 

@@ -293,8 +293,9 @@ impl<D: Backend> Connections for SqlStore<D> {
             return Err(self.conflict_or_not_found(tx, slug).await?);
         }
         for delete in [
-            "DELETE FROM login_attempts WHERE slug = $1",
             "DELETE FROM login_counts WHERE slug = $1",
+            "DELETE FROM login_hours WHERE slug = $1",
+            "DELETE FROM login_attempts WHERE slug = $1",
             "DELETE FROM connection_revisions WHERE slug = $1",
             "DELETE FROM idp_documents WHERE slug = $1",
         ] {

@@ -5,6 +5,7 @@
 mod attempts;
 mod connections;
 mod documents;
+mod folds;
 pub mod postgres;
 mod reseal;
 pub mod rows;

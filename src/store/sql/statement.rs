@@ -32,7 +32,7 @@ impl Statement {
 /// The value of a parameter.
 pub(super) enum Value {
     Integer(Option<i64>),
-    Text(String),
+    Text(Option<String>),
     Blob(Option<Vec<u8>>),
     Boolean(bool),
 }
@@ -53,8 +53,9 @@ value_from! {
     u64: value => Self::Integer(Some(saturating_i64(value)));
     UnixMillis: value => value.0.into();
     Option<UnixMillis>: value => Self::Integer(value.map(|time| saturating_i64(time.0)));
-    &str: value => Self::Text(value.to_owned());
-    String: value => Self::Text(value);
+    &str: value => Self::Text(Some(value.to_owned()));
+    String: value => Self::Text(Some(value));
+    Option<String>: value => Self::Text(value);
     &Slug: value => value.as_str().into();
     Vec<u8>: value => Self::Blob(Some(value));
     Option<Vec<u8>>: value => Self::Blob(value);
@@ -133,7 +134,7 @@ backend!(Postgres, "postgresql");
 fn arguments<D: sqlx::Database>(values: Vec<Value>) -> Result<D::Arguments, sqlx::Error>
 where
     for<'q> Option<i64>: Encode<'q, D> + Type<D>,
-    for<'q> String: Encode<'q, D> + Type<D>,
+    for<'q> Option<String>: Encode<'q, D> + Type<D>,
     for<'q> Option<Vec<u8>>: Encode<'q, D> + Type<D>,
     for<'q> bool: Encode<'q, D> + Type<D>,
 {

@@ -112,7 +112,7 @@ pub(in crate::server) fn slug_and_size(
 }
 
 /// 0 means `default`; more than `most` means `most`.
-fn page_size(size: i32, default: u32, most: u32) -> Checked<u32> {
+pub(super) fn page_size(size: i32, default: u32, most: u32) -> Checked<u32> {
     match u32::try_from(size) {
         Ok(0) => Ok(default),
         Ok(size) => Ok(size.min(most)),

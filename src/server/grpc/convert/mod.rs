@@ -12,7 +12,7 @@ use crate::model::slug::{SLUG_RULE, Slug};
 use crate::model::time::{UnixMillis, UnixSeconds};
 use crate::telemetry::call;
 
-pub(in crate::server) use attempts::attempt_to_pb;
+pub(in crate::server) use attempts::{attempt_to_pb, attempts_request};
 pub(in crate::server) use connection_view::{
     connection_to_pb, found, stored_to_pb, summary_of_check,
 };
