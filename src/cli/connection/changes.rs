@@ -153,11 +153,13 @@ fn items(sign: &str, these: &[Json], those: &[Json]) -> Vec<String> {
 
 fn members(field: &str, before: &Map<String, Json>, after: &Map<String, Json>) -> Vec<String> {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let of = |members: &Map<String, Json>, name: &str| members.get(name).cloned();
-    let differing = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    let lines = differing.flat_map(|name| {
-        let [old, new] = [before, after].map(|it| of(it, name).unwrap_or(Json::Null));
-        difference(&format!("{field}.{name}"), &old, &new)
+    let of = |name: &str| {
+        [before, after].map(|members| members.get(name).cloned().unwrap_or(Json::Null))
+    };
+    let lines = names.into_iter().flat_map(|name| match of(name) {
+        // Absent and empty are the same.
+        [old, new] if scalar(&old) == scalar(&new) => Vec::new(),
+        [old, new] => difference(&format!("{field}.{name}"), &old, &new),
     });
     lines.collect()
 }
@@ -196,6 +198,7 @@ mod tests {
                 json!({ "email": ["mail"], "groups": "g", "given_name": ["n"] }),
                 &["f.email: - email, + mail", "f.given_name: not set -> n"],
             ),
+            (json!(null), json!({ "groups": null, "email": [] }), &[]),
             (json!(true), json!(false), &["f: true -> false"]),
         ] {
             assert_eq!(difference("f", &before, &after), expected);
