@@ -13,8 +13,8 @@ use crate::model::draft::{Draft, DraftField};
 use crate::model::rate::Rate;
 use crate::model::secret::{ClientSecret, SecretsEdit};
 use crate::model::slug::Slug;
-use crate::oidc::probe::{CHECK_DEADLINE, Probe, Seen};
-use crate::store::ChangeDetails;
+use crate::oidc::probe::Probe;
+use crate::store::{ChangeDetails, StoredChange};
 
 /// What to check.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct CheckTarget {
     /// As it is, or as it is proposed.
     pub connection: Connection,
     is_proposal: bool,
+    /// Whether the account has no connection yet: nothing of the check is kept.
+    is_unknown: bool,
     has_made_up_secret: bool,
     /// What is proposed to change.
     fields: Vec<FieldChange>,
@@ -58,13 +60,22 @@ impl ConnectionAdmin {
         request: CheckRequest,
         actor: &str,
     ) -> Result<CheckTarget, ConnectionError> {
+        let limited = |retry_after| ConnectionError::RateLimited { retry_after };
         let stored = match &request.proposal {
             None => self.get(&request.slug).await?,
-            Some(_) => self.editable(&request.slug).await?,
+            Some(_) => match self.editable(&request.slug).await {
+                Err(ConnectionError::NotFound) => {
+                    let target = self.new_target(request, actor)?;
+                    self.check_rate.admit(&target.connection.slug).map_err(limited)?;
+                    return Ok(target);
+                }
+                stored => stored?,
+            },
         };
         let mut target = CheckTarget {
             connection: stored.clone(),
             is_proposal: request.proposal.is_some(),
+            is_unknown: false,
             has_made_up_secret: false,
             fields: Vec::new(),
             actor: actor.to_owned(),
@@ -77,9 +88,52 @@ impl ConnectionAdmin {
             target.fields = changes::fields(Some(before), (&connection.settings, secrets));
             target = CheckTarget { connection, has_made_up_secret, ..target };
         }
-        let limited = |retry_after| ConnectionError::RateLimited { retry_after };
         self.check_rate.admit(&request.slug).map_err(limited)?;
         Ok(target)
+    }
+
+    /// The connection that an account without one would get by a create.
+    fn new_target(
+        &self,
+        CheckRequest { slug, proposal }: CheckRequest,
+        actor: &str,
+    ) -> Result<CheckTarget, ConnectionError> {
+        let Some(Proposal { draft, secrets, .. }) = proposal else {
+            return Err(ConnectionError::NotFound);
+        };
+        let settings = draft.apply(None, self.addresses(Some(&slug)));
+        let (settings, secrets) = match (settings, secrets.apply_to(None)) {
+            (Ok(settings), Ok(secrets)) => (settings, secrets),
+            (settings, secrets) => {
+                let violations = settings.err().into_iter().chain(secrets.err()).flatten();
+                return Err(ConnectionError::Invalid(violations.collect()));
+            }
+        };
+        Ok(CheckTarget {
+            connection: self.preview(slug, settings, secrets),
+            is_proposal: true,
+            is_unknown: true,
+            has_made_up_secret: false,
+            fields: Vec::new(),
+            actor: actor.to_owned(),
+        })
+    }
+
+    /// Whether people have logged in, and never with the client id that is checked: it is proposed, or
+    /// was changed after the last login.
+    async fn has_new_client(&self, target: &CheckTarget) -> Result<bool, ConnectionError> {
+        let slug = &target.connection.slug;
+        let is_client = |field: &FieldChange| field.field == "client_id";
+        let summary = self.summaries(slug, slug).await?.remove(slug).unwrap_or_default();
+        let Some(last_login) = summary.last_success else { return Ok(false) };
+        if target.fields.iter().any(is_client) {
+            return Ok(true);
+        }
+        let changes = self.store.call(|store| store.changes_of(slug, None, LATEST_CHANGES)).await?;
+        Ok(changes.iter().any(|StoredChange { record, .. }| {
+            let is_check = matches!(record.action.as_str(), "check" | "check_proposal");
+            !is_check && record.time > last_login && record.fields.iter().any(is_client)
+        }))
     }
 
     /// For a proposal that names another IdP or client without a secret: the stored one must not be sent
@@ -99,54 +153,50 @@ impl ConnectionAdmin {
         target: &CheckTarget,
         report: &mut (dyn FnMut(CheckResult) + Send),
     ) -> Result<CheckRecord, ConnectionError> {
-        let CheckTarget { connection, is_proposal, has_made_up_secret, fields, actor } = target;
+        let CheckTarget { connection, is_proposal, is_unknown, has_made_up_secret, fields, actor } =
+            target;
         tracing::info!(actor, is_proposal, "checking connection");
-        let redirect_uri = CustomerUris::new(&self.public_origin, &connection.slug).redirect_uri();
+        let uris = CustomerUris::new(&self.public_origin, &connection.slug);
+        let (redirect_uri, post_logout_redirect_uri) = (uris.redirect_uri(), uris.login_uri());
+        let has_new_client = !is_unknown && self.has_new_client(target).await?;
         let last = connection.last_check.as_ref();
         let known_hosts = last.map(|last| last.hosts.clone()).unwrap_or_default();
         let probe = Probe {
             connection,
             redirect_uri: &redirect_uri,
+            post_logout_redirect_uri: &post_logout_redirect_uri,
             public_origin: &self.public_origin,
-            http: self.providers.http().of(Some(&connection.slug)),
+            http: &self.providers.http().of(Some(&connection.slug)).recording(),
             clock: self.clock.as_ref(),
             entropy: self.entropy.as_ref(),
             known_hosts: &known_hosts,
             has_made_up_secret: *has_made_up_secret,
+            has_new_client,
             asked: &Mutex::default(),
         };
-        let (mut failed, mut passed) = (Vec::new(), Vec::new());
-        let (mut has_warned, mut is_undecided) = (false, false);
+        let mut by_outcome: [Vec<CheckId>; 5] = Default::default();
+        let [passed, warned, failed, inconclusive, skipped] = &mut by_outcome;
         let mut record = |result: CheckResult| {
-            match result.outcome {
-                CheckOutcome::Fail => failed.push(result.id),
-                CheckOutcome::Pass => passed.push(result.id),
-                CheckOutcome::Warn => has_warned = true,
-                CheckOutcome::Inconclusive => is_undecided |= result.id.is_decisive(),
-                CheckOutcome::Skipped => {}
-            }
+            let ids: &mut Vec<CheckId> = match result.outcome {
+                CheckOutcome::Pass => passed,
+                CheckOutcome::Warn => warned,
+                CheckOutcome::Fail => failed,
+                CheckOutcome::Inconclusive => inconclusive,
+                CheckOutcome::Skipped => skipped,
+            };
+            ids.push(result.id);
             report(result);
         };
-        let seen = match tokio::time::timeout(CHECK_DEADLINE, probe.run(&mut record)).await {
-            Ok(seen) => seen,
-            Err(_) => {
-                record(CheckResult {
-                    id: CheckId::CheckDeadline,
-                    outcome: CheckOutcome::Fail,
-                    expected: "the IdP answers all requests in time".to_owned(),
-                    found: format!("the check took more than {CHECK_DEADLINE:?}"),
-                    remedy: None,
-                });
-                Seen::default()
-            }
-        };
-        let outcome = match (failed.is_empty(), is_undecided, has_warned) {
+        let seen = probe.run(&mut record).await;
+        let hosts_asked = probe.hosts_asked();
+        let [passed, warned, failed, inconclusive, skipped] = by_outcome;
+        let is_undecided = inconclusive.iter().any(|id| id.is_decisive());
+        let outcome = match (failed.is_empty(), is_undecided, warned.is_empty()) {
             (false, ..) => CheckOutcome::Fail,
             (true, true, _) => CheckOutcome::Inconclusive,
-            (true, false, true) => CheckOutcome::Warn,
-            (true, false, false) => CheckOutcome::Pass,
+            (true, false, false) => CheckOutcome::Warn,
+            (true, false, true) => CheckOutcome::Pass,
         };
-        let hosts_asked = probe.hosts_asked();
         let record = CheckRecord {
             time: self.clock.unix_millis(),
             revision: connection.revision,
@@ -155,7 +205,13 @@ impl ConnectionAdmin {
             hosts: if failed.is_empty() { seen.hosts } else { known_hosts },
             failed,
             passed,
+            warned,
+            inconclusive,
+            skipped,
         };
+        if *is_unknown {
+            return Ok(record);
+        }
         let (slug, incarnation) = (&connection.slug, connection.incarnation);
         let action = if *is_proposal { "check_proposal" } else { "check" };
         let details = ChangeDetails {
@@ -175,6 +231,8 @@ impl ConnectionAdmin {
     }
 }
 
+/// Changes in which a check looks for another client id.
+const LATEST_CHANGES: u32 = 50;
 /// How long a check waits for the documents to be replaced in the cache.
 const RENEWAL_WAIT: Duration = Duration::from_secs(3);
 /// How often an account may be checked.

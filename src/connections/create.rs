@@ -53,7 +53,7 @@ impl ConnectionAdmin {
     }
 
     /// The connection as it would be stored; it has no revision.
-    fn preview(
+    pub(super) fn preview(
         &self,
         slug: Slug,
         settings: ConnectionSettings,

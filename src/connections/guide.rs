@@ -50,7 +50,11 @@ impl ConnectionAdmin {
         let Some(check) = check else {
             return Err(ConnectionError::ProofMissing(MissingProof::Check));
         };
-        let proven = check.passed.iter().filter_map(|id| in_words(*id));
+        let is_read = matches!(connection.settings.source, MetadataSource::Discovery(_));
+        let proven = check.passed.iter().filter(|id| check.proves(**id));
+        // Endpoints that were entered by hand are not read from the IdP.
+        let proven = proven.filter(|id| is_read || **id != CheckId::MetadataDocument);
+        let proven = proven.filter_map(|id| in_words(*id));
         let proven: String = proven.fold(String::new(), |mut text, line| {
             let _ = writeln!(text, "- {line}");
             text
@@ -91,7 +95,9 @@ fn in_words(id: CheckId) -> Option<&'static str> {
         CheckId::JwksKeys => "its signing keys are published",
         CheckId::ClientCredentials => "it accepts the client id and the client secret",
         CheckId::ClientRedirectUri => "our redirect URI is registered with the application",
-        CheckId::LogoutEndpoint => "users can be logged out at your IdP as well",
+        CheckId::LogoutEndpoint => {
+            "users can be logged out at your IdP as well, and come back to us"
+        }
         _ => return None,
     })
 }

@@ -28,7 +28,6 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::address::{CONNECT_TIMEOUT, Forbidden, GuardedConnector, ProxyUnreachable};
 use super::dns::{NameResolver, Unresolved};
@@ -62,7 +61,7 @@ pub struct HttpClient {
     inner: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
     addresses: Arc<AddressPolicy>,
     propagate_trace_context: bool,
-    /// For a connection outside the pool; see [`HttpClient::certificate_expiry`].
+    /// For a connection outside the pool; see [`HttpClient::connect`].
     connector: GuardedConnector,
     tls: Arc<ClientConfig>,
     /// `None`: no CA is trusted.
@@ -222,15 +221,15 @@ impl HttpClient {
         answer.map_err(|failure| failure.at(host_of_uri(&uri)))
     }
 
-    /// When the certificate of an https URL's host expires, in seconds since the Unix epoch. Opens
-    /// a connection of its own, since the pool's don't show their certificates.
-    pub(super) async fn certificate_expiry(&self, url: &Url) -> Result<i64, CallError> {
-        let expiry = tokio::time::timeout(REQUEST_DEADLINE, self.leaf_expiry(url)).await;
+    /// Connects to an https URL's host, and no more: a [`Self::recording`] client then has its
+    /// certificates.
+    pub(super) async fn connect(&self, url: &Url) -> Result<(), CallError> {
+        let connected = tokio::time::timeout(REQUEST_DEADLINE, self.connect_to(url)).await;
         let timeout = || Err(Failure::Outage(Outage::Timeout(REQUEST_DEADLINE)));
-        expiry.unwrap_or_else(|_| timeout()).map_err(|failure| failure.at(host_of(url)))
+        connected.unwrap_or_else(|_| timeout()).map_err(|failure| failure.at(host_of(url)))
     }
 
-    async fn leaf_expiry(&self, url: &Url) -> Result<i64, Failure> {
+    async fn connect_to(&self, url: &Url) -> Result<(), Failure> {
         let uri: Uri = url.as_str().parse().map_err(|_| Failure::Defect(Defect::Url))?;
         let mut connector = self.connector.clone();
         let stream = connector.call(uri).await.map_err(|error| failure(error.as_ref(), true))?;
@@ -238,11 +237,8 @@ impl HttpClient {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|_| Failure::Defect(Defect::Url))?;
         let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream.into_inner());
-        let tls = tls.await.map_err(|error| failure(&error, true))?;
-        let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
-        leaf.map(|(_, leaf)| leaf.validity().not_after.timestamp())
-            .ok_or(Failure::Outage(Outage::Tls("its certificate cannot be read")))
+        tls.await.map_err(|error| failure(&error, true))?;
+        Ok(())
     }
 }
 

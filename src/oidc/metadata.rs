@@ -53,6 +53,10 @@ pub(super) struct Discovery {
     pub(super) code_challenge_methods: Option<Vec<String>>,
     pub(super) scopes: Option<Vec<String>>,
     pub(super) claims: Option<Vec<String>>,
+    /// OIDC Core 8.
+    pub(super) subject_types: Option<Vec<String>>,
+    /// RFC 9126 5: every client must push its authorization requests, which this service doesn't.
+    pub(super) requires_par: bool,
     iss_parameter_supported: bool,
 }
 
@@ -183,8 +187,10 @@ impl Discovery {
             code_challenge_methods: reader.list("code_challenge_methods_supported"),
             scopes: reader.list("scopes_supported"),
             claims: reader.list("claims_supported"),
-            iss_parameter_supported: members.get("authorization_response_iss_parameter_supported")
-                == Some(&Value::Bool(true)),
+            subject_types: reader.list("subject_types_supported"),
+            requires_par: reader.is_true("require_pushed_authorization_requests"),
+            iss_parameter_supported: reader
+                .is_true("authorization_response_iss_parameter_supported"),
         }
     }
 
@@ -215,6 +221,10 @@ impl<'a> Reader<'a> {
     /// Several IdPs send an empty text for what they don't have.
     fn text(&self, name: &str) -> Option<&'a str> {
         self.members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        self.members.get(name) == Some(&Value::Bool(true))
     }
 
     fn list(&self, name: &str) -> Option<Vec<String>> {

@@ -433,9 +433,9 @@ fn malformed(text: impl Into<String>) -> IdTokenError {
 }
 
 /// Allowed difference between the IdP's clock and ours.
-const SKEW: Duration = Duration::from_secs(60);
+pub(super) const SKEW: Duration = Duration::from_secs(60);
 /// How long ago an ID token may have been issued when it is received.
-const MAX_TOKEN_AGE: Duration = Duration::from_secs(600);
+pub(super) const MAX_TOKEN_AGE: Duration = Duration::from_secs(600);
 /// Bytes of a token in compact serialization.
 pub(super) const MAX_TOKEN: usize = 64 * 1024;
 const B2C_NO_SUBJECT: &str = "Not supported currently. Use oid claim.";

@@ -3,18 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peerpanda_sso::clock::ManualClock;
 use peerpanda_sso::config::Database;
 use peerpanda_sso::model::address::AddressPolicy;
-use peerpanda_sso::oidc::probe::MAX_REQUESTS;
 use peerpanda_sso::pb;
-use peerpanda_sso::pb::CheckOutcome::{self, Fail, Inconclusive, Pass, Warn};
+use peerpanda_sso::pb::CheckOutcome::{self, Fail, Inconclusive, Pass, Skipped, Warn};
 use peerpanda_sso::pb::check_connection_response::Found;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tonic::Status;
 
 use crate::fake_idp::FakeIdp;
@@ -22,7 +18,6 @@ use crate::harness::{
     PUBLIC, Service, begin_request, complete_request, config, eventually, key, postgres_url,
     reason, redis_url, refused,
 };
-use crate::tls::idp_over_tls;
 
 /// What a check found, by id; and its summary.
 #[derive(Debug)]
@@ -77,7 +72,7 @@ impl Service {
             }
         }
         let requests = self.idp.seen().len() - before;
-        assert!(requests <= 12, "{requests} requests");
+        assert!(requests <= 20, "{requests} requests");
         Ok(Checked { results, summary: summary.expect("a summary at the end") })
     }
 
@@ -151,16 +146,23 @@ async fn a_correct_connection_passes_and_the_check_is_recorded() {
     let kept = service.get("acme").await.expect("there").last_check.expect("kept");
     assert!(kept.is_current && kept.passed.iter().any(|id| id == "client.credentials"));
 
-    // If the IdP grants client_credentials, a token is proof enough, and no wrong secret is sent.
+    // If the IdP grants client_credentials, a token is proof enough, unless a wrong secret brings one, too.
     service.idp.behave().client_credentials = true;
+    service.idp.behave().expects_post = true;
+    let post = pb::TokenEndpointAuthMethod::ClientSecretPost.into();
+    let edited = service.edit(&["token_endpoint_auth_method"], |connection| {
+        connection.token_endpoint_auth_method = post;
+    });
+    edited.await.expect("edited");
     let tokens = service.idp.count("/token");
     let checked = service.check("acme").await.expect("checked");
     assert!(
-        checked.found("client.credentials").contains("issued a token"),
+        checked.found("client.credentials").contains("issued a token")
+            && checked.found("client.credentials").contains("refuses a wrong secret"),
         "{}",
         checked.found("client.credentials")
     );
-    assert_eq!(service.idp.count("/token"), tokens + 1);
+    assert_eq!(service.idp.count("/token"), tokens + 2);
     assert!(
         service.idp.seen().iter().all(|seen| !seen.path.contains("callback")),
         "our callback is never called"
@@ -297,14 +299,14 @@ async fn what_is_wrong_in_the_metadata_is_reported_with_the_expected_value() {
     });
     let checked = service.check("acme").await.expect("checked");
     for (id, outcome, words) in [
-        ("metadata.claims", Warn, "given_name, family_name"),
+        ("metadata.claims", Inconclusive, "given_name, family_name"),
         ("metadata.pkce", Warn, "plain"),
-        ("metadata.auth_method", Warn, "private_key_jwt"),
-        ("metadata.scopes", Warn, "email profile"),
+        ("metadata.auth_method", Pass, "only private_key_jwt, and the token endpoint accepts it"),
+        ("metadata.scopes", Inconclusive, "email profile"),
         ("metadata.signing_algs", Fail, "HS256"),
         ("metadata.code_flow", Fail, "id_token"),
-        ("logout.endpoint", Warn, "no end_session_endpoint"),
-        ("jwks.keys", Fail, "none of its keys"),
+        ("logout.endpoint", Skipped, "the IdP has no logout"),
+        ("jwks.keys", Skipped, "metadata.signing_algs"),
     ] {
         assert_eq!(checked.outcome(id), outcome, "{id}: {}", checked.found(id));
         assert!(checked.found(id).contains(words), "{id}: {}", checked.found(id));
@@ -315,7 +317,11 @@ async fn what_is_wrong_in_the_metadata_is_reported_with_the_expected_value() {
         serde_json::json!({ "token_endpoint_auth_methods_supported": methods });
     let (stated, unstated) =
         (pb::TokenEndpointAuthMethod::ClientSecretBasic, pb::TokenEndpointAuthMethod::Unspecified);
-    for (method, outcome) in [(stated, Warn), (unstated, Pass)] {
+    for (method, words) in [
+        (stated, "only client_secret_post, and the token endpoint accepts it nevertheless"),
+        (unstated, "the document lists it"),
+    ] {
+        service.idp.behave().expects_post = method == unstated;
         service
             .edit(&["token_endpoint_auth_method"], |connection| {
                 connection.token_endpoint_auth_method = method.into();
@@ -323,14 +329,24 @@ async fn what_is_wrong_in_the_metadata_is_reported_with_the_expected_value() {
             .await
             .expect("edited");
         let checked = service.check("acme").await.expect("checked");
-        assert_eq!(checked.outcome("metadata.auth_method"), outcome, "{method:?}");
+        assert_eq!(checked.outcome("metadata.auth_method"), Pass, "{method:?}");
+        assert!(checked.found("metadata.auth_method").contains(words), "{method:?}");
     }
+    // Where the token endpoint's answers tell nothing, the difference is all that there is.
+    service
+        .edit(&["token_endpoint_auth_method"], |it| it.token_endpoint_auth_method = stated.into())
+        .await
+        .expect("edited");
+    service.idp.behave().trusts_everybody = true;
+    assert_eq!(service.check("acme").await.expect("checked").outcome("metadata.auth_method"), Warn);
+    service.idp.behave().trusts_everybody = false;
+    service.idp.behave().expects_post = false;
     // A check fails for whatever a login would refuse.
     service.idp.behave().metadata = serde_json::json!({ "userinfo_endpoint": "ftp://nowhere" });
     let checked = service.check("acme").await.expect("checked");
     assert_eq!(
         (checked.outcome("metadata.usable"), checked.outcome("metadata.endpoints")),
-        (Fail, Fail)
+        (Skipped, Fail)
     );
     service.idp.behave().metadata =
         serde_json::json!({ "token_endpoint": "ftp://nowhere", "jwks_uri": null });
@@ -390,34 +406,6 @@ async fn an_idp_that_is_unavailable_or_private_fails_in_time() {
         "{}",
         checked.found("metadata.document")
     );
-}
-
-/// Bounds: everything that reaches the IdP counts, also the connection that shows the certificate.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_check_sends_as_much_as_is_documented_and_no_more() {
-    let (ca, idp) = idp_over_tls("localhost", "localhost", false).await;
-    let ca = CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate");
-    let mut service = Service::start_with(|config| config.provider_cas = vec![ca]).await;
-    let connection =
-        pb::Connection { state: pb::ConnectionState::Active.into(), ..idp.connection("globex") };
-    service.create(connection).await.expect("created");
-    let request = pb::BeginLoginRequest { slug: "globex".to_owned(), ..begin_request() };
-    service.begin(request).await.expect("begun, so that its documents are in use");
-    idp.behave().registered_redirect =
-        Some(format!("{PUBLIC}/app/accounts/oidc/globex/login/callback/"));
-    idp.behave().redirects_without_end = true;
-    let before = idp.seen().len();
-
-    let checked = service.check("globex").await.expect("checked");
-    assert_eq!(checked.outcome("tls.certificate"), Pass, "{}", checked.found("tls.certificate"));
-    eventually("the certificate's connection has ended", || async {
-        idp.unused_connections.load(Ordering::Relaxed) > 0
-    })
-    .await;
-    let requests = idp.seen().len() - before;
-    let (renewal, certificate) = (2, idp.unused_connections.load(Ordering::Relaxed));
-    assert_eq!((requests + certificate, certificate), (MAX_REQUESTS + renewal, 1));
-    assert!(requests + certificate <= 20, "as the contract says");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! [`Behaviour`].
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +73,28 @@ pub(crate) struct Behaviour {
     pub(crate) accepted_secret: Option<String>,
     /// The registered redirect URI; the authorization endpoint shows an error page for any other.
     pub(crate) registered_redirect: Option<String>,
+    /// In place of that error page: status and HTML.
+    pub(crate) unregistered_page: Option<(u16, &'static str)>,
+    /// The page for an unknown client id, in place of that error page.
+    pub(crate) unknown_client_page: Option<(u16, &'static str)>,
+    /// How an authorization request is answered at the registered redirect URI.
+    pub(crate) login: Login,
+    /// The error at the redirect URI, and its description.
+    pub(crate) authorize_error: (&'static str, &'static str),
+    /// How a logout is answered.
+    pub(crate) logout: Logout,
+    /// The registered post-logout redirect URI.
+    pub(crate) registered_logout: Option<String>,
+    /// Answers client_credentials of a right secret with this error, and HTTP 401.
+    pub(crate) client_credentials_error: Option<&'static str>,
+    /// Accepted in addition to the client secret.
+    pub(crate) second_secret: Option<String>,
+    /// Doesn't decode Basic credentials, against RFC 6749 2.3.1.
+    pub(crate) decodes_no_basic: bool,
+    /// Seconds by which its clock is ahead; negative: behind.
+    pub(crate) clock_ahead: i64,
+    /// `Age` of every answer: how many seconds ago its `Date` was.
+    pub(crate) age: u32,
     /// Redirects without end in place of that error page.
     pub(crate) redirects_without_end: bool,
     /// Paths of a product's IdP, with the paths of this one that serve them.
@@ -83,6 +105,33 @@ pub(crate) struct Behaviour {
     pub(crate) keys: Option<Value>,
     /// Replaces the content type, by path.
     pub(crate) content_types: HashMap<String, String>,
+}
+
+/// What happens to an authorization request of somebody without a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// `prompt=none` is answered at the registered redirect URI.
+    AtCallback,
+    /// A login page whatever `prompt` is, for the registered redirect URI (Dex).
+    Page,
+    /// A login page for every redirect URI. Only an invalid request is answered at the registered one
+    /// (Spring).
+    PageFirst,
+    /// Fails at `prompt=none` (django-oauth-toolkit).
+    FailsAtNone,
+}
+
+/// What happens to a logout without a session and an ID token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logout {
+    /// There is nothing at the URL.
+    Missing,
+    /// Only to the registered URI (Keycloak).
+    Compares,
+    /// A page whatever the URI is (Canaille).
+    Alike,
+    /// Refuses every URI without an ID token (Hydra).
+    DemandsHint,
 }
 
 /// A signing algorithm, with the key that belongs to it.
@@ -179,6 +228,17 @@ impl Default for Behaviour {
             trusts_everybody: false,
             accepted_secret: None,
             registered_redirect: None,
+            unregistered_page: None,
+            unknown_client_page: None,
+            login: Login::AtCallback,
+            authorize_error: ("login_required", ""),
+            logout: Logout::Missing,
+            registered_logout: None,
+            client_credentials_error: None,
+            second_secret: None,
+            decodes_no_basic: false,
+            clock_ahead: 0,
+            age: 0,
             redirects_without_end: false,
             routes: HashMap::new(),
             document: None,
@@ -213,6 +273,7 @@ struct Inner {
     seen: Mutex<Vec<Seen>>,
     granted: Mutex<HashMap<String, Granted>>,
     last_id_token: Mutex<String>,
+    rejections: AtomicUsize,
     ec_keys: [EcdsaKeyPair; 3],
     ed_key: Ed25519KeyPair,
 }
@@ -266,6 +327,7 @@ impl FakeIdp {
             seen: Mutex::default(),
             granted: Mutex::default(),
             last_id_token: Mutex::default(),
+            rejections: AtomicUsize::default(),
             ec_keys: [
                 &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
                 &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
@@ -295,6 +357,11 @@ impl FakeIdp {
 
     pub(crate) fn count(&self, path: &str) -> usize {
         self.seen().iter().filter(|seen| seen.path == path).count()
+    }
+
+    /// How often a client was rejected at the token endpoint.
+    pub(crate) fn rejections(&self) -> usize {
+        self.inner.rejections.load(Ordering::Relaxed)
     }
 
     /// The codes that were sent to the token endpoint.
@@ -408,6 +475,16 @@ async fn answer(
     if let Some(retry_after) = locked(&idp.behaviour).retry_after {
         response.headers_mut().insert("retry-after", retry_after.parse().expect("a header"));
     }
+    let (ahead, age) = {
+        let behaviour = locked(&idp.behaviour);
+        (behaviour.clock_ahead, behaviour.age)
+    };
+    let now = idp.clock.unix_seconds().0.saturating_add_signed(ahead) - u64::from(age);
+    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(now));
+    response.headers_mut().insert("date", date.parse().expect("a header"));
+    if age > 0 {
+        response.headers_mut().insert("age", age.into());
+    }
     response
 }
 
@@ -459,6 +536,7 @@ async fn behaved(
         }
         ("GET", "/userinfo") => idp.userinfo(&headers),
         ("GET", "/authorize") => idp.authorize(&uri),
+        ("GET", "/logout") => idp.log_out(&uri),
         _ => StatusCode::NOT_FOUND.into_response(),
     };
     if let Some(content_type) = content_type {
@@ -519,6 +597,10 @@ impl Inner {
 
     fn token(&self, headers: &HeaderMap, form: &HashMap<String, String>) -> Response {
         let behaviour = locked(&self.behaviour);
+        let is_known = behaviour.trusts_everybody || self.knows_client(headers, form, &behaviour);
+        if !is_known {
+            self.rejections.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some((status, body)) = &behaviour.token_answer {
             let status = StatusCode::from_u16(*status).expect("a status");
             let verifier = form.get("code_verifier").map_or("", String::as_str);
@@ -528,10 +610,15 @@ impl Inner {
         let refused = |status: StatusCode, error: &str| {
             (status, axum_json(&json!({ "error": error }))).into_response()
         };
-        if !behaviour.trusts_everybody && !self.knows_client(headers, form, &behaviour) {
+        if !is_known {
             return refused(StatusCode::UNAUTHORIZED, "invalid_client");
         }
         let field = |name: &str| form.get(name).map_or("", String::as_str);
+        if let ("client_credentials", Some(error)) =
+            (field("grant_type"), behaviour.client_credentials_error)
+        {
+            return refused(StatusCode::UNAUTHORIZED, error);
+        }
         if field("grant_type") == "client_credentials" {
             return if behaviour.client_credentials {
                 axum_json(&json!({ "access_token": "CANARYservice", "token_type": "bearer" }))
@@ -575,19 +662,29 @@ impl Inner {
         behaviour: &Behaviour,
     ) -> bool {
         let secret = behaviour.accepted_secret.as_ref().unwrap_or(&self.client_secret);
+        let is_right =
+            |given: &String| given == secret || Some(given) == behaviour.second_secret.as_ref();
         let basic =
             headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned());
         if behaviour.expects_post {
             return basic.is_none()
                 && form.get("client_id") == Some(&self.client_id)
-                && form.get("client_secret") == Some(secret);
+                && form.get("client_secret").is_some_and(is_right);
         }
         let pair = basic
             .and_then(|basic| BASE64_STANDARD.decode(basic.strip_prefix("Basic ")?).ok())
             .unwrap_or_default();
         let pair = String::from_utf8(pair).unwrap_or_default();
+        if form.contains_key("client_secret") {
+            return false;
+        }
+        if behaviour.decodes_no_basic {
+            return pair
+                .strip_prefix(&format!("{}:", self.client_id))
+                .is_some_and(|given| is_right(&given.to_owned()));
+        }
         let decoded: Vec<String> = pair.split(':').map(form_decoded).collect();
-        decoded == [self.client_id.clone(), secret.clone()] && !form.contains_key("client_secret")
+        matches!(decoded.as_slice(), [id, given] if *id == self.client_id && is_right(given))
     }
 
     fn id_token(&self, behaviour: &Behaviour, granted: &Granted, access_token: &str) -> String {
@@ -641,26 +738,47 @@ impl Inner {
                 .into_owned()
                 .collect();
         let field = |name: &str| query.get(name).map_or("", String::as_str);
-        let registered = locked(&self.behaviour).registered_redirect.clone();
-        if field("client_id") != self.client_id
-            || registered.as_deref() != Some(field("redirect_uri"))
-        {
-            if locked(&self.behaviour).redirects_without_end {
-                let again = [("location", uri.to_string())];
-                return (StatusCode::FOUND, again).into_response();
+        let behaviour = locked(&self.behaviour);
+        let is_registered = behaviour.registered_redirect.as_deref() == Some(field("redirect_uri"));
+        let is_known = field("client_id") == self.client_id;
+        let page = |(status, html): (u16, &'static str)| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            (status, [("content-type", "text/html")], html).into_response()
+        };
+        const LOGIN_PAGE: (u16, &str) = (200, "<html><body>Log in</body></html>");
+        let prompt = field("prompt");
+        let is_invalid = prompt == "none login";
+        let (error, description) = behaviour.authorize_error;
+        let answer = match behaviour.login {
+            Login::PageFirst if is_registered && is_known && is_invalid => Some("invalid_request"),
+            Login::PageFirst => return page(LOGIN_PAGE),
+            Login::AtCallback | Login::Page | Login::FailsAtNone if !is_known || !is_registered => {
+                if behaviour.redirects_without_end {
+                    let again = [("location", uri.to_string())];
+                    return (StatusCode::FOUND, again).into_response();
+                }
+                let page_of = match is_known {
+                    true => behaviour.unregistered_page,
+                    false => behaviour.unknown_client_page,
+                };
+                return page(page_of.unwrap_or((400, UNREGISTERED)));
             }
-            let page = "<html><head><title>x</title></head><body><h1>Error</h1><p>redirect_uri_mismatch: it is not registered</p></body></html>";
-            return (StatusCode::BAD_REQUEST, [("content-type", "text/html")], page)
-                .into_response();
-        }
-        assert_eq!(field("prompt"), "none");
+            Login::Page => return page(LOGIN_PAGE),
+            Login::FailsAtNone if prompt == "none" => return page((500, "Server Error (500)")),
+            Login::AtCallback | Login::FailsAtNone if is_invalid => Some("invalid_request"),
+            Login::AtCallback if prompt == "none" => Some(error),
+            Login::AtCallback | Login::FailsAtNone => None,
+        };
+        let Some(error) = answer else { return page(LOGIN_PAGE) };
         let target = if query.contains_key("hop") {
-            format!(
-                "{}?error=login_required&state={}&iss={}",
-                field("redirect_uri"),
-                field("state"),
-                self.issuer
-            )
+            let mut target = Url::parse(field("redirect_uri")).expect("a URL");
+            target
+                .query_pairs_mut()
+                .append_pair("error", error)
+                .append_pair("error_description", description)
+                .append_pair("state", field("state"))
+                .append_pair("iss", &self.issuer);
+            target.to_string()
         } else {
             format!("/authorize?{}&hop=1", uri.query().unwrap_or_default())
         };
@@ -669,6 +787,32 @@ impl Inner {
             [("location", target), ("set-cookie", "hop=1; Path=/; HttpOnly".to_owned())],
         )
             .into_response()
+    }
+
+    fn log_out(&self, uri: &Uri) -> Response {
+        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let query: HashMap<String, String> = query.into_owned().collect();
+        let behaviour = locked(&self.behaviour);
+        let wanted = query.get("post_logout_redirect_uri");
+        let page = |status: StatusCode, text: &'static str| {
+            (status, [("content-type", "text/html")], text).into_response()
+        };
+        let redirect = |to: String| (StatusCode::FOUND, [("location", to)]).into_response();
+        match (behaviour.logout, wanted) {
+            (Logout::Missing, _) => StatusCode::NOT_FOUND.into_response(),
+            (Logout::Alike | Logout::Compares | Logout::DemandsHint, None) | (Logout::Alike, _) => {
+                page(StatusCode::OK, "Do you want to log out?")
+            }
+            (Logout::Compares, Some(wanted)) if Some(wanted) == behaviour.registered_logout.as_ref() => {
+                redirect(wanted.clone())
+            }
+            (Logout::Compares, Some(_)) => page(StatusCode::BAD_REQUEST, "Invalid redirect uri"),
+            (Logout::DemandsHint, Some(_)) => redirect(
+                "/error?error=invalid_request&error_description=post_logout_redirect_uri+is+set+but+\
+                 id_token_hint+is+missing"
+                    .to_owned(),
+            ),
+        }
     }
 
     fn userinfo(&self, headers: &HeaderMap) -> Response {
@@ -708,6 +852,10 @@ pub(crate) fn merge(into: &mut Value, patch: &Value) {
         }
     }
 }
+
+/// What the IdP says of an unregistered redirect URI, and of an unknown client.
+const UNREGISTERED: &str = "<html><head><title>x</title></head><body><h1>Error</h1>\
+    <p>redirect_uri_mismatch: it is not registered</p></body></html>";
 
 fn axum_json(value: &Value) -> Response {
     ([("content-type", "application/json")], value.to_string()).into_response()

@@ -21,6 +21,7 @@ mod costs;
 mod dns;
 mod fake_idp;
 mod faults;
+mod findings;
 mod harness;
 mod history;
 mod hostile;

@@ -268,6 +268,7 @@ async fn checks_find_what_is_wrong_at_a_real_provider() {
         ),
         (with("by-basic", &|c| c.client_id = "nobody".to_owned()), "client.credentials", Fail),
         (with("elsewhere", &|_| {}), "client.redirect_uri", Fail),
+        (with("elsewhere", &|_| {}), "logout.endpoint", Fail),
         (
             with("by-basic", &|c| c.issuer = format!("{}/", provider.issuer)),
             "metadata.issuer",

@@ -529,6 +529,9 @@ async fn checks_are_recorded_among_the_changes_and_push_none_out() {
             outcome: CheckOutcome::Pass,
             failed: Vec::new(),
             passed: Vec::new(),
+            warned: Vec::new(),
+            inconclusive: Vec::new(),
+            skipped: Vec::new(),
             hosts: Vec::new(),
         };
         let hosts = vec![format!("idp-{number}.example")];

@@ -75,3 +75,24 @@ pub(super) const FACTS: Facts = Facts {
 pub(in crate::oidc) fn requires_id_token_hint(end_session: &Url) -> bool {
     end_session.path().starts_with("/oauth2/") && end_session.path().ends_with("/v1/logout")
 }
+
+/// The authorization server of one of Okta's endpoints, by its path; `None`: it isn't Okta's.
+pub(in crate::oidc) fn server_of_endpoint(url: &Url) -> Option<String> {
+    let path: Vec<&str> = url.path_segments()?.collect();
+    match path.as_slice() {
+        ["oauth2", "v1", _] => Some(ORG_SERVER.to_owned()),
+        ["oauth2", server, "v1", _] => Some((*server).to_owned()),
+        _ => None,
+    }
+}
+
+/// The authorization server of an issuer of Okta's.
+pub(in crate::oidc) fn server_of_issuer(url: &Url) -> String {
+    let path: Vec<&str> = url.path_segments().into_iter().flatten().collect();
+    match path.as_slice() {
+        ["oauth2", server] => (*server).to_owned(),
+        _ => ORG_SERVER.to_owned(),
+    }
+}
+
+const ORG_SERVER: &str = "the org server";

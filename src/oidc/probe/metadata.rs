@@ -3,34 +3,40 @@
 //! itself.
 
 use std::collections::BTreeSet;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::DATE;
+use http::header::{AGE, DATE};
 use url::Url;
 
 use super::{Known, Run, Verdict};
 use crate::model::cause::Cause;
-use crate::model::check::CheckId;
-use crate::model::connection::Endpoints;
-use crate::oidc::error::Problem;
+use crate::model::check::{CheckId, CheckOutcome};
+use crate::model::connection::ClaimMapping;
+use crate::oidc::error::{Document, Problem};
 use crate::oidc::http::{Answer, host_of};
-use crate::oidc::metadata::{Discovery, accepted_algs, auth_method, fetch, issuer_of};
+use crate::oidc::metadata::{Discovery, fetch, issuer_of};
+use crate::oidc::verify::{MAX_TOKEN_AGE, SKEW};
 
 impl Run<'_, '_> {
     /// `None` if the document can't be read.
     pub(super) async fn metadata(&mut self, url: &Url) -> Option<Known> {
-        const EXPECTED: &str = "the metadata document can be fetched over https";
-        self.requests_left -= 1;
+        const ID: CheckId = CheckId::MetadataDocument;
+        if let Err(why) = self.take(url) {
+            let verdict = self.no_answer(&why, Document::Metadata);
+            self.report(ID, ID.expected(), verdict);
+            return None;
+        }
         let (discovery, answer) = match fetch(self.probe.connection, url, self.probe.http).await {
             Ok(fetched) => fetched,
             Err(error) => {
                 let verdict = self.failure(error.cause(), &error.to_string());
-                self.report(CheckId::MetadataDocument, EXPECTED, verdict);
+                self.report(ID, ID.expected(), verdict);
                 return None;
             }
         };
         let verdict = Verdict::pass(format!("it was fetched from {}", host_of(url)));
-        self.report(CheckId::MetadataDocument, EXPECTED, verdict);
+        self.report(ID, ID.expected(), verdict);
+        self.skip(CheckId::MetadataCrossCheck, "no endpoints are set by hand");
         self.skew(&answer);
         self.issuer(&discovery, url);
         self.code_flow(&discovery);
@@ -49,48 +55,65 @@ impl Run<'_, '_> {
             end_session: discovery.end_session.clone().ok().flatten(),
             algs: discovery.algs.clone().unwrap_or_default(),
             auth_method: discovery.auth_method,
+            auth_methods: discovery.auth_methods.clone(),
+            subject_types: discovery.subject_types.clone(),
+            requires_par: discovery.requires_par,
         };
-        let verdict = match discovery.complete() {
-            Ok(_) => Verdict::pass("it has everything that a login needs"),
-            Err(Problem { cause, text }) => self.failure(cause, &text),
-        };
-        self.report(CheckId::MetadataUsable, "a login can use the metadata document", verdict);
+        // What is missing is the finding of another check.
+        if self.blocked_by(CheckId::MetadataUsable).is_none() {
+            let verdict = match discovery.complete() {
+                Ok(_) => Verdict::pass("it has everything that a login needs"),
+                Err(Problem { cause, text }) => self.failure(cause, &text),
+            };
+            self.report(CheckId::MetadataUsable, CheckId::MetadataUsable.expected(), verdict);
+        }
         Some(known)
     }
 
-    /// The endpoints that support entered, which were checked when they were saved.
-    pub(super) fn manual(&mut self, issuer: &str, endpoints: &Endpoints) -> Known {
-        let found = "they are set by hand, so no metadata document is read";
-        self.report(CheckId::MetadataDocument, "the endpoints are known", Verdict::pass(found));
-        let settings = &self.probe.connection.settings;
-        Known {
-            issuer: issuer.to_owned(),
-            authorization: Some(endpoints.authorization.clone()),
-            token: Some(endpoints.token.clone()),
-            jwks: Some(endpoints.jwks.clone()),
-            userinfo: endpoints.userinfo.clone(),
-            end_session: endpoints.end_session.clone(),
-            algs: accepted_algs(&settings.id_token_signing_algs, None),
-            auth_method: auth_method(settings, None),
-        }
+    /// By the time at which the document was made, which a cache in between says it has kept for a while
+    /// (RFC 9111 5.1).
+    pub(super) fn skew(&mut self, answer: &Answer) {
+        let date = answer.header(DATE).and_then(|text| httpdate::parse_http_date(text).ok());
+        let date = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+        let age = answer.header(AGE).and_then(|text| text.trim().parse().ok());
+        let age = Duration::from_secs(age.unwrap_or_default());
+        let verdict = match date {
+            None => Verdict::inconclusive("the IdP does not send its time (Date)"),
+            Some(date) => self.judge_skew(date.saturating_add(age)),
+        };
+        self.report(CheckId::ClockSkew, CheckId::ClockSkew.expected(), verdict);
     }
 
-    fn skew(&mut self, answer: &Answer) {
-        let date = answer.header(DATE).and_then(|text| httpdate::parse_http_date(text).ok());
-        let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
-        let verdict = match theirs {
-            None => Verdict::inconclusive("the IdP does not send its time (Date)"),
-            Some(theirs) => {
-                let skew = theirs.as_secs().abs_diff(self.probe.clock.unix_seconds().0);
-                let found = format!("the clocks differ by {skew} s");
-                if skew <= MAX_SKEW {
-                    Verdict::pass(found)
-                } else {
-                    Verdict::warn(found).for_idp_admin("set the IdP's clock by NTP")
-                }
-            }
-        };
-        self.report(CheckId::ClockSkew, "the IdP's clock differs by at most 60 s", verdict);
+    /// As a login does with the time at which a token was issued.
+    fn judge_skew(&self, theirs: Duration) -> Verdict {
+        let ours = Duration::from_secs(self.probe.clock.unix_seconds().0);
+        let (ahead, behind) = (theirs.saturating_sub(ours), ours.saturating_sub(theirs));
+        let oldest = MAX_TOKEN_AGE + SKEW;
+        if ahead > SKEW {
+            let found = format!(
+                "the IdP's clock is {} s ahead of the service's, so that every ID token is issued in the \
+                 future",
+                ahead.as_secs()
+            );
+            self.failure(Cause::IssuedInFuture, &found)
+        } else if behind > oldest {
+            let found = format!(
+                "the IdP's clock is {} s behind the service's, so that every ID token is older than the {} s \
+                 that a login allows",
+                behind.as_secs(),
+                oldest.as_secs()
+            );
+            self.failure(Cause::IssuedTooLongAgo, &found)
+        } else if behind > SKEW {
+            let found = format!(
+                "the IdP's clock is {} s behind the service's: its ID tokens expire that much earlier",
+                behind.as_secs()
+            );
+            let verdict = self.failure(Cause::Expired, &found);
+            Verdict { outcome: CheckOutcome::Warn, ..verdict }
+        } else {
+            Verdict::pass(format!("the clocks differ by {} s", ahead.max(behind).as_secs()))
+        }
     }
 
     fn issuer(&mut self, discovery: &Discovery, url: &Url) {
@@ -121,16 +144,14 @@ impl Run<'_, '_> {
 
     fn code_flow(&mut self, discovery: &Discovery) {
         let verdict = match &discovery.response_types {
-            None => Verdict::warn("the document does not list response types"),
+            None => Verdict::inconclusive("the document does not list response types"),
             Some(types) if types.iter().any(|name| name == "code") => {
                 Verdict::pass("the document lists it")
             }
-            Some(types) => {
-                Verdict::fail(self.lists_only(types)).for_idp_admin(self.product.allow_code_flow())
-            }
+            Some(types) => self.failure(Cause::UnsupportedResponseType, &self.lists_only(types)),
         };
-        let expected = "the IdP offers the authorization code flow";
-        self.report(CheckId::MetadataCodeFlow, expected, verdict);
+        let verdict = self.answered_by_test_login(verdict);
+        self.hold(CheckId::MetadataCodeFlow, CheckId::MetadataCodeFlow.expected(), verdict);
     }
 
     fn pkce(&mut self, discovery: &Discovery) {
@@ -143,9 +164,11 @@ impl Run<'_, '_> {
             Some(methods) => Verdict::warn(self.lists_only(methods))
                 .for_idp_admin("allow PKCE with S256 for the client"),
         };
-        self.report(CheckId::MetadataPkce, "the IdP supports PKCE with S256", verdict);
+        let verdict = self.answered_by_test_login(verdict);
+        self.hold(CheckId::MetadataPkce, CheckId::MetadataPkce.expected(), verdict);
     }
 
+    /// Many IdPs grant scopes that they don't list.
     fn scopes(&mut self, discovery: &Discovery) {
         let scopes = &self.probe.connection.settings.scopes;
         let verdict = match &discovery.scopes {
@@ -156,42 +179,59 @@ impl Run<'_, '_> {
                 if missing.is_empty() {
                     Verdict::pass("the document lists all of them")
                 } else {
-                    Verdict::warn(format!("the document does not list {}", missing.join(" ")))
-                        .for_idp_admin("allow the client these scopes")
+                    let missing = missing.join(" ");
+                    Verdict::inconclusive(format!(
+                        "the document does not list {missing}; a test login shows whether they are granted"
+                    ))
+                    .for_idp_admin("allow the client these scopes, if the test login is refused")
                 }
             }
         };
         let expected = format!("the IdP offers the scopes {}", scopes.join(" "));
-        self.report(CheckId::MetadataScopes, expected, verdict);
+        let verdict = self.answered_by_test_login(verdict);
+        self.hold(CheckId::MetadataScopes, expected, verdict);
     }
 
+    /// Many IdPs send claims that they don't list. One that support mapped itself deserves a look.
     fn claims(&mut self, discovery: &Discovery) {
-        let mapping = &self.probe.connection.settings.claim_mapping;
-        let wanted = [&mapping.email, &mapping.given_name, &mapping.family_name];
+        let (mapping, usual) =
+            (&self.probe.connection.settings.claim_mapping, ClaimMapping::default());
+        let wanted = [
+            (&mapping.email, &usual.email),
+            (&mapping.given_name, &usual.given_name),
+            (&mapping.family_name, &usual.family_name),
+        ];
         let verdict = match &discovery.claims {
             None => Verdict::inconclusive("the document does not list claims"),
             Some(listed) => {
                 let is_missing =
-                    |names: &&&Vec<String>| !names.iter().any(|name| listed.contains(name));
-                let missing = wanted.iter().filter(is_missing);
-                let missing: Vec<String> = missing.map(|names| names.join(" or ")).collect();
-                if missing.is_empty() {
-                    Verdict::pass("the document lists all of them")
-                } else {
-                    let missing = missing.join(", ");
-                    let found = format!(
-                        "the document does not list {missing}; a test login shows whether they are \
-                         sent"
-                    );
-                    Verdict::warn(found).for_idp_admin(self.product.add_claims())
+                    |names: &&Vec<String>| !names.iter().any(|name| listed.contains(name));
+                let missing: Vec<_> =
+                    wanted.iter().filter(|(names, _)| is_missing(names)).collect();
+                let is_mapped = missing.iter().any(|(names, usual)| names != usual);
+                let names = missing.iter().map(|(names, _)| names.join(" or "));
+                let names = names.collect::<Vec<_>>().join(", ");
+                let found = format!(
+                    "the document does not list {names}; a test login shows whether they are sent"
+                );
+                match (missing.is_empty(), is_mapped) {
+                    (true, _) => Verdict::pass("the document lists all of them"),
+                    (false, true) => Verdict::warn(found).for_support(
+                        "compare claim_mapping with the claims that the customer's IdP sends",
+                    ),
+                    (false, false) => {
+                        Verdict::inconclusive(found).for_idp_admin(self.product.add_claims())
+                    }
                 }
             }
         };
-        let wanted = wanted.map(|names| names.join(" or ")).join(", ");
+        let wanted = wanted.map(|(names, _)| names.join(" or ")).join(", ");
         let expected = format!("the IdP offers the claims {wanted}");
+        let verdict = self.answered_by_test_login(verdict);
         self.report(CheckId::MetadataClaims, expected, verdict);
     }
 
+    /// Held, since the token endpoint itself shows later what it accepts.
     fn auth_method(&mut self, discovery: &Discovery) {
         let method = discovery.auth_method.name();
         let verdict = match &discovery.auth_methods {
@@ -221,6 +261,22 @@ impl Run<'_, '_> {
             }
         };
         let expected = format!("the token endpoint accepts {method}");
+        let verdict = self.answered_by_test_login(verdict);
+        self.hold(CheckId::MetadataAuthMethod, expected, verdict);
+    }
+
+    /// What the document doesn't list, the check of the credentials has tried.
+    pub(super) fn settle_auth_method(&mut self, credentials: CheckOutcome) {
+        let Some((expected, held)) = self.held.remove(&CheckId::MetadataAuthMethod) else { return };
+        let found = &held.found;
+        let verdict = match (held.is(CheckOutcome::Warn), credentials) {
+            (true, CheckOutcome::Pass) => {
+                Verdict::pass(format!("{found}, and the token endpoint accepts it nevertheless"))
+            }
+            // One fault is one finding.
+            (true, CheckOutcome::Fail) => Verdict::depends_on(CheckId::ClientCredentials),
+            _ => held,
+        };
         self.report(CheckId::MetadataAuthMethod, expected, verdict);
     }
 
@@ -232,9 +288,7 @@ impl Run<'_, '_> {
             }
             Err(Problem { cause, text }) => self.failure(*cause, text),
         };
-        let expected =
-            "ID tokens are signed with an accepted algorithm (RS, PS or ES 256-512, or EdDSA)";
-        self.report(CheckId::MetadataSigningAlgs, expected, verdict);
+        self.report(CheckId::MetadataSigningAlgs, CheckId::MetadataSigningAlgs.expected(), verdict);
     }
 
     fn endpoints(&mut self, discovery: &Discovery) {
@@ -255,9 +309,7 @@ impl Run<'_, '_> {
                 self.failure(first.cause, &texts.join("; "))
             }
         };
-        let expected =
-            "authorization_endpoint, token_endpoint and jwks_uri are https URLs of public hosts";
-        self.report(CheckId::MetadataEndpoints, expected, verdict);
+        self.report(CheckId::MetadataEndpoints, CheckId::MetadataEndpoints.expected(), verdict);
     }
 
     /// Compares the hosts of the endpoints with those of the last check that passed.
@@ -276,8 +328,10 @@ impl Run<'_, '_> {
             Verdict::warn(format!("the hosts are {now}; before they were {before}"))
                 .for_support("ask the customer whether the IdP has moved")
         };
-        let expected = "the endpoints are on the same hosts as at the last check that passed";
-        self.report(CheckId::MetadataHosts, expected, verdict);
+        // The host of a missing endpoint is missing, too.
+        if self.blocked_by(CheckId::MetadataHosts).is_none() {
+            self.report(CheckId::MetadataHosts, CheckId::MetadataHosts.expected(), verdict);
+        }
         hosts.into_iter().collect()
     }
 
@@ -285,6 +339,3 @@ impl Run<'_, '_> {
         self.redact(&format!("the document lists only {}", listed.join(", ")))
     }
 }
-
-/// Seconds; logins allow as much.
-const MAX_SKEW: u64 = 60;

@@ -26,11 +26,11 @@ pub(in crate::oidc) enum LogoutKind<'a> {
 }
 
 /// Where the browser comes back to, and with what.
-pub(super) struct LogoutParameters<'a> {
-    pub(super) client_id: &'a str,
-    pub(super) post_logout_redirect_uri: &'a str,
-    pub(super) id_token_hint: Option<&'a str>,
-    pub(super) state: Option<&'a str>,
+pub(in crate::oidc) struct LogoutParameters<'a> {
+    pub(in crate::oidc) client_id: &'a str,
+    pub(in crate::oidc) post_logout_redirect_uri: &'a str,
+    pub(in crate::oidc) id_token_hint: Option<&'a str>,
+    pub(in crate::oidc) state: Option<&'a str>,
 }
 
 impl<'a> Logout<'a> {
@@ -58,11 +58,11 @@ impl<'a> Logout<'a> {
 
 impl LogoutKind<'_> {
     /// Whether the IdP refuses a logout without the session's ID token.
-    pub(super) fn requires_id_token_hint(&self) -> bool {
+    pub(in crate::oidc) fn requires_id_token_hint(&self) -> bool {
         matches!(self, Self::RpInitiated(endpoint) if okta::requires_id_token_hint(endpoint))
     }
 
-    pub(super) fn url(&self, parameters: &LogoutParameters<'_>) -> Url {
+    pub(in crate::oidc) fn url(&self, parameters: &LogoutParameters<'_>) -> Url {
         let LogoutParameters { client_id, post_logout_redirect_uri: return_to, .. } = *parameters;
         match self {
             Self::Auth0(issuer) => auth0::logout_url(issuer, client_id, return_to),

@@ -2,8 +2,10 @@
 //! here. A login and a check use the same requests. The crate's own reader is not used: it refuses
 //! a whole response for one member of an unexpected type that no login needs.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Bytes;
 use openidconnect::core::CoreClient;
 use openidconnect::{
@@ -13,6 +15,7 @@ use openidconnect::{
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::client;
 use crate::model::cause::Cause;
@@ -125,6 +128,21 @@ impl TokenEndpoint {
             basic.set_sensitive(true);
         }
         Ok(request)
+    }
+}
+
+/// Replaces a request's Basic credentials by the same without the encoding of RFC 6749 2.3.1. Some IdPs
+/// expect it, by which a check explains a rejection; no login sends it.
+pub(in crate::oidc) fn with_unencoded_basic(
+    request: &mut Request<Bytes>,
+    client_id: &str,
+    secret: &str,
+) {
+    let pair = Zeroizing::new(format!("{client_id}:{secret}"));
+    let basic = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())));
+    if let Ok(mut basic) = HeaderValue::from_str(&basic) {
+        basic.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, basic);
     }
 }
 
@@ -274,9 +292,6 @@ pub(in crate::oidc) const MAX_ANSWER: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::prelude::BASE64_STANDARD;
-
     use super::*;
 
     #[test]
@@ -378,6 +393,14 @@ mod tests {
         let code = AuthorizationCode::new("code".to_owned());
         let verifier = PkceVerifier::new("verifier".to_owned());
         let redirect_uri = "https://sp.example/callback/";
+        let method = TokenEndpointAuthMethod::ClientSecretBasic;
+        let endpoint = TokenEndpoint::new("a:b", "s c", method, &url, redirect_uri);
+        let request = endpoint.expect("an endpoint").code_request(&code, &verifier);
+        let mut request = request.expect("a request");
+        with_unencoded_basic(&mut request, "a:b", "s c");
+        let unencoded = &request.headers()[AUTHORIZATION];
+        assert_eq!(unencoded, &format!("Basic {}", BASE64_STANDARD.encode("a:b:s c")));
+        assert!(unencoded.is_sensitive());
         for (method, is_basic) in [
             (TokenEndpointAuthMethod::ClientSecretBasic, true),
             (TokenEndpointAuthMethod::ClientSecretPost, false),

@@ -156,7 +156,9 @@ pub(in crate::server) fn summary_of_check(
         is_current: check.proof == connection.proof_digest(),
         failed: codes(&check.failed),
         passed: codes(&check.passed),
-        ..pb::CheckSummary::default()
+        warned: codes(&check.warned),
+        inconclusive: codes(&check.inconclusive),
+        skipped: codes(&check.skipped),
     }
 }
 
@@ -187,7 +189,7 @@ impl From<CheckResult> for pb::CheckResult {
             found: result.found,
             actor: actor.into(),
             remedy: result.remedy.map(|remedy| remedy.text).unwrap_or_default(),
-            cause: String::new(),
+            cause: result.cause.map(|cause| cause.to_string()).unwrap_or_default(),
         }
     }
 }
