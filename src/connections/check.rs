@@ -124,7 +124,9 @@ impl ConnectionAdmin {
     async fn has_new_client(&self, target: &CheckTarget) -> Result<bool, ConnectionError> {
         let slug = &target.connection.slug;
         let is_client = |field: &FieldChange| field.field == "client_id";
-        let summary = self.summaries(slug, slug).await?.remove(slug).unwrap_or_default();
+        let now = self.clock.unix_millis();
+        let summaries = self.attempts.call(|store| store.login_summaries(slug, slug, now)).await?;
+        let summary = summaries.get(slug).cloned().unwrap_or_default();
         let Some(last_login) = summary.last_success else { return Ok(false) };
         if target.fields.iter().any(is_client) {
             return Ok(true);
