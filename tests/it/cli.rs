@@ -462,8 +462,10 @@ async fn a_trace_id_finds_its_attempt() {
         "{found}"
     );
     assert!(!found.contains("completed"), "{found}");
-    let rejected = ["attempts", "acme", "--reason", "client_rejected"];
-    assert!(!desk.terminal.succeed(&rejected).await.contains("completed"));
+    let rejected = ["attempts", "acme", "--reason", "client_rejected", "-o", "json"];
+    let rejected = desk.terminal.run(&rejected).await.json();
+    let rejected = rejected["attempts"].as_array().expect("attempts").iter();
+    assert_eq!(rejected.map(|it| &it["reason"]).collect::<Vec<_>>(), ["CLIENT_REJECTED"]);
     let unknown = desk.terminal.run(&["attempts", "--trace", &"0".repeat(32)]).await;
     assert!(unknown.code == 1 && unknown.text.contains("no kept attempt"), "{}", unknown.text);
 }
