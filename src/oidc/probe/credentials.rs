@@ -67,7 +67,14 @@ impl Run<'_, '_> {
             false => verdict,
         };
         let outcome = verdict.outcome;
-        self.report(ID, ID.expected(), verdict);
+        match (outcome, &credentials) {
+            // The authorization endpoint's page can say more of it.
+            (CheckOutcome::Fail, Credentials::Rejected(_)) => {
+                self.outcomes.insert(ID, outcome);
+                self.rejected = Some(verdict);
+            }
+            _ => self.report(ID, ID.expected(), verdict),
+        }
         self.settle_auth_method(outcome);
         self.standby(endpoint, known.auth_method, &credentials).await;
     }

@@ -302,8 +302,12 @@ impl Run<'_, '_> {
         .into_iter()
         .flatten()
         .collect();
+        let is_other_document =
+            discovery.issuer.as_ref().is_err_and(|problem| problem.cause == Cause::IssuerMissing);
         let verdict = match problems.first() {
             None => Verdict::pass("all of them are"),
+            // One fault is one finding: it is another kind of document.
+            Some(_) if is_other_document => Verdict::depends_on(CheckId::MetadataIssuer),
             Some(first) => {
                 let texts: Vec<&str> = problems.iter().map(|problem| &*problem.text).collect();
                 self.failure(first.cause, &texts.join("; "))

@@ -115,6 +115,8 @@ struct Run<'a, 'b> {
     dependent: BTreeMap<CheckId, CheckId>,
     /// What the metadata document says of a capability, which the IdP's behaviour may refute.
     held: BTreeMap<CheckId, (String, Verdict)>,
+    /// The failure of the credentials, which a page can explain.
+    rejected: Option<Verdict>,
     redactor: Redactor,
     report: &'b mut (dyn FnMut(CheckResult) + Send),
 }
@@ -222,6 +224,7 @@ impl Probe<'_> {
             outcomes: BTreeMap::new(),
             dependent: BTreeMap::new(),
             held: BTreeMap::new(),
+            rejected: None,
             redactor,
             report,
         };
@@ -304,6 +307,9 @@ impl Run<'_, '_> {
     /// Reports what was held, and what was left out. In the order of the ids, so that what is left out
     /// finds out about what it needs.
     fn finish(&mut self) {
+        if let Some(verdict) = self.rejected.take() {
+            self.report(CheckId::ClientCredentials, CheckId::ClientCredentials.expected(), verdict);
+        }
         for (id, (expected, verdict)) in std::mem::take(&mut self.held) {
             if !self.outcomes.contains_key(&id) {
                 self.report(id, expected, verdict);

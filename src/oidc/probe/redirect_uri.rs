@@ -151,9 +151,6 @@ impl Run<'_, '_> {
         let meaning = meaning.map_or_else(String::new, |meaning| format!(": {meaning}"));
         let (status, text) = (page.status.as_u16(), self.redact(&page.text));
         let found = format!("the IdP shows an error page (HTTP {status}): {text}{meaning}");
-        let credentials = self.outcomes.get(&CheckId::ClientCredentials).copied();
-        // It is the finding already, under another id where it has expired.
-        let is_rejected = matches!(credentials, Some(CheckOutcome::Fail | CheckOutcome::Skipped));
         match refused {
             Refused::Par => self.par_of_client(&text),
             Refused::Scope => {
@@ -161,14 +158,11 @@ impl Run<'_, '_> {
                 self.refute(CheckId::MetadataScopes, verdict);
                 Verdict::depends_on(CheckId::MetadataScopes)
             }
-            Refused::Client if is_rejected => Verdict::depends_on(CheckId::ClientCredentials),
             Refused::Client => {
                 let cause = known.and_then(|error| error.callback);
-                let verdict = self.failure(cause.unwrap_or(Cause::ApplicationUnknown), &found);
-                self.report(CheckId::ClientId, CheckId::ClientId.expected(), verdict);
-                Verdict::depends_on(CheckId::ClientId)
+                self.client_refused(cause.unwrap_or(Cause::ApplicationUnknown), &found)
             }
-            Refused::Unclear if is_rejected => {
+            Refused::Unclear if self.is_client_rejected() => {
                 let verdict = Verdict::depends_on(CheckId::ClientCredentials);
                 let found = format!("{}: {found}, which can be due to the same", verdict.found);
                 Verdict { found, ..verdict }
@@ -177,6 +171,30 @@ impl Run<'_, '_> {
                 .failure(Cause::RedirectUriUnregistered, &found)
                 .for_idp_admin(self.product.register_redirect_uri(redirect_uri)),
         }
+    }
+
+    /// Whether the token endpoint has refused the client: that is the finding already, under another id
+    /// where the secret has expired.
+    fn is_client_rejected(&self) -> bool {
+        let credentials = self.outcomes.get(&CheckId::ClientCredentials);
+        matches!(credentials, Some(CheckOutcome::Fail | CheckOutcome::Skipped))
+    }
+
+    /// The IdP refuses the client. Keycloak's token endpoint calls a disabled one by the name of a wrong
+    /// secret, and only the page says what it is.
+    fn client_refused(&mut self, cause: Cause, found: &str) -> Verdict {
+        if !self.is_client_rejected() {
+            let verdict = self.failure(cause, found);
+            self.report(CheckId::ClientId, CheckId::ClientId.expected(), verdict);
+            return Verdict::depends_on(CheckId::ClientId);
+        }
+        if cause == Cause::ApplicationDisabled
+            && let Some(rejected) = self.rejected.take()
+        {
+            let found = format!("{found}; {}", rejected.found);
+            self.rejected = Some(self.failure(Cause::ClientDisabled, &found));
+        }
+        Verdict::depends_on(CheckId::ClientCredentials)
     }
 
     /// The IdP answered at the redirect URI: where does it answer for one that surely isn't registered?
@@ -212,9 +230,8 @@ impl Run<'_, '_> {
             Cause::InvalidRequest if names_pkce => Some(CheckId::MetadataPkce),
             Cause::InvalidRequest => return self.failure(cause, &found),
             Cause::ApplicationDisabled | Cause::ApplicationUnknown => {
-                let verdict = self.failure(cause, &found);
-                self.report(CheckId::ClientId, CheckId::ClientId.expected(), verdict);
-                return told_apart.map_or(Verdict::depends_on(CheckId::ClientId), Verdict::pass);
+                let verdict = self.client_refused(cause, &found);
+                return told_apart.map_or(verdict, Verdict::pass);
             }
             Cause::IdpServerError | Cause::IdpTemporarilyUnavailable => {
                 let verdict = self.failure(cause, &found);
