@@ -15,13 +15,13 @@ use crate::harness::{Service, begin_request, complete_request, refused};
 
 /// A name server: names below `good.test` are at 127.0.0.1, `missing.test` does not exist, and it is
 /// silent about all others.
-struct FakeDns {
-    address: SocketAddr,
+pub(crate) struct FakeDns {
+    pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeDns {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));

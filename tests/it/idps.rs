@@ -14,13 +14,13 @@ use crate::harness::{Service, begin_request, complete_request, reason, refused};
 /// A product's IdP from `tests/it/idps/*.json`. The documents are the product's own, except for the
 /// endpoints that the service calls: they are on the fake IdP (`{fake}`), under the product's
 /// paths.
-struct Fixture {
-    service: Service,
-    is: Value,
+pub(crate) struct Fixture {
+    pub(crate) service: Service,
+    pub(crate) is: Value,
 }
 
 impl Fixture {
-    async fn of(name: &str) -> Self {
+    pub(crate) async fn of(name: &str) -> Self {
         let mut service = Service::start().await;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/idps/{name}.json"));
         let now = peerpanda_sso::clock::Clock::unix_seconds(service.clock.as_ref()).0.to_string();

@@ -30,6 +30,7 @@ mod idps;
 mod kept_metadata;
 mod limits;
 mod logout_url;
+mod misconfigured;
 mod operations;
 mod postgres;
 mod provider_cache;

@@ -35,6 +35,41 @@ pub(crate) async fn idp_over_tls(host: &str, name: &str, is_expired: bool) -> (S
     (ca.pem(), serve_over_tls(host, chain, &key).await)
 }
 
+/// What is wrong with the certificates that an IdP presents.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Chain {
+    Expired,
+    OtherName,
+    UnknownCa,
+    WithoutIntermediate,
+}
+
+/// The CA that is trusted, as PEM, and a fake IdP that presents such a chain.
+pub(crate) async fn idp_with_chain(chain: Chain) -> (String, FakeIdp) {
+    let issuer = |name: &str, above: Option<&CertifiedIssuer<'static, KeyPair>>| {
+        let (params, key) = (named(name, true), KeyPair::generate().expect("a key"));
+        let issuer = match above {
+            None => CertifiedIssuer::self_signed(params, key),
+            Some(above) => CertifiedIssuer::signed_by(params, key, above),
+        };
+        issuer.expect("a CA")
+    };
+    let root = issuer("Root", None);
+    let other = match chain {
+        Chain::Expired => return idp_over_tls("localhost", "localhost", true).await,
+        Chain::OtherName => return idp_over_tls("localhost", "idp.example.com", false).await,
+        Chain::UnknownCa => issuer("Unknown", None),
+        Chain::WithoutIntermediate => issuer("Intermediate", Some(&root)),
+    };
+    let key = KeyPair::generate().expect("a key");
+    let leaf = named("localhost", false).signed_by(&key, &other).expect("signed").der().clone();
+    let mut sent = vec![leaf];
+    if matches!(chain, Chain::UnknownCa) {
+        sent.push(other.der().clone());
+    }
+    (root.pem(), serve_over_tls("localhost", sent, &key).await)
+}
+
 /// A fake IdP at https://`host` that presents `chain`.
 async fn serve_over_tls(host: &str, chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> FakeIdp {
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(
