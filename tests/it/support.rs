@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::{Program, command};
+use crate::documented::assert_documented;
 use crate::fake_idp::{FakeIdp, locked};
 use crate::harness::{begin_request, complete_request, eventually, key, postgres_url, reason};
 
@@ -51,6 +52,10 @@ impl Terminal {
         }
     }
 
+    pub(crate) fn transcript(&self) -> String {
+        locked(&self.transcript).clone()
+    }
+
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         std::fs::write(self.folder.path().join(name), text).expect("written");
         name.to_owned()
@@ -62,7 +67,7 @@ impl Terminal {
         command
             .arg("connection")
             .args(arguments)
-            .args(["--endpoint", &self.endpoint])
+            .env("SSO_ENDPOINT", &self.endpoint)
             .env("USER", "ada");
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
         let input = input.to_owned();
@@ -282,8 +287,8 @@ async fn a_customer_is_set_up_proven_activated_and_helped() {
     assert!(terminal.run(&["delete", "acme"]).await.errors.contains("--yes"));
     terminal.succeed(&["delete", "acme", "--yes"]).await;
     assert!(terminal.run(&["get", "acme"]).await.errors.contains("CONNECTION_NOT_FOUND"));
-    let transcript = Path::new(env!("CARGO_TARGET_TMPDIR")).join("support.txt");
-    std::fs::write(transcript, locked(&terminal.transcript).as_str()).expect("written");
+    assert_documented(&terminal.transcript(), "# Setting up", "## When a client");
+    assert_documented(&terminal.transcript(), "## Changing an ACTIVE", "## Undoing");
     let unreachable = Terminal { endpoint: "http://127.0.0.1:1".to_owned(), ..terminal };
     assert_eq!(unreachable.run(&["list"]).await.code, 3);
 }

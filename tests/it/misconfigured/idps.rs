@@ -51,7 +51,7 @@ pub(super) fn documents() -> Vec<Fault> {
             .fails("metadata.endpoints")
             .no_begin("PROVIDER_METADATA_INVALID")
             .told("endpoint_missing", IDP_ADMIN, "correct the metadata document"),
-        fault("an endpoint that isn't one", |_, idp| {
+        fault("an endpoint that isn't an https URL", |_, idp| {
             idp.metadata = json!({ "authorization_endpoint": "ftp://nowhere" });
         })
         .fails("metadata.endpoints")

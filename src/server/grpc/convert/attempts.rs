@@ -67,9 +67,9 @@ fn suspicion_text(Suspicion { unreturned, now, product }: &Suspicion) -> String 
     let codes =
         if codes.is_empty() { String::new() } else { format!(" ({}, …)", codes.join(", ")) };
     format!(
-        "{} logins have begun since {}, and none came back: the IdP shows an error page. Most often the \
-         redirect URI isn't registered, the person isn't assigned, or the application is disabled. Ask \
-         what the page says{codes}.",
+        "{} logins have begun since {}, and none came back: the IdP shows an error page, or does not \
+         answer. Most often the redirect URI isn't registered, the person isn't assigned, or the \
+         application is disabled. Ask what the page says{codes}.",
         unreturned.count,
         short_time(unreturned.since, *now),
     )
