@@ -120,6 +120,9 @@ impl Login {
             self.providers.endpoint_has_moved(&connection, &provider);
         }
         let tokens = exchanged.map_err(|error| {
+            let expiry = connection.secrets.active_expire;
+            let has_expired = expiry.is_some_and(|expiry| expiry <= self.clock.unix_millis());
+            let error = if has_expired { error.of_expired_secret() } else { error };
             if error.rejects_secret() && self.switch_secret(&connection, &provider) {
                 LoginError::SecretSwitch(error)
             } else {

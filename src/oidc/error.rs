@@ -457,6 +457,18 @@ impl ExchangeError {
         matches!(self.cause(), Cause::InvalidClient | Cause::SecretWrong | Cause::SecretExpired)
     }
 
+    /// A secret that is rejected after the day on which it was to expire has expired.
+    #[must_use]
+    pub fn of_expired_secret(mut self) -> Self {
+        let rejects_secret = self.rejects_secret();
+        if let Self::ClientRejected(refusal) = &mut self
+            && rejects_secret
+        {
+            refusal.cause = Cause::SecretExpired;
+        }
+        self
+    }
+
     /// Whether the IdP accepts the client, and refuses the code alone.
     #[must_use]
     pub fn rejects_code_only(&self) -> bool {

@@ -34,8 +34,7 @@ pub(super) fn credentials() -> Vec<Fault> {
         })
         .fails("client.secret_expiry")
         .refused("CLIENT_REJECTED")
-        .told("secret_expired", IDP_ADMIN, "create a new one")
-        .told_at_login("invalid_client", SUPPORT, "whether it has expired"),
+        .told("secret_expired", IDP_ADMIN, "create a new one"),
         fault("the secret expires in two days", |c, _| {
             c.client_secret_expire_time = Some(in_days(2));
         })
