@@ -22,11 +22,11 @@ pub(crate) fn assert_documented(transcript: &str, from: &str, to: &str) {
     for block in blocks {
         let block = block.strip_prefix(PROMPT).unwrap_or_else(|| panic!("not a command: {block}"));
         let shown = normalized(block);
-        let is_shown = |run: &&str| match shown.strip_suffix(CUT) {
+        let is_shown = |run: &str| match shown.strip_suffix(CUT) {
             Some(beginning) => normalized(run).starts_with(beginning),
             None => normalized(run) == shown,
         };
-        if !runs.iter().any(|run| is_shown(&run)) {
+        if !runs.iter().any(|run| is_shown(run)) {
             let command = |text: &str| normalized(text.lines().next().unwrap_or_default());
             let same = runs.iter().filter(|run| command(run) == command(block));
             let same: Vec<String> = same.map(|run| format!("{PROMPT}{run}")).collect();
