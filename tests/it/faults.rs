@@ -203,7 +203,7 @@ impl Row {
         self.refused.values().sum()
     }
 
-    /// Without states that were taken by a command or a call whose answer came too late, which on a busy
+    /// Without states that were taken by a command or a call whose answer was late, which on a busy
     /// machine happens without a fault.
     fn refused_by_fault(&self) -> usize {
         self.refusals() - self.dropped - self.in_flight
