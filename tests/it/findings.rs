@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::checks::Checked;
 use crate::fake_idp::{Behaviour, Login, Logout};
 use crate::harness::{PUBLIC, Service, begin_request, eventually, reason};
-use crate::tls::idp_over_tls;
+use crate::tls::{idp_over_tls, idp_until};
 
 const LOGIN_URI: &str = "https://getpeerpanda.example/app/accounts/oidc/acme/login/";
 
@@ -730,4 +730,22 @@ async fn an_expired_certificate_is_one_finding() {
     );
     assert!(result.found.contains("2020-01-01"), "{result:?}");
     assert_eq!(checked.outcome("tls.certificate"), Skipped);
+}
+
+/// From two weeks before, and no login fails by it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_soon_is_a_warning_with_its_date() {
+    for (days, outcome) in [(10, Warn), (20, Pass)] {
+        let (ca, idp, day) = idp_until(days).await;
+        let ca = CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate");
+        let mut service = Service::start_with(|config| config.provider_cas = vec![ca]).await;
+        service.create(idp.connection("globex")).await.expect("created");
+        let checked = service.check("globex").await.expect("checked");
+        let result = &checked.results["tls.certificate"];
+        assert_eq!(result.outcome(), outcome, "{result:?}");
+        assert!(result.found.contains(&format!("until {day}")), "{result:?}");
+        if outcome == Warn {
+            assert_eq!(result.actor(), Party::CustomerIdpAdmin, "{result:?}");
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use peerpanda_sso::clock::SystemClock;
+use peerpanda_sso::clock::{Clock as _, SystemClock};
 use peerpanda_sso::pb;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -33,6 +34,19 @@ pub(crate) async fn idp_over_tls(host: &str, name: &str, is_expired: bool) -> (S
     let certificate = params.signed_by(&key, &ca).expect("signed");
     let chain = vec![CertificateDer::from(certificate.der().to_vec())];
     (ca.pem(), serve_over_tls(host, chain, &key).await)
+}
+
+/// The same at localhost, with a certificate that expires at the beginning of a day, in so many days.
+pub(crate) async fn idp_until(days: u64) -> (String, FakeIdp, String) {
+    let expiry = SystemClock.unix_millis().after(Duration::from_secs(days * 86_400));
+    let day = expiry.to_string().split('T').next().expect("a day").to_owned();
+    let number = |part: std::ops::Range<usize>| day[part].parse::<u8>().expect("a number");
+    let year = day[..4].parse().expect("a year");
+    let (ca, key) = (private_ca(), KeyPair::generate().expect("a key"));
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    params.not_after = rcgen::date_time_ymd(year, number(5..7), number(8..10));
+    let chain = vec![params.signed_by(&key, &ca).expect("signed").der().clone()];
+    (ca.pem(), serve_over_tls("localhost", chain, &key).await, day)
 }
 
 /// What is wrong with the certificates that an IdP presents.
