@@ -59,46 +59,33 @@ struct Pass {
 impl<D: Backend> SqlStore<D> {
     async fn reseal_pass(&self, changed: &mut u64) -> Result<Pass, StoreError> {
         let mut pass = Pass::default();
-        let mut after = String::new();
-        loop {
-            let page = Statement::new(
-                "SELECT slug, revision, settings, client_secret, standby_secret FROM connections \
-                 WHERE slug > $1 \
-                 ORDER BY slug \
-                 LIMIT 500",
-            )
-            .bind(after.as_str());
-            let rows: Vec<SecretsRow> = self.fetch(page).await?;
-            let Some(last) = rows.last() else { break };
-            after.clone_from(&last.slug);
-            for sealed in rows.into_iter().flat_map(|row| client_secrets(row, PRESENT)) {
-                *changed += self.reseal_value(&mut pass, sealed).await?;
-            }
-        }
-        let (mut after, mut revision) = (String::new(), 0);
-        loop {
-            let page = Statement::new(
-                "SELECT slug, revision, settings, client_secret, standby_secret \
-                 FROM connection_revisions \
-                 WHERE (slug, revision) > ($1, $2) \
-                 ORDER BY slug, revision \
-                 LIMIT 500",
-            )
-            .bind(after.as_str())
-            .bind(revision);
-            let rows: Vec<SecretsRow> = self.fetch(page).await?;
-            let Some(last) = rows.last() else { break };
-            after.clone_from(&last.slug);
-            revision = from_i64(last.revision);
-            for sealed in rows.into_iter().flat_map(|row| client_secrets(row, EARLIER)) {
-                *changed += self.reseal_value(&mut pass, sealed).await?;
-            }
+        for table in [&PRESENT, &EARLIER] {
+            self.reseal_secrets(table, &mut pass, changed).await?;
         }
         for row in self.signing_key_rows().await? {
             let sealed = signing_key(row.generation, row.private_key);
             *changed += self.reseal_value(&mut pass, sealed).await?;
         }
         Ok(pass)
+    }
+
+    async fn reseal_secrets(
+        &self,
+        table: &'static SecretsTable,
+        pass: &mut Pass,
+        changed: &mut u64,
+    ) -> Result<(), StoreError> {
+        let (mut after, mut revision) = (String::new(), 0);
+        loop {
+            let page = Statement::new(table.page).bind(after.as_str()).bind(revision);
+            let rows: Vec<SecretsRow> = self.fetch(page).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after.clone_from(&last.slug);
+            revision = from_i64(last.revision);
+            for sealed in rows.into_iter().flat_map(|row| client_secrets(row, table)) {
+                *changed += self.reseal_value(pass, sealed).await?;
+            }
+        }
     }
 
     /// Returns how many rows changed.
@@ -118,41 +105,62 @@ impl<D: Backend> SqlStore<D> {
     }
 }
 
-/// Replaced in either column, since the two secrets may change places in the meantime. `replace`: see
-/// [`PRESENT`].
-fn client_secrets(row: SecretsRow, replace: &'static str) -> impl Iterator<Item = Sealed> {
+/// Replaced in either column, since the two secrets may change places in the meantime.
+fn client_secrets(row: SecretsRow, table: &'static SecretsTable) -> impl Iterator<Item = Sealed> {
     let SecretsRow { slug, revision, settings, client_secret, standby_secret } = row;
     // Without settings the context is unknown, and nothing opens the secrets.
     let binding = from_json::<ConnectionSettings>(&settings).map(|it| it.secret_binding());
     let context = binding.map(|binding| secret_context(&slug, &binding)).unwrap_or_default();
     [Some(client_secret), standby_secret].into_iter().flatten().map(move |value| {
         let (slug, old) = (slug.clone(), value.clone());
-        let description = match replace == PRESENT {
-            true => format!("a client secret of {slug}"),
-            false => format!("a client secret of {slug}, revision {revision}"),
-        };
+        let revision =
+            if table.is_earlier { format!(", revision {revision}") } else { String::new() };
         Sealed {
-            description,
+            description: format!("a client secret of {slug}{revision}"),
             context: context.clone(),
             former: (!context.is_empty()).then(|| unbound_secret_context(&slug)),
             value,
             replace: Box::new(move |resealed| {
-                Statement::new(replace).bind(resealed).bind(slug).bind(old)
+                Statement::new(table.replace).bind(resealed).bind(slug).bind(old)
             }),
         }
     })
 }
 
-/// Replaces a secret of the account `$2` that is sealed as `$3` by `$1`.
-const PRESENT: &str = "UPDATE connections SET \
-         client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
-         standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
-     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)";
-/// The same, in the earlier revisions.
-const EARLIER: &str = "UPDATE connection_revisions SET \
-         client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
-         standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
-     WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)";
+/// A table with client secrets.
+struct SecretsTable {
+    /// The rows after the slug `$1` and the revision `$2`.
+    page: &'static str,
+    /// Replaces a secret of the account `$2` that is sealed as `$3` by `$1`.
+    replace: &'static str,
+    is_earlier: bool,
+}
+
+macro_rules! secrets_table {
+    ($table:literal, $is_earlier:literal) => {
+        SecretsTable {
+            page: concat!(
+                "SELECT slug, revision, settings, client_secret, standby_secret FROM ",
+                $table,
+                " WHERE (slug, revision) > ($1, $2) \
+                 ORDER BY slug, revision \
+                 LIMIT 500"
+            ),
+            replace: concat!(
+                "UPDATE ",
+                $table,
+                " SET \
+                     client_secret = CASE WHEN client_secret = $3 THEN $1 ELSE client_secret END, \
+                     standby_secret = CASE WHEN standby_secret = $3 THEN $1 ELSE standby_secret END \
+                 WHERE slug = $2 AND (client_secret = $3 OR standby_secret = $3)"
+            ),
+            is_earlier: $is_earlier,
+        }
+    };
+}
+
+static PRESENT: SecretsTable = secrets_table!("connections", false);
+static EARLIER: SecretsTable = secrets_table!("connection_revisions", true);
 
 fn signing_key(generation: i64, value: Vec<u8>) -> Sealed {
     let old = value.clone();
