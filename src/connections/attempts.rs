@@ -8,7 +8,7 @@ use crate::model::attempt::{AttemptQuery, LoginSummary, RecordedAttempt, Unretur
 use crate::model::connection::{Connection, ConnectionSettings};
 use crate::model::slug::Slug;
 use crate::model::time::UnixMillis;
-use crate::model::unreadable::{StoredConnection, slug_of};
+use crate::model::unreadable::{StoredConnection, readable, slug_of};
 use crate::oidc::idps::IdpProduct;
 
 /// The latest attempts of an account, or of all.
@@ -124,9 +124,4 @@ impl ListedAttempt {
         let product = connection.map_or(IdpProduct::Generic, IdpProduct::of_connection);
         Self { recorded, auth_method, product }
     }
-}
-
-/// What can be read of a connection.
-fn readable(stored: &StoredConnection) -> Option<&Connection> {
-    stored.as_ref().map_or_else(|it| it.without_secrets.as_ref(), Some)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::update::Edited;
 use super::{ConnectionAdmin, ConnectionError, changes};
-use crate::model::change::FieldChange;
+use crate::model::change::{CHECK, CHECK_OF_PROPOSAL, FieldChange};
 use crate::model::check::{CheckId, CheckOutcome, CheckRecord, CheckResult};
 use crate::model::connection::{Connection, CustomerUris};
 use crate::model::draft::{Draft, DraftField};
@@ -133,8 +133,7 @@ impl ConnectionAdmin {
         }
         let changes = self.store.call(|store| store.changes_of(slug, None, LATEST_CHANGES)).await?;
         Ok(changes.iter().any(|StoredChange { record, .. }| {
-            let is_check = matches!(record.action.as_str(), "check" | "check_proposal");
-            !is_check && record.time > last_login && record.fields.iter().any(is_client)
+            !record.is_check() && record.time > last_login && record.fields.iter().any(is_client)
         }))
     }
 
@@ -215,7 +214,7 @@ impl ConnectionAdmin {
             return Ok(record);
         }
         let (slug, incarnation) = (&connection.slug, connection.incarnation);
-        let action = if *is_proposal { "check_proposal" } else { "check" };
+        let action = if *is_proposal { CHECK_OF_PROPOSAL } else { CHECK };
         let details = ChangeDetails {
             hosts: hosts_asked,
             ..ChangeDetails::new(actor, action, fields.clone())

@@ -24,7 +24,7 @@ use crate::model::change::ChangeRecord;
 use crate::model::check::CheckRecord;
 use crate::model::connection::Connection;
 use crate::model::slug::Slug;
-use crate::model::unreadable::{StoredConnection, slug_of};
+use crate::model::unreadable::{StoredConnection, readable, slug_of};
 use crate::oidc::providers::Providers;
 use crate::rate_limit::RateLimiter;
 use crate::store::cache::ConnectionCache;
@@ -81,7 +81,7 @@ impl ConnectionAdmin {
     /// See [`ConnectionError`].
     pub async fn get(&self, slug: &Slug) -> Result<Connection, ConnectionError> {
         let stored = self.stored(slug).await?;
-        stored.map_err(|unreadable| StoreError::from(*unreadable).into())
+        stored.map_err(|unreadable| StoreError::from(unreadable).into())
     }
 
     /// One connection, whether or not it can be read.
@@ -97,7 +97,7 @@ impl ConnectionAdmin {
     async fn editable(&self, slug: &Slug) -> Result<Connection, ConnectionError> {
         self.stored(slug).await?.or_else(|mut unreadable| {
             let rest = unreadable.without_secrets.take();
-            rest.ok_or_else(|| StoreError::from(*unreadable).into())
+            rest.ok_or_else(|| StoreError::from(unreadable).into())
         })
     }
 
@@ -111,9 +111,7 @@ impl ConnectionAdmin {
         size: u32,
     ) -> Result<Page<StoredConnection, Slug>, ConnectionError> {
         let describe = |stored: &StoredConnection| {
-            let readable = stored.as_ref().ok();
-            let rest = || stored.as_ref().err().and_then(|it| it.without_secrets.as_ref());
-            let size = readable.or_else(rest).map_or(0, |it| it.settings.size());
+            let size = readable(stored).map_or(0, |it| it.settings.size());
             (size, slug_of(stored).clone())
         };
         let mut pager = Pager::new(after, size);
@@ -142,9 +140,9 @@ impl ConnectionAdmin {
             pager.take(found, |change| (change.record.size(), change.id));
         }
         let Page { items, next } = pager.done();
-        let changed = |StoredChange { record, .. }: StoredChange| {
-            let is_check = matches!(record.action.as_str(), "check" | "check_proposal");
-            Changed { can_restore: !is_check && kept.contains(&record.revision), record }
+        let changed = |StoredChange { record, .. }: StoredChange| Changed {
+            can_restore: !record.is_check() && kept.contains(&record.revision),
+            record,
         };
         Ok(Page { items: items.into_iter().map(changed).collect(), next })
     }

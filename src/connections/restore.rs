@@ -4,7 +4,7 @@
 use super::update::How;
 use super::{ConnectionAdmin, ConnectionError, Updated};
 use crate::model::Violation;
-use crate::model::connection::{Connection, ConnectionSettings};
+use crate::model::connection::ConnectionSettings;
 use crate::model::slug::Slug;
 use crate::store::StoreError;
 
@@ -43,11 +43,9 @@ impl ConnectionAdmin {
         let found = self.store.call(|store| store.earlier_revision(&slug, revision)).await?;
         let earlier = found
             .ok_or_else(|| ConnectionError::Invalid(vec![Violation::new("revision", NOT_KEPT)]))?
-            .map_err(|unreadable| StoreError::from(*unreadable))?;
-        let pinned_issuer = old.pinned_issuer.clone();
-        let pinned_issuer = pinned_issuer.filter(|_| earlier.settings.has_idp_of(&old.settings));
+            .map_err(StoreError::from)?;
         let settings = ConnectionSettings { state: old.settings.state, ..earlier.settings };
-        let new = Connection { settings, secrets: earlier.secrets, pinned_issuer, ..old.clone() };
+        let new = old.with(settings, earlier.secrets);
         self.put_in_place(old, new, how, actor).await
     }
 }

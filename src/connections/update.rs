@@ -160,10 +160,7 @@ impl ConnectionAdmin {
         if lacks_standby {
             (secrets.standby, secrets.standby_expire) = (None, None);
         }
-        let keeps_pin = settings.has_idp_of(&old.settings);
-        let pinned_issuer = old.pinned_issuer.clone().filter(|_| keeps_pin);
-        let connection = Connection { settings, secrets, pinned_issuer, ..old.clone() };
-        Ok(Edited { connection, has_made_up_secret: lacks_secret })
+        Ok(Edited { connection: old.with(settings, secrets), has_made_up_secret: lacks_secret })
     }
 }
 

@@ -50,6 +50,12 @@ pub struct ChangeRecord {
 }
 
 impl ChangeRecord {
+    /// Whether it is of a check, which changed nothing.
+    #[must_use]
+    pub fn is_check(&self) -> bool {
+        matches!(self.action.as_str(), CHECK | CHECK_OF_PROPOSAL)
+    }
+
     /// How many bytes its texts have.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -58,6 +64,11 @@ impl ChangeRecord {
         self.actor.len() + fields.chain(self.hosts.iter().map(String::len)).sum::<usize>()
     }
 }
+
+/// The action of a check.
+pub const CHECK: &str = "check";
+/// The action of a check of a proposed change.
+pub const CHECK_OF_PROPOSAL: &str = "check_proposal";
 
 /// One field before and after a change; secrets as fingerprints. Stored as a triple, as earlier
 /// versions did.

@@ -53,6 +53,14 @@ impl Connection {
         self.settings.issuer.as_ref().or(self.pinned_issuer.as_ref())
     }
 
+    /// With these settings and secrets. The issuer that was read at first use belongs to where it was read.
+    #[must_use]
+    pub fn with(&self, settings: ConnectionSettings, secrets: ClientSecrets) -> Self {
+        let keeps_pin = settings.has_idp_of(&self.settings);
+        let pinned_issuer = self.pinned_issuer.clone().filter(|_| keeps_pin);
+        Self { settings, secrets, pinned_issuer, ..self.clone() }
+    }
+
     /// Whether both are the same version: the same revision, and of the same content. Apart from what a
     /// version collects while it is in use: the pinned issuer, checks and test logins.
     #[must_use]

@@ -39,6 +39,12 @@ pub fn slug_of(stored: &StoredConnection) -> &Slug {
     }
 }
 
+/// What can be read of a stored connection.
+#[must_use]
+pub fn readable(stored: &StoredConnection) -> Option<&Connection> {
+    stored.as_ref().map_or_else(|unreadable| unreadable.without_secrets.as_ref(), Some)
+}
+
 /// Why a stored connection can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {

@@ -148,7 +148,7 @@ impl ConnectionCache {
     async fn load(&self, slug: &Slug) -> Found {
         let generation = self.generation.load(Ordering::Acquire);
         let stored = self.stored.call(|store| store.get(slug)).await?.transpose();
-        let found = stored.map_err(|unreadable| StoreError::from(*unreadable))?.map(Arc::new);
+        let found = stored.map_err(StoreError::from)?.map(Arc::new);
         // Without polls, a change of a cached row would go unnoticed.
         if self.is_current() {
             let seen = self.polled().map_or(0, |polled| polled.position.change);

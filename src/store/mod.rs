@@ -368,8 +368,8 @@ impl StoreError {
     }
 }
 
-impl From<UnreadableConnection> for StoreError {
-    fn from(unreadable: UnreadableConnection) -> Self {
+impl From<Box<UnreadableConnection>> for StoreError {
+    fn from(unreadable: Box<UnreadableConnection>) -> Self {
         Self::ConnectionUnreadable { why: unreadable.why, detail: unreadable.detail }
     }
 }

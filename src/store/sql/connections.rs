@@ -134,7 +134,7 @@ impl<D: Backend> SqlStore<D> {
 
     /// A connection that was written just now.
     fn written(&self, row: ConnectionRow) -> Result<Connection, StoreError> {
-        self.codec.connection(row)?.map_err(|unreadable| StoreError::from(*unreadable))
+        self.codec.connection(row)?.map_err(StoreError::from)
     }
 
     /// Rolls back a change of a revision that is not the current one, and says why.
