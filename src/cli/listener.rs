@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use super::client::root_cause;
 
-/// Why there is no answer, by a status that the service didn't make.
+/// Explains a status that something other than the service made, such as a listener of another kind.
 pub(super) fn words(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => format!(

@@ -248,7 +248,7 @@ impl Fetcher {
             Err(error) => return (Err(error), None),
         };
         let read = DocumentsRead { keys: self.clock.unix_millis(), ..known.read };
-        // Only beside the metadata that named their URL.
+        // The keys are kept only together with the metadata that named their URL.
         let kept = kept.filter(|kept| kept.read.all == known.read.all);
         let keep = kept.zip(text_of(&body)).map(|(kept, keys)| IdpDocuments { keys, read, ..kept });
         let (provider, size) = (Arc::new(provider), body.len());

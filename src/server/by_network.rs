@@ -52,7 +52,7 @@ impl<T> ByNetwork<T> {
         self.networks.get(&network).map_or(0, BTreeMap::len)
     }
 
-    /// The network with the most values; `None`: there are none.
+    /// The network with the most values; `None` if no network has any.
     pub(super) fn largest(&self) -> Option<IpAddr> {
         let networks = self.networks.iter();
         networks.max_by_key(|(_, values)| values.len()).map(|(network, _)| *network)

@@ -232,7 +232,7 @@ async fn html_in_place_of_json_is_said_for_each_document() {
     assert!(refusal.message.contains("HTTP 403, and a page"), "{}", refusal.message);
 }
 
-/// The table of all codes is beside the products (`oidc/idps/known.rs`).
+/// One code for each place where it can appear; `oidc/idps/known.rs` tests all codes.
 #[tokio::test]
 async fn a_description_code_sharpens_owner_and_remedy_wherever_it_comes() {
     let mut service = Service::start().await;

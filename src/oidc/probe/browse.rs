@@ -268,7 +268,8 @@ const OAUTH_ERRORS: [&str; 5] =
 /// Errors of a request with `prompt=none` (OIDC Core 3.1.2.6).
 const ANSWERS_TO_NONE: [&str; 4] =
     ["login_required", "interaction_required", "consent_required", "account_selection_required"];
-/// How pages say that there is no such client, in lower case and without quotation marks.
+/// What error pages say about a client id that the IdP doesn't know, in lower case and without quotation
+/// marks.
 const UNKNOWN_CLIENT: [&str; 12] = [
     "invalid_client",
     "invalid client",

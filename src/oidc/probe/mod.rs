@@ -131,7 +131,7 @@ struct Verdict {
     depends_on: Option<CheckId>,
 }
 
-/// Why there is no answer to judge.
+/// Why a request got no answer.
 enum NoAnswer {
     /// The call failed.
     Call(CallError),
@@ -342,7 +342,7 @@ impl Run<'_, '_> {
         Verdict::fail(text).with_remedy(cause.owner(), remedy).with_cause(cause)
     }
 
-    /// The verdict where there is no answer.
+    /// The verdict on a request that got no answer.
     fn no_answer(&self, why: &NoAnswer, document: Document) -> Verdict {
         match why {
             NoAnswer::Call(error) => self.failure(error.cause(document), &error.to_string()),

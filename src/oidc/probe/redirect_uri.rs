@@ -255,7 +255,7 @@ impl Run<'_, '_> {
         )
     }
 
-    /// Unless a page has said that there is no such client.
+    /// Reports the client id, unless an error page has shown already that the IdP doesn't know it.
     fn settle_client_id(&mut self, seen: ClientSeen) {
         const ID: CheckId = CheckId::ClientId;
         if self.outcomes.contains_key(&ID) {
